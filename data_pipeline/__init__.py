@@ -1,0 +1,1 @@
+"""Simulated scenes and real clips turned into training windows."""
