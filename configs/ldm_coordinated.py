@@ -1,0 +1,27 @@
+"""Stage 2 of the motion model: attention across frequencies, stage 1 frozen (section 4.2).
+
+  python -m gid_jax.train --config=configs/ldm_coordinated.py:default --workdir=runs/ldm_coordinated \
+    --config.data.directory=data/windows --config.init.ldm=runs/ldm
+
+Needs: windows and the work folder of a trained `ldm`. Its checkpoint holds the complete motion model.
+"""
+
+from configs import common
+
+
+def get_config(size: str = "default"):
+  """The configuration of one size."""
+  size = common.check_size(size)
+  config = common.training(
+    "ldm_coordinated",
+    size,
+    num_steps={"paper": 200_000}.get(size, 1_200),
+    batch_size={"paper": 96}.get(size, 2),
+    learning_rate={"paper": 5e-5}.get(size, 4e-4),
+  )
+  config.model = common.motion_model(size, frequency_attention=True)
+  config.schedule = common.schedule(size)
+  config.sampling = common.sampling(size)
+  config.condition_drop = 0.1
+  config.init = dict(ldm="runs/ldm")
+  return config

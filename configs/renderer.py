@@ -1,0 +1,38 @@
+"""Image-based renderer on pairs of frames (section 5).
+
+  python -m gid_jax.train --config=configs/renderer.py:default --workdir=runs/renderer \
+    --config.data.directory=data/windows --config.loss.vgg=vgg16_imagenet_conv_fp16.npz
+
+Needs: windows; for the perceptual loss the convolution layers of VGG16. Without `--config.loss.vgg` the loss compares
+pixels and image gradients.
+"""
+
+import ml_collections
+
+from configs import common
+
+
+def get_config(size: str = "default"):
+  """The configuration of one size."""
+  size = common.check_size(size)
+  config = common.training(
+    "renderer",
+    size,
+    num_steps={"paper": 300_000}.get(size, 4_000),
+    batch_size={"paper": 32}.get(size, 4),
+    learning_rate={"paper": 1e-4}.get(size, 4e-4),
+  )
+  config.model = ml_collections.ConfigDict(
+    dict(image_size=(32, 48) if size == "tiny" else (160, 256), renderer=RENDERERS[size])
+  )
+  config.loss = dict(vgg="", l1=1.0, structure=0.5, gradient_scales=2 if size == "tiny" else 3)
+  if size == "default":
+    config.data.crop = (128, 128)
+  return config
+
+
+RENDERERS = {
+  "tiny": dict(channels=(8, 8, 16)),
+  "default": dict(channels=(16, 32, 64, 96)),
+  "paper": dict(channels=(64, 128, 256, 512)),
+}

@@ -1,0 +1,306 @@
+"""Training checkpoints (the only file that imports Orbax) and single-file weights (which needs no Orbax).
+
+A step on disk holds three parts written together: `state`, the training state; `iterator`, the position in
+the data; `config`, the settings. An exported file is a safetensors file that plain users load without Orbax.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import flax.traverse_util
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from gid_jax.types import UserError
+
+_FORMAT = "gid-jax weights"
+_VERSION = 1
+_SUBDIRECTORY = "checkpoints"
+_UNREADABLE = "checkpoint %s cannot be read (%s); trying the one before"
+
+
+class ResumableIterator(Protocol):
+  """A data iterator whose position is a JSON-able value, such as Grain's dataset iterators."""
+
+  def get_state(self) -> dict[str, Any]:
+    """Returns the position."""
+    ...
+
+  def set_state(self, state: dict[str, Any]) -> None:
+    """Goes to a position returned by `get_state`."""
+    ...
+
+
+def checkpoint_directory(workdir: str | Path) -> Path:
+  """The folder of a training run's checkpoints, absolute."""
+  return Path(workdir).absolute() / _SUBDIRECTORY
+
+
+class CheckpointStore:
+  """Saves and restores a training run, asynchronously, newest steps only.
+
+  Attributes:
+    directory: absolute path of the folder that holds one sub-folder a step.
+  """
+
+  def __init__(self, directory: str | Path, *, max_to_keep: int = 3, save_interval_steps: int = 1):
+    """Opens or creates the store.
+
+    Args:
+      directory: see `checkpoint_directory`.
+      max_to_keep: number of newest steps kept.
+      save_interval_steps: `save` does nothing at other steps unless forced.
+    """
+    import orbax.checkpoint as ocp
+
+    self.directory = Path(directory).absolute()
+    self._ocp = ocp
+    self._manager = ocp.CheckpointManager(
+      self.directory,
+      options=ocp.CheckpointManagerOptions(
+        max_to_keep=max_to_keep, save_interval_steps=save_interval_steps, cleanup_tmp_directories=True
+      ),
+      item_handlers={
+        "state": ocp.StandardCheckpointHandler(),
+        "iterator": ocp.JsonCheckpointHandler(),
+        "config": ocp.JsonCheckpointHandler(),
+      },
+    )
+
+  @property
+  def steps(self) -> list[int]:
+    """The complete steps on disk, ascending."""
+    return sorted(self._manager.all_steps())
+
+  def save(
+    self,
+    step: int,
+    *,
+    state: Any,
+    iterator: ResumableIterator,
+    config: Mapping[str, Any],
+    force: bool = False,
+  ) -> bool:
+    """Starts saving a step and returns whether it will be saved; the arrays may be donated right after.
+
+    Args:
+      step: the step number.
+      state: any pytree of arrays.
+      iterator: the data iterator, at the batch that follows this step.
+      config: JSON-able settings.
+      force: save although the step is not on the interval.
+    """
+    if step in self._manager.all_steps():
+      return False
+    args = self._ocp.args
+    # The iterator's position as JSON rather than through Grain's handler: one file for any number of
+    # processes, since the pipeline's state is the number of batches read.
+    items = args.Composite(
+      state=args.StandardSave(state),
+      iterator=args.JsonSave(iterator.get_state()),
+      config=args.JsonSave(dict(config)),
+    )
+    return bool(self._manager.save(step, args=items, force=force))
+
+  def restore_latest(self, target_state: Any, iterator: ResumableIterator) -> tuple[int, Any] | None:
+    """Restores the newest readable step, or returns None when there is none at all.
+
+    A step that cannot be read is skipped with a warning and, once an older one is restored, its folder is
+    renamed to `damaged-STEP-…` so that the step can be saved again.
+
+    Args:
+      target_state: pytree of arrays or `jax.ShapeDtypeStruct`; the result has its structure and shardings.
+      iterator: moved to the saved position; untouched when nothing is restored.
+
+    Returns:
+      (step, state).
+
+    Raises:
+      UserError: there are steps, but none can be restored into `target_state`.
+    """
+    args = self._ocp.args
+    abstract = jax.tree.map(self._ocp.utils.to_shape_dtype_struct, target_state)
+    items = args.Composite(
+      state=args.StandardRestore(abstract), iterator=args.JsonRestore(), config=args.JsonRestore()
+    )
+    failures: dict[int, Exception] = {}
+    for step in reversed(self.steps):
+      try:
+        restored = self._manager.restore(step, args=items)
+        iterator.set_state(restored["iterator"])
+      except Exception as error:  # damage surfaces as almost any type, from JSON to the storage library
+        logging.warning(_UNREADABLE, self.directory / str(step), _first_line(error))
+        failures[step] = error
+        continue
+      self._set_aside(failures)
+      return step, restored["state"]
+    if failures:
+      newest = max(failures)
+      raise UserError(
+        f"{self.directory}: no step can be restored, for {newest}: {_first_line(failures[newest])}; "
+        "use the settings it was trained with or another workdir"
+      ) from failures[newest]
+    return None
+
+  def _set_aside(self, steps: Mapping[int, Exception]) -> None:
+    if not steps:
+      return
+    if jax.process_index() == 0:
+      for step in steps:
+        (self.directory / str(step)).rename(self.directory / f"damaged-{step}-{uuid.uuid4().hex[:8]}")
+    self._ocp.multihost.sync_global_processes("gid_jax:set_aside")
+    self._manager.reload()
+
+  def wait(self) -> None:
+    """Blocks until saves in progress are on disk, and raises what went wrong in them."""
+    self._manager.wait_until_finished()
+
+  def close(self) -> None:
+    """Waits and releases the store's threads."""
+    self._manager.close()
+
+
+def restore_params(workdir: str | Path, *, ema: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Reads the parameters of a trained stage, and nothing else of its state, from its newest readable step.
+
+  Args:
+    workdir: the training run's folder.
+    ema: read the averaged parameters (`ema_params` of the state) rather than the raw ones (`params`).
+
+  Returns:
+    (params, config): nested dict of NumPy arrays, the stage's `frozen` ones among them, and the settings that the
+    stage was trained with.
+
+  Raises:
+    UserError: there is no readable checkpoint.
+  """
+  import orbax.checkpoint as ocp
+
+  directory = checkpoint_directory(workdir)
+  steps = sorted(ocp.utils.checkpoint_steps(directory), reverse=True) if directory.is_dir() else []
+  if not steps:
+    raise UserError(f"{directory}: no checkpoint; train this stage first or name another workdir")
+  name = "ema_params" if ema else "params"
+  failure: Exception | None = None
+  for step in steps:
+    try:
+      return _restore_params_at(ocp, directory / str(step), name)
+    except Exception as error:  # see restore_latest
+      logging.warning(_UNREADABLE, directory / str(step), _first_line(error))
+      failure = failure or error
+  raise UserError(
+    f"{directory}: no step has readable {name}: {_first_line(failure)}; train this stage again"
+  ) from failure
+
+
+def _restore_params_at(ocp: Any, directory: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    tree = checkpointer.metadata(directory / "state").item_metadata.tree
+    # A placeholder leaf is left on disk: the optimizer's moments are twice the size of the parameters.
+    target = {key: jax.tree.map(lambda _: ocp.PLACEHOLDER, value) for key, value in tree.items()}
+    wanted = [part for part in (name, "frozen") if part in tree]
+    for part in wanted:
+      target[part] = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), tree[part])
+    restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
+    state = checkpointer.restore(
+      directory / "state", args=ocp.args.PyTreeRestore(item=target, restore_args=restore_args)
+    )
+  with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
+    config = checkpointer.restore(directory / "config", args=ocp.args.JsonRestore())
+  flat = {}
+  for part in wanted:
+    flat |= flax.traverse_util.flatten_dict(state[part])
+  return flax.traverse_util.unflatten_dict(flat), config
+
+
+def _first_line(error: BaseException | None) -> str:
+  lines = str(error).strip().splitlines()
+  return lines[0] if lines else type(error).__name__
+
+
+def export_weights(
+  path: str | Path, params: Mapping[str, Any], *, config: Mapping[str, Any], dtype: str = "float16"
+) -> None:
+  """Writes parameters and settings as one safetensors file with a checksum.
+
+  Args:
+    path: the file; it appears complete or not at all.
+    params: nested dict of arrays, keys without "/".
+    config: JSON-able settings.
+    dtype: storage type of the floating arrays, "float16" or "float32".
+
+  Raises:
+    UserError: a value does not fit into `dtype`.
+  """
+  path = Path(path)
+  tensors = {}
+  for name, value in flax.traverse_util.flatten_dict(dict(params), sep="/").items():
+    value = np.asarray(value)
+    if np.issubdtype(value.dtype, np.floating):
+      with np.errstate(over="ignore"):
+        stored = value.astype(dtype)
+      if not np.isfinite(stored).all():
+        raise UserError(f"{path}: {name} has values that are not finite in {dtype}; export as float32")
+      value = stored
+    tensors[name] = np.ascontiguousarray(value)
+  settings = json.dumps(dict(config), sort_keys=True)
+  metadata = {
+    "format": _FORMAT,
+    "version": str(_VERSION),
+    "config": settings,
+    "sha256": _checksum(tensors, settings),
+  }
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+  try:
+    temporary.write_bytes(safetensors.numpy.save(tensors, metadata))
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def import_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Reads a file of `export_weights` and verifies it.
+
+  Returns:
+    (params, config): nested dict of NumPy arrays, floating ones as float32, and the settings.
+
+  Raises:
+    UserError: the file is missing, damaged, of another kind or of a newer version.
+  """
+  try:
+    with safetensors.safe_open(str(path), framework="numpy") as file:
+      metadata = file.metadata() or {}
+      tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+  except FileNotFoundError as error:
+    raise UserError(f"{path}: no such weight file; check the path") from error
+  except (OSError, safetensors.SafetensorError, TypeError, ValueError) as error:
+    raise UserError(f"{path}: not a readable weight file ({_first_line(error)}); fetch it again") from error
+  if metadata.get("format") != _FORMAT:
+    raise UserError(f"{path}: not a weight file of gid-jax; export one with `gid export`")
+  version = metadata.get("version", "")
+  if version.isascii() and version.isdecimal() and int(version) > _VERSION:
+    raise UserError(f"{path}: of format {version}, this gid-jax reads {_VERSION}; upgrade gid-jax")
+  settings = metadata.get("config", "")
+  if version != str(_VERSION) or metadata.get("sha256") != _checksum(tensors, settings):
+    raise UserError(f"{path}: damaged, its checksum does not match; fetch it again")
+  floating = lambda value: np.issubdtype(value.dtype, np.floating)
+  params = {name: value.astype(np.float32) if floating(value) else value for name, value in tensors.items()}
+  return flax.traverse_util.unflatten_dict(params, sep="/"), json.loads(settings)
+
+
+def _checksum(tensors: Mapping[str, np.ndarray], settings: str) -> str:
+  digest = hashlib.sha256(settings.encode())
+  for name in sorted(tensors):
+    value = tensors[name]
+    digest.update(f"{name} {value.dtype.name} {value.shape}".encode())
+    digest.update(value.tobytes())
+  return digest.hexdigest()

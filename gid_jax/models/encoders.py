@@ -1,0 +1,203 @@
+"""Image encoders: a photo becomes the condition channels of the diffusion U-Net (section 4).
+
+Two kinds. "resnet" is a small residual network trained from scratch, as in the paper's supplement.
+"efficientnet_lite0" reads a photo with a frozen ImageNet network, so that little motion data goes further,
+and trains only the head that turns its features into condition channels. The frozen parameters live in the
+tree under `frozen_trunk`: an optimiser masks them by that name, and an export carries them along.
+"""
+
+import math
+import pathlib
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+from jaxtyping import Array, Float
+
+from gid_jax.models.layers import GroupNorm, ResBlock
+from gid_jax.types import UserError
+
+FROZEN_TRUNK = "frozen_trunk"
+
+# EfficientNet-Lite0, one row a stage: (blocks, kernel, stride of the first block, expansion, channels).
+_STAGES = (
+  (1, 3, 1, 1, 16),
+  (2, 3, 2, 6, 24),
+  (2, 5, 2, 6, 40),
+  (3, 3, 2, 6, 80),
+  (3, 5, 1, 6, 112),
+  (4, 5, 2, 6, 192),
+  (1, 3, 1, 6, 320),
+)
+# The last stage at each of the strides 2, 4, 8, 16, 32.
+_FEATURE_STAGES = (0, 1, 2, 4, 6)
+# Standard deviation of those features on photographs, measured once; it brings them to one scale.
+_FEATURE_DEVIATIONS = (6.8, 8.6, 7.3, 5.8, 2.4)
+_STEM_CHANNELS = 32
+_BATCH_NORM_EPS = 1e-3
+_NUM_GROUPS = 4
+
+
+class InvertedResidual(nn.Module):
+  """Expand 1x1, depthwise, project 1x1; the batch normalisation is already part of kernel and bias."""
+
+  kernel_size: int
+  stride: int
+  expansion: int
+  channels: int
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+    """Filters x [b h w c] to [b ceil(h/stride) ceil(w/stride) channels]."""
+    inputs, width = x, x.shape[-1] * self.expansion
+    size, strides = (self.kernel_size,) * 2, (self.stride,) * 2
+    if self.expansion > 1:
+      x = nn.relu6(nn.Conv(width, (1, 1), name="expand")(x))
+    x = nn.Conv(width, size, strides, feature_group_count=width, name="depthwise")(x)
+    x = nn.Conv(self.channels, (1, 1), name="project")(nn.relu6(x))
+    return x + inputs if x.shape == inputs.shape else x
+
+
+class EfficientNetLite0(nn.Module):
+  """EfficientNet-Lite0 without its classifier (Tan and Le 2019, Lite variant).
+
+  Convolutions pad like TensorFlow's "SAME": with the public weights that gives surer ImageNet classes than
+  PyTorch's symmetric padding.
+  """
+
+  @nn.compact
+  def __call__(self, image: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b hs ws cs"], ...]:
+    """Returns the features of image [b h w 3], RGB in [0, 1], at strides 2, 4, 8, 16 and 32.
+
+    Channels are 16, 24, 40, 112, 320; the size at stride s is ceil(h/s) x ceil(w/s).
+    """
+    x = (255.0 * image - 127.0) / 128.0
+    x = nn.relu6(nn.Conv(_STEM_CHANNELS, (3, 3), (2, 2), name="stem")(x))
+    features, index = [], 0
+    for stage, (num_blocks, kernel_size, stride, expansion, channels) in enumerate(_STAGES):
+      for block in range(num_blocks):
+        block_stride = stride if block == 0 else 1
+        x = InvertedResidual(kernel_size, block_stride, expansion, channels, name=f"block_{index}")(x)
+        index += 1
+      if stage in _FEATURE_STAGES:
+        features.append(x)
+    return tuple(features)
+
+
+def efficientnet_lite0_params(path: str | pathlib.Path) -> dict:
+  """Reads PyTorch EfficientNet-Lite0 weights as the parameters of `EfficientNetLite0`.
+
+  Args:
+    path: safetensors file with `_conv_stem`, `_blocks.N._*_conv`, `_bn*` tensors; a classifier is ignored.
+  Returns:
+    {"stem": {"kernel" HWIO, "bias"}, "block_0": {...}, ...} float32, batch norms folded in.
+  Raises:
+    UserError: the file cannot be read or a tensor is missing or has another shape.
+  """
+  try:
+    tensors = safetensors.numpy.load_file(path)
+  except (OSError, safetensors.SafetensorError) as error:
+    raise UserError(f"Cannot read {path}: {error}. Give the safetensors of EfficientNet-Lite0.") from error
+  return fold_efficientnet_lite0(tensors, source=str(path))
+
+
+def fold_efficientnet_lite0(tensors: Mapping[str, np.ndarray], *, source: str) -> dict:
+  """Converts named PyTorch tensors to the parameters of `EfficientNetLite0`; `source` is named in errors."""
+
+  def read(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    if name not in tensors or tensors[name].shape != shape:
+      found = tensors[name].shape if name in tensors else "nothing"
+      raise UserError(f"{source} is not EfficientNet-Lite0: {name} should have shape {shape}, found {found}.")
+    return tensors[name].astype(np.float32)
+
+  def fold(conv: str, norm: str, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    weight = read(f"{conv}.weight", shape)
+    gamma, beta, mean, variance = (
+      read(f"{norm}.{part}", shape[:1]) for part in ("weight", "bias", "running_mean", "running_var")
+    )
+    scale = gamma / np.sqrt(variance + _BATCH_NORM_EPS)
+    # OIHW -> HWIO; a depthwise kernel is (C, 1, k, k) -> (k, k, 1, C), what feature_group_count expects.
+    return {"kernel": weight.transpose(2, 3, 1, 0) * scale, "bias": beta - mean * scale}
+
+  params: dict = {"stem": fold("_conv_stem", "_bn0", (_STEM_CHANNELS, 3, 3, 3))}
+  index, previous = 0, _STEM_CHANNELS
+  for num_blocks, kernel_size, _, expansion, channels in _STAGES:
+    for _ in range(num_blocks):
+      name, width = f"_blocks.{index}", previous * expansion
+      block = {}
+      if expansion > 1:
+        block["expand"] = fold(f"{name}._expand_conv", f"{name}._bn0", (width, previous, 1, 1))
+      depthwise = (width, 1, kernel_size, kernel_size)
+      block["depthwise"] = fold(f"{name}._depthwise_conv", f"{name}._bn1", depthwise)
+      block["project"] = fold(f"{name}._project_conv", f"{name}._bn2", (channels, width, 1, 1))
+      params[f"block_{index}"] = block
+      index, previous = index + 1, channels
+  return params
+
+
+class ConditionEncoder(nn.Module):
+  """Turns a photo into condition channels on the latent grid of the motion (section 4, supplement).
+
+  Attributes:
+    kind: "resnet" (all trained) or "efficientnet_lite0" (frozen trunk under `frozen_trunk`, trained head).
+    channels: condition channels, 16 in the paper.
+    hidden: width of the trained layers on the latent grid.
+  """
+
+  kind: str
+  channels: int
+  hidden: int
+
+  @nn.compact
+  def __call__(
+    self, image: Float[Array, "b h w 3"], *, height: int, width: int
+  ) -> Float[Array, "b height width channels"]:
+    """Encodes image [b h w 3], RGB in [0, 1], as [b height width channels] float32 without a fixed range.
+
+    For "resnet" the number of stride-2 stages, and so the parameters, follow from log2(h / height).
+
+    Raises:
+      UserError: `kind` is unknown.
+    """
+    image = image.astype(jnp.float32)
+    if self.kind == "resnet":
+      x = self._resnet(image, height, width)
+    elif self.kind == "efficientnet_lite0":
+      x = self._frozen(image, height, width)
+    else:
+      raise UserError(f"Unknown image encoder {self.kind!r}; use 'resnet' or 'efficientnet_lite0'.")
+    for index in range(2):
+      x = ResBlock(self.hidden, groups=_NUM_GROUPS, name=f"block_{index}")(x)
+    x = nn.silu(GroupNorm(groups=_NUM_GROUPS, name="norm")(x))
+    return nn.Conv(self.channels, (1, 1), name="out")(x)
+
+  def _resnet(self, image: Array, height: int, width: int) -> Array:
+    num_stages = max(0, round(math.log2(image.shape[1] / height)))
+    widths = [max(8, self.hidden >> (num_stages - stage)) for stage in range(num_stages + 1)]
+    x = nn.Conv(widths[0], (3, 3), name="stem")(2.0 * image - 1.0)
+    for stage, channels in enumerate(widths[1:]):
+      x = nn.avg_pool(x, (2, 2), (2, 2), "SAME", count_include_pad=False)
+      x = ResBlock(channels, groups=_NUM_GROUPS, name=f"stage_{stage}")(x)
+    return resize_image(x, height, width)
+
+  def _frozen(self, image: Array, height: int, width: int) -> Array:
+    features = EfficientNetLite0(name=FROZEN_TRUNK)(image)
+    # Resizing is linear, so it may come before the projection; down-sampled first, the wide maps cost little.
+    projected = nn.Conv(self.hidden, (3, 3), name="project_image")(resize_image(2.0 * image - 1.0, height, width))
+    for index, (feature, deviation) in enumerate(zip(features, _FEATURE_DEVIATIONS, strict=True)):
+      feature = resize_image(jax.lax.stop_gradient(feature) / deviation, height, width)
+      projected += nn.Conv(self.hidden, (1, 1), name=f"project_{index}")(feature)
+    return projected
+
+
+def resize_image(
+  x: Float[Array, "b h w c"], height: int, width: int
+) -> Float[Array, "b height width c"]:
+  """Resizes [b h w c] bilinearly, antialiased on an axis that shrinks; the same array at the same size."""
+  if x.shape[1:3] == (height, width):
+    return x
+  return jax.image.resize(x, (x.shape[0], height, width, x.shape[3]), "linear", antialias=True)

@@ -1,0 +1,201 @@
+"""Building blocks shared by the auto-encoder, the U-Net and the renderer.
+
+Padding, normalisation and attention follow the PyTorch latent-diffusion originals to the letter (stride-2 padding,
+epsilons, heads split before q/k/v), so that converted weights give the same numbers.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+SYMMETRIC = ((1, 1), (1, 1))
+BOTTOM_RIGHT = ((0, 1), (0, 1))  # how the latent-diffusion auto-encoder pads before a stride-2 convolution
+
+
+def sinusoidal_embedding(
+  positions: Float[Array, "*b"] | Int[Array, "*b"], dim: int, *, max_period: float = 10000.0
+) -> Float[Array, "*b d"]:
+  """Embeds positions [*b] as [*b dim], all cosines and then all sines (latent-diffusion's time-step embedding)."""
+  half = dim // 2
+  rates = jnp.exp(-jnp.log(max_period) * jnp.arange(half, dtype=jnp.float32) / half)
+  angles = positions.astype(jnp.float32)[..., None] * rates
+  return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+def over_bands(module: type[nn.Module], *, num_mapped: int = 1) -> type[nn.Module]:
+  """Lifts a module of [b h w c] to [b k h w c], one set of parameters for all bands.
+
+  Of the call's arguments the first `num_mapped` carry the band axis at position 1.
+  """
+  return nn.vmap(
+    module,
+    in_axes=(1,) * num_mapped,
+    out_axes=1,
+    variable_axes={"params": None},
+    split_rngs={"params": False},
+  )
+
+
+class GroupNorm(nn.Module):
+  """Group normalisation of [... h w c] in float32; `groups` falls to the largest divisor of the channels below it."""
+
+  groups: int = 32
+  epsilon: float = 1e-6
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+    """Normalises [b ... c] over everything but the batch, group by group of channels."""
+    channels = x.shape[-1]
+    groups = max(g for g in range(1, min(self.groups, channels) + 1) if channels % g == 0)
+    return nn.GroupNorm(num_groups=groups, epsilon=self.epsilon, dtype=x.dtype)(x)
+
+
+class ResBlock(nn.Module):
+  """Residual block of two 3x3 convolutions; the embedding, when given, is added between them.
+
+  Attributes:
+    channels: output channels.
+    epsilon: of the group norms (1e-5 in the U-Net, 1e-6 in the auto-encoder).
+    groups: group-norm groups.
+    zero_out: start the second convolution at zero, so that the block starts as its shortcut.
+    dtype: compute type.
+  """
+
+  channels: int
+  epsilon: float = 1e-6
+  groups: int = 32
+  zero_out: bool = False
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "b h w c"], embedding: Float[Array, "b d"] | None = None
+  ) -> Float[Array, "b h w c2"]:
+    """Maps [b h w c], with an optional embedding [b d], to [b h w channels]."""
+    norm = functools.partial(GroupNorm, groups=self.groups, epsilon=self.epsilon)
+    conv = functools.partial(nn.Conv, self.channels, (3, 3), padding=SYMMETRIC, dtype=self.dtype)
+    hidden = conv(name="conv1")(nn.silu(norm(name="norm1")(x)))
+    if embedding is not None:
+      shift = nn.Dense(self.channels, dtype=self.dtype, name="embedding")(nn.silu(embedding))
+      hidden = hidden + shift[:, None, None, :]
+    kernel_init = nn.initializers.zeros if self.zero_out else nn.initializers.lecun_normal()
+    hidden = conv(name="conv2", kernel_init=kernel_init)(nn.silu(norm(name="norm2")(hidden)))
+    if x.shape[-1] != self.channels:
+      x = nn.Conv(self.channels, (1, 1), dtype=self.dtype, name="shortcut")(x)
+    return x + hidden
+
+
+class SpatialAttention(nn.Module):
+  """Self-attention over the pixels of one image, as a residual.
+
+  Attributes:
+    num_heads: heads; the channels are split into them before q, k and v.
+    epsilon: of the group norm.
+    groups: group-norm groups.
+    zero_out: start the output projection at zero.
+    query_chunk: queries handled at once, which bounds the memory of the logits.
+    dtype: compute type.
+  """
+
+  num_heads: int = 1
+  epsilon: float = 1e-6
+  groups: int = 32
+  zero_out: bool = False
+  query_chunk: int = 1024
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    """Maps [b h w c] to [b h w c]."""
+    b, h, w, c = x.shape
+    tokens = GroupNorm(groups=self.groups, epsilon=self.epsilon, name="norm")(x).reshape(b, h * w, c)
+    project = functools.partial(nn.Dense, c, dtype=self.dtype)
+    heads = (b, h * w, self.num_heads, c // self.num_heads)
+    query = project(name="query")(tokens).reshape(heads)
+    key = project(name="key")(tokens).reshape(heads)
+    value = project(name="value")(tokens).reshape(heads)
+    chunks = [
+      nn.dot_product_attention(query[:, start : start + self.query_chunk], key, value, dtype=self.dtype)
+      for start in range(0, h * w, self.query_chunk)
+    ]
+    attended = jnp.concatenate(chunks, axis=1).reshape(b, h * w, c)
+    kernel_init = nn.initializers.zeros if self.zero_out else nn.initializers.lecun_normal()
+    return x + project(name="out", kernel_init=kernel_init)(attended).reshape(b, h, w, c)
+
+
+class FrequencyAttention(nn.Module):
+  """Attention across the frequency bands at every pixel: the coordination of section 4.2.
+
+  Each pixel sees its own K tokens, one a band, with learned relative positions on keys and values. Only the output
+  projection starts at zero, so that stage 2 begins as stage 1 and every other parameter still gets a gradient.
+
+  Attributes:
+    max_distance: largest band distance with an embedding of its own; farther ones share the last.
+    num_heads: heads.
+    epsilon: of the group norm.
+    groups: group-norm groups.
+    dtype: compute type.
+  """
+
+  max_distance: int = 23
+  num_heads: int = 4
+  epsilon: float = 1e-5
+  groups: int = 32
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b k h w c"], bands: Int[Array, "b k"]) -> Float[Array, "b k h w c"]:
+    """Maps [b k h w c] with the band of every slice, [b k], to [b k h w c]."""
+    b, k, h, w, c = x.shape
+    head_dim = c // self.num_heads
+    tokens = over_bands(GroupNorm)(groups=self.groups, epsilon=self.epsilon, name="norm")(x)
+    tokens = tokens.transpose(0, 2, 3, 1, 4).reshape(b, h * w, k, c)
+    split = lambda name: (
+      nn.Dense(c, dtype=self.dtype, name=name)(tokens).reshape(b, h * w, k, self.num_heads, head_dim)
+    )
+    query, key, value = split("query"), split("key"), split("value")
+
+    distance = jnp.clip(bands[:, :, None] - bands[:, None, :], -self.max_distance, self.max_distance)
+    table = lambda name: self.param(
+      name, nn.initializers.normal(head_dim**-0.5), (2 * self.max_distance + 1, head_dim), jnp.float32
+    ).astype(self.dtype)[distance + self.max_distance]
+    relative_key, relative_value = table("relative_key"), table("relative_value")  # [b k k d]
+
+    logits = jnp.einsum("bpqnd,bprnd->bpnqr", query, key) + jnp.einsum(
+      "bpqnd,bqrd->bpnqr", query, relative_key
+    )
+    weights = jax.nn.softmax((logits * head_dim**-0.5).astype(jnp.float32), axis=-1).astype(self.dtype)
+    attended = jnp.einsum("bpnqr,bprnd->bpqnd", weights, value) + jnp.einsum(
+      "bpnqr,bqrd->bpqnd", weights, relative_value
+    )
+    attended = nn.Dense(c, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="out")(
+      attended.reshape(b, h * w, k, c)
+    )
+    return x + attended.reshape(b, h, w, k, c).transpose(0, 3, 1, 2, 4)
+
+
+class Downsample(nn.Module):
+  """Halves the resolution with a strided 3x3 convolution: [b h w c] -> [b h/2 w/2 c]."""
+
+  padding: tuple = SYMMETRIC
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """Maps [b h w c] to [b h/2 w/2 c]."""
+    return nn.Conv(x.shape[-1], (3, 3), strides=2, padding=self.padding, dtype=self.dtype, name="conv")(x)
+
+
+class Upsample(nn.Module):
+  """Doubles the resolution by repetition and a 3x3 convolution: [b h w c] -> [b 2h 2w c]."""
+
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """Maps [b h w c] to [b 2h 2w c]."""
+    x = x.repeat(2, axis=1).repeat(2, axis=2)
+    return nn.Conv(x.shape[-1], (3, 3), padding=SYMMETRIC, dtype=self.dtype, name="conv")(x)

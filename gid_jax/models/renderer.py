@@ -1,0 +1,279 @@
+"""The image-based renderer: a photo and where its pixels go become a frame (section 5).
+
+  features  P_i     = encode(image), a pyramid from full resolution down
+  warp      P_i, I  -> softmax splat by the flow of that scale, weighted by W (mean motion magnitude)
+  fill      holes of the warped photo take the next coarser warped photo, so no hole starts black
+  decode    coarse to fine, co-modulated by fixed noise and the photo's content: a correction and a mask
+  frame     = mask * warped photo + (1 - mask) * (filled photo + correction)
+
+Nothing is drawn per frame: with one style vector a video does not flicker. The mask and the synthesis also serve
+a larger output: `composite` moves the photo itself at that size and takes only the rest from the network.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gid_jax import spectral, splat
+from gid_jax.models.encoders import resize_image
+from gid_jax.models.layers import ResBlock
+
+# From this share of a pixel's area on, what has landed on it counts as the whole pixel.
+_FULL_COVERAGE = 0.5
+# Where the warped photo covers, an untrained renderer shows this much of it.
+_INITIAL_MASK = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class RendererConfig:
+  """Size of the renderer.
+
+  Attributes:
+    channels: features per scale, full resolution first; each further scale halves the sides.
+    num_blocks: residual blocks per scale of the pyramid.
+    style_dim: length of the style noise and of each half of the style vector.
+    mapping_layers: dense layers from noise to style.
+  """
+
+  channels: tuple[int, ...] = (16, 48, 96, 192)
+  num_blocks: int = 1
+  style_dim: int = 64
+  mapping_layers: int = 2
+
+
+@flax.struct.dataclass
+class Rendering:
+  """A frame and its two ingredients.
+
+  Attributes:
+    rgb: [b h w 3] the frame; near [0, 1] but not clipped, so that gradients pass.
+    synthesis: [b h w 3] what the network would show everywhere.
+    mask: [b h w 1] weight of the warped photo in [0, 1], 0 in holes.
+  """
+
+  rgb: Float[Array, "b h w 3"]
+  synthesis: Float[Array, "b h w 3"]
+  mask: Float[Array, "b h w 1"]
+
+
+class Renderer(nn.Module):
+  """Feature pyramid, softmax splatting and a co-modulated synthesis decoder (section 5); any h and w."""
+
+  config: RendererConfig = RendererConfig()
+
+  def setup(self):
+    """Makes the two networks."""
+    self.pyramid = FeaturePyramid(self.config)
+    self.decoder = SynthesisDecoder(self.config)
+
+  def encode(self, image: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b hs ws cs"], ...]:
+    """Features of image [b h w 3] in [0, 1], scale i of [b ceil(h/2^i) ceil(w/2^i) channels[i]]."""
+    return self.pyramid(image)
+
+  def decode(
+    self,
+    image: Float[Array, "b h w 3"],
+    pyramid: tuple[Float[Array, "b hs ws cs"], ...],
+    flow: Float[Array, "b h w 2"],
+    depth: Float[Array, "b h w"],
+    style_noise: Float[Array, "b style_dim"],
+  ) -> Rendering:
+    """Renders the frame in which each pixel of `image` has moved by `flow`.
+
+    Args:
+      image: [b h w 3] RGB in [0, 1].
+      pyramid: from `encode(image)`.
+      flow: [b h w 2] displacement in pixels of this image.
+      depth: [b h w] splatting weight W, mean motion magnitude in pixels of this image.
+      style_noise: [b style_dim] standard normal, the same for all frames of a video.
+    """
+    scales = warp_pyramid(image, pyramid, flow, depth)
+    correction, logit = self.decoder(scales, pyramid[-1], style_noise)
+    warped = scales[0].rgb
+    mask = jax.nn.sigmoid(logit) * _cover(scales[0].mass)
+    synthesis = fill_holes(scales, image) + correction
+    return Rendering(mask * warped + (1 - mask) * synthesis, synthesis, mask)
+
+  def __call__(
+    self,
+    image: Float[Array, "b h w 3"],
+    flow: Float[Array, "b h w 2"],
+    depth: Float[Array, "b h w"],
+    style_noise: Float[Array, "b style_dim"],
+  ) -> Rendering:
+    """`encode` and `decode` in one, for training; arguments as in `decode`."""
+    return self.decode(image, self.encode(image), flow, depth, style_noise)
+
+
+def composite(
+  image: Float[Array, "h w 3"],
+  flow: Float[Array, "h w 2"],
+  depth: Float[Array, "h w"],
+  synthesis: Float[Array, "hs ws 3"],
+  mask: Float[Array, "hs ws 1"],
+) -> Float[Array, "h w 3"]:
+  """Blends the moved photo with the network's synthesis at the photo's own resolution.
+
+  Args:
+    image: [h w 3] RGB in [0, 1], at the output size.
+    flow: [h w 2] displacement in pixels of the output.
+    depth: [h w] the W given to `decode`, resized.
+    synthesis: [hs ws 3] from `Renderer.decode`, at the network's size.
+    mask: [hs ws 1] from `Renderer.decode`.
+  Returns:
+    [h w 3] RGB in [0, 1]; at the network's own size it is `Rendering.rgb`, clipped.
+  """
+  height, width = image.shape[:2]
+  warped, mass = splat.softmax_splat(image, flow, depth)
+  synthesis, mask = (resize_image(x[None], height, width)[0] for x in (synthesis, mask))
+  # The smaller of the two: a hole at either resolution shows the synthesis.
+  mask = jnp.minimum(mask, _cover(mass))
+  return jnp.clip(mask * warped + (1 - mask) * synthesis, 0.0, 1.0)
+
+
+@flax.struct.dataclass
+class WarpedScale:
+  """One scale after splatting: features [b h w c], photo [b h w 3], and the mass [b h w 1] that landed."""
+
+  features: Float[Array, "b h w c"]
+  rgb: Float[Array, "b h w 3"]
+  mass: Float[Array, "b h w 1"]
+
+
+def warp_pyramid(
+  image: Float[Array, "b h w 3"],
+  pyramid: tuple[Float[Array, "b hs ws cs"], ...],
+  flow: Float[Array, "b h w 2"],
+  depth: Float[Array, "b h w"],
+) -> tuple[WarpedScale, ...]:
+  """Splats every scale of a pyramid, and the photo at that scale, by the flow in pixels of that scale.
+
+  Shapes and units as in `Renderer.decode`. W is resized but keeps its unit: it only ranks what collides.
+  """
+  scales, rgb, weight = [], image, depth[..., None]
+  for features in pyramid:
+    height, width = features.shape[1:3]
+    rgb, weight = resize_image(rgb, height, width), resize_image(weight, height, width)
+    motion = spectral.resize_motion(flow, height, width)
+    values = jnp.concatenate([features, rgb], axis=-1)
+    warped, mass = jax.vmap(splat.softmax_splat)(values, motion, weight[..., 0])
+    scales.append(WarpedScale(warped[..., :-3], warped[..., -3:], mass))
+  return tuple(scales)
+
+
+def fill_holes(
+  scales: tuple[WarpedScale, ...], image: Float[Array, "b h w 3"]
+) -> Float[Array, "b h w 3"]:
+  """The warped photo at full resolution [b h w 3], its holes filled from ever coarser scales.
+
+  What is still empty at the coarsest scale takes the mean colour of `image` [b h w 3].
+  """
+  filled = jnp.mean(image, axis=(1, 2), keepdims=True)
+  for scale in reversed(scales):
+    cover = _cover(scale.mass)
+    filled = cover * scale.rgb + (1 - cover) * resize_image(filled, *scale.rgb.shape[1:3])
+  return filled
+
+
+def _cover(mass: Array) -> Array:
+  return jnp.clip(mass / _FULL_COVERAGE, 0.0, 1.0)
+
+
+class FeaturePyramid(nn.Module):
+  """Residual feature pyramid of a photo; scale i has half the sides of scale i - 1, rounded up."""
+
+  config: RendererConfig
+
+  @nn.compact
+  def __call__(self, image: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b hs ws cs"], ...]:
+    """Features of image [b h w 3] in [0, 1], scale i of [b ceil(h/2^i) ceil(w/2^i) channels[i]]."""
+    x = nn.Conv(self.config.channels[0], (3, 3), name="stem")(2.0 * image - 1.0)
+    pyramid = []
+    for scale, channels in enumerate(self.config.channels):
+      if scale > 0:
+        # A resize keeps pixel centres where the flow of that scale has them; a strided convolution shifts them.
+        x = resize_image(x, -(-x.shape[1] // 2), -(-x.shape[2] // 2))
+      for block in range(self.config.num_blocks):
+        x = ResBlock(channels, groups=4, name=f"scale{scale}_block{block}")(x)
+      pyramid.append(x)
+    return tuple(pyramid)
+
+
+class SynthesisDecoder(nn.Module):
+  """Coarse-to-fine modulated convolutions over the warped features (Zhao et al. 2021, co-modulation)."""
+
+  config: RendererConfig
+
+  @nn.compact
+  def __call__(
+    self,
+    scales: tuple[WarpedScale, ...],
+    content: Float[Array, "b hs ws c"],
+    style_noise: Float[Array, "b style_dim"],
+  ) -> tuple[Float[Array, "b h w 3"], Float[Array, "b h w 1"]]:
+    """Colour correction [b h w 3] and mask logit [b h w 1].
+
+    Args:
+      scales: from `warp_pyramid`.
+      content: [b hs ws c] coarsest features before warping, the same for all frames of a video.
+      style_noise: [b style_dim] standard normal.
+    """
+    style_dim = self.config.style_dim
+    mapped = style_noise * jax.lax.rsqrt(jnp.mean(style_noise**2, axis=-1, keepdims=True) + 1e-8)
+    for layer in range(self.config.mapping_layers):
+      mapped = _activate(nn.Dense(style_dim, name=f"mapping_{layer}")(mapped))
+    described = _activate(nn.Dense(style_dim, name="describe")(jnp.mean(content, axis=(1, 2))))
+    style = jnp.concatenate([mapped, described], axis=-1)
+
+    x = None
+    for index in reversed(range(len(scales))):
+      scale, channels = scales[index], self.config.channels[index]
+      inputs = [scale.features, scale.rgb, jnp.clip(scale.mass, 0.0, 1.0)]
+      if x is not None:
+        x = nn.Conv(channels, (1, 1), name=f"narrow_{index}")(x)
+        inputs.append(_double(x, *scale.rgb.shape[1:3]))
+      x = jnp.concatenate(inputs, axis=-1)
+      for conv in range(2):
+        x = _activate(ModulatedConv(channels, name=f"scale{index}_conv{conv}")(x, style))
+    # Small but not zero: the first step already has a gradient for every layer below.
+    small = nn.initializers.variance_scaling(1e-4, "fan_in", "normal")
+    output = nn.Conv(3, (1, 1), kernel_init=small, name="correction")(x)
+    start = nn.initializers.constant(jax.scipy.special.logit(_INITIAL_MASK))
+    return output, nn.Conv(1, (1, 1), kernel_init=small, bias_init=start, name="mask")(x)
+
+
+class ModulatedConv(nn.Module):
+  """3x3 convolution whose input channels are scaled by a style and whose outputs are brought back to unit size.
+
+  Scaling the activations instead of the kernel gives the same numbers with one kernel for the whole batch.
+  """
+
+  channels: int
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "b h w c"], style: Float[Array, "b d"]
+  ) -> Float[Array, "b h w channels"]:
+    """Filters x [b h w c] under style [b d] to [b h w channels]."""
+    scale = nn.Dense(x.shape[-1], bias_init=nn.initializers.ones, name="style")(style)
+    shape = (3, 3, x.shape[-1], self.channels)
+    kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+    bias = self.param("bias", nn.initializers.zeros, (self.channels,))
+    y = jax.lax.conv_general_dilated(
+      x * scale[:, None, None, :], kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    demodulation = jax.lax.rsqrt(scale**2 @ jnp.sum(kernel**2, axis=(0, 1)) + 1e-8)
+    return y * demodulation[:, None, None, :] + bias
+
+
+def _activate(x: Array) -> Array:
+  return nn.leaky_relu(x, 0.2) * 2**0.5
+
+
+def _double(x: Array, height: int, width: int) -> Array:
+  """Repeats every pixel of [b h w c] 2 x 2 times and crops to height x width."""
+  return x.repeat(2, axis=1).repeat(2, axis=2)[:, :height, :width]

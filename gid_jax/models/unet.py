@@ -1,0 +1,117 @@
+"""The denoiser: latent diffusion's 2-D U-Net over every band, coordinated by frequency attention (section 4.2).
+
+2-D layers are `nn.vmap`ped over the band axis with one set of parameters; `FrequencyAttention` stands between them
+and is the only place where bands meet. Without it (stage 1, or the "independent" ablation) bands are separate.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from gid_jax.models.layers import (
+  SYMMETRIC,
+  Downsample,
+  FrequencyAttention,
+  GroupNorm,
+  ResBlock,
+  SpatialAttention,
+  Upsample,
+  over_bands,
+  sinusoidal_embedding,
+)
+
+
+class UNet(nn.Module):
+  """Predicts the noise (or v, or the clean latent) of K noisy latent slices.
+
+  Attributes:
+    channels: base channels (128 in the paper).
+    multipliers: channel multiplier of each level, finest first ((1, 4, 8) in the paper).
+    num_blocks: residual blocks a level.
+    attention_levels: levels with spatial attention (0 is the finest).
+    head_channels: channels of an attention head.
+    out_channels: latent channels.
+    frequency_attention: whether bands see each other (stage 2).
+    groups: group-norm groups.
+    dtype: compute type, "float32" or "bfloat16"; parameters stay float32.
+  """
+
+  channels: int = 128
+  multipliers: tuple[int, ...] = (1, 4, 8)
+  num_blocks: int = 2
+  attention_levels: tuple[int, ...] = (1, 2)
+  head_channels: int = 32
+  out_channels: int = 4
+  frequency_attention: bool = True
+  groups: int = 32
+  dtype: str = "float32"
+
+  @nn.compact
+  def __call__(
+    self,
+    latents: Float[Array, "b k h w z"],
+    timesteps: Int[Array, "b k"],
+    bands: Int[Array, "b k"],
+    condition: Float[Array, "b h w d"],
+  ) -> Float[Array, "b k h w z"]:
+    """Denoises [b k h w z] at time steps [b k] for bands [b k], given image features [b h w d]; same shape out.
+
+    h and w must be divisible by 2^(levels - 1).
+    """
+    dtype = jnp.dtype(self.dtype)
+    common = dict(epsilon=1e-5, groups=self.groups, dtype=dtype)
+    res_block = over_bands(ResBlock, num_mapped=2)
+
+    def attend(x, name, spatial):
+      heads = max(1, x.shape[-1] // self.head_channels)
+      if spatial:
+        attention = over_bands(SpatialAttention)
+        x = attention(num_heads=heads, zero_out=True, name=f"{name}_attention", **common)(x)
+      if self.frequency_attention:
+        x = FrequencyAttention(num_heads=heads, name=f"{name}_frequency_attention", **common)(x, bands)
+      return x
+
+    # The band's embedding stands beside the time step's, each through its own two-layer perceptron.
+    def embed(positions, name):
+      dense = functools.partial(nn.Dense, 4 * self.channels, dtype=dtype)
+      hidden = dense(name=f"{name}_1")(sinusoidal_embedding(positions, self.channels).astype(dtype))
+      return dense(name=f"{name}_2")(nn.silu(hidden))
+
+    embedding = embed(timesteps, "time_embedding") + embed(bands, "frequency_embedding")
+
+    condition = jnp.broadcast_to(condition[:, None], (*latents.shape[:-1], condition.shape[-1]))
+    x = jnp.concatenate([latents, condition], axis=-1).astype(dtype)
+    x = nn.Conv(self.channels, (3, 3), padding=SYMMETRIC, dtype=dtype, name="conv_in")(x)
+    skips = [x]
+    for level, multiplier in enumerate(self.multipliers):
+      for block in range(self.num_blocks):
+        name = f"down{level}_block{block}"
+        x = res_block(self.channels * multiplier, zero_out=True, name=name, **common)(x, embedding)
+        x = attend(x, name, level in self.attention_levels)
+        skips.append(x)
+      if level < len(self.multipliers) - 1:
+        x = over_bands(Downsample)(dtype=dtype, name=f"down{level}_downsample")(x)
+        skips.append(x)
+
+    width = self.channels * self.multipliers[-1]
+    x = res_block(width, zero_out=True, name="middle_block0", **common)(x, embedding)
+    x = attend(x, "middle", True)
+    x = res_block(width, zero_out=True, name="middle_block1", **common)(x, embedding)
+
+    for level, multiplier in reversed(list(enumerate(self.multipliers))):
+      for block in range(self.num_blocks + 1):
+        name = f"up{level}_block{block}"
+        x = jnp.concatenate([x, skips.pop()], axis=-1)
+        x = res_block(self.channels * multiplier, zero_out=True, name=name, **common)(x, embedding)
+        x = attend(x, name, level in self.attention_levels)
+      if level > 0:
+        x = over_bands(Upsample)(dtype=dtype, name=f"up{level}_upsample")(x)
+
+    norm = over_bands(GroupNorm)
+    x = nn.silu(norm(groups=self.groups, epsilon=1e-5, name="norm_out")(x))
+    x = nn.Conv(
+      self.out_channels, (3, 3), padding=SYMMETRIC, dtype=dtype, kernel_init=nn.initializers.zeros, name="conv_out"
+    )(x)
+    return x.astype(jnp.float32)

@@ -1,0 +1,141 @@
+"""Auto-encoder of one frequency slice (section 4.1): a KL-regularised convolutional one, as in latent diffusion.
+
+A normalised slice [h w 4] becomes a latent [h/f w/f latent_channels], f = 2^(levels - 1).
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gid_jax.models.layers import BOTTOM_RIGHT, SYMMETRIC, Downsample, GroupNorm, ResBlock, SpatialAttention, Upsample
+from gid_jax.types import PRNGKey
+
+
+class _Middle(nn.Module):
+  channels: int
+  groups: int
+
+  @nn.compact
+  def __call__(self, x):
+    x = ResBlock(self.channels, groups=self.groups, name="block1")(x)
+    x = SpatialAttention(groups=self.groups, name="attention")(x)
+    return ResBlock(self.channels, groups=self.groups, name="block2")(x)
+
+
+class Encoder(nn.Module):
+  """Slice to the moments of its latent.
+
+  Attributes:
+    channels: base channels.
+    multipliers: channel multiplier of each level, full resolution first.
+    num_blocks: residual blocks a level.
+    out_channels: twice the latent channels.
+    groups: group-norm groups.
+  """
+
+  channels: int
+  multipliers: tuple[int, ...]
+  num_blocks: int
+  out_channels: int
+  groups: int
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
+    """Maps [b h w c] to [b h/f w/f out_channels]."""
+    x = nn.Conv(self.channels, (3, 3), padding=SYMMETRIC, name="conv_in")(x)
+    for level, multiplier in enumerate(self.multipliers):
+      for block in range(self.num_blocks):
+        x = ResBlock(self.channels * multiplier, groups=self.groups, name=f"level{level}_block{block}")(x)
+      if level < len(self.multipliers) - 1:
+        x = Downsample(padding=BOTTOM_RIGHT, name=f"level{level}_down")(x)
+    x = _Middle(x.shape[-1], self.groups, name="middle")(x)
+    x = nn.silu(GroupNorm(groups=self.groups, name="norm_out")(x))
+    return nn.Conv(self.out_channels, (3, 3), padding=SYMMETRIC, name="conv_out")(x)
+
+
+class Decoder(nn.Module):
+  """Latent to slice, the mirror of `Encoder` with one residual block more a level.
+
+  Attributes:
+    channels: base channels.
+    multipliers: channel multiplier of each level, full resolution first.
+    num_blocks: residual blocks a level in the encoder.
+    out_channels: channels of a slice.
+    groups: group-norm groups.
+  """
+
+  channels: int
+  multipliers: tuple[int, ...]
+  num_blocks: int
+  out_channels: int
+  groups: int
+
+  @nn.compact
+  def __call__(self, z: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
+    """Maps [b h w latent_channels] to [b h*f w*f out_channels]."""
+    x = nn.Conv(self.channels * self.multipliers[-1], (3, 3), padding=SYMMETRIC, name="conv_in")(z)
+    x = _Middle(x.shape[-1], self.groups, name="middle")(x)
+    for level, multiplier in reversed(list(enumerate(self.multipliers))):
+      for block in range(self.num_blocks + 1):
+        x = ResBlock(self.channels * multiplier, groups=self.groups, name=f"level{level}_block{block}")(x)
+      if level > 0:
+        x = Upsample(name=f"level{level}_up")(x)
+    x = nn.silu(GroupNorm(groups=self.groups, name="norm_out")(x))
+    return nn.Conv(self.out_channels, (3, 3), padding=SYMMETRIC, name="conv_out")(x)
+
+
+class VAE(nn.Module):
+  """KL auto-encoder of normalised frequency slices.
+
+  Attributes:
+    channels: base channels (128 in the paper).
+    multipliers: channel multipliers ((1, 2, 4): a factor of 4).
+    num_blocks: residual blocks a level.
+    latent_channels: 4 in the paper.
+    slice_channels: 4 for one band, 4 K for the volume ablation.
+    groups: group-norm groups.
+  """
+
+  channels: int = 128
+  multipliers: tuple[int, ...] = (1, 2, 4)
+  num_blocks: int = 2
+  latent_channels: int = 4
+  slice_channels: int = 4
+  groups: int = 32
+
+  def setup(self):
+    shared = dict(
+      channels=self.channels,
+      multipliers=tuple(self.multipliers),
+      num_blocks=self.num_blocks,
+      groups=self.groups,
+    )
+    self.encoder = Encoder(out_channels=2 * self.latent_channels, **shared)
+    self.decoder = Decoder(out_channels=self.slice_channels, **shared)
+    self.quant_conv = nn.Conv(2 * self.latent_channels, (1, 1))
+    self.post_quant_conv = nn.Conv(self.latent_channels, (1, 1))
+
+  @property
+  def factor(self) -> int:
+    """Down-sampling factor from slice to latent."""
+    return 2 ** (len(self.multipliers) - 1)
+
+  def encode(
+    self, slices: Float[Array, "b h w c"]
+  ) -> tuple[Float[Array, "b h2 w2 z"], Float[Array, "b h2 w2 z"]]:
+    """Returns the latent's mean and log-variance (clamped to [-30, 20]), each [b h/f w/f z], of slices [b h w c]."""
+    mean, log_variance = jnp.split(self.quant_conv(self.encoder(slices)), 2, axis=-1)
+    return mean, jnp.clip(log_variance, -30.0, 20.0)
+
+  def decode(self, latents: Float[Array, "b h w z"]) -> Float[Array, "b h2 w2 c"]:
+    """Returns normalised slices [b h*f w*f c] of latents [b h w z]."""
+    return self.decoder(self.post_quant_conv(latents))
+
+  def __call__(
+    self, key: PRNGKey, slices: Float[Array, "b h w c"]
+  ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h2 w2 z"], Float[Array, "b h2 w2 z"]]:
+    """Encodes, samples and decodes slices [b h w c]; returns (reconstruction, mean, log-variance)."""
+    mean, log_variance = self.encode(slices)
+    sample = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape)
+    return self.decode(sample), mean, log_variance

@@ -1,0 +1,168 @@
+"""What each stage learns: how its parameters begin, which of them train, and its loss.
+
+An `Objective` joins the three. Losses are pure functions (key, params, batch) -> (loss, metrics) on one global batch.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gid_jax.checkpoint import restore_params
+from gid_jax.diffusion.schedule import add_noise, make_schedule, training_target
+from gid_jax.models.encoders import FROZEN_TRUNK, efficientnet_lite0_params
+from gid_jax.models.features import gradient_loss, perceptual_loss, vgg16_params
+from gid_jax.models.motion_model import MotionModel
+from gid_jax.models.renderer import Renderer, RendererConfig
+from gid_jax.pipeline import make_motion_model
+from gid_jax.train_state import Batch, LossFn, Metrics, Params, merge_params
+from gid_jax.types import PRNGKey, UserError
+
+
+class Objective(NamedTuple):
+  """One training stage.
+
+  Attributes:
+    initialize: (key, batch of [b ...] arrays) -> parameters, earlier stages included.
+    trainable: whether the parameter at a path such as "unet/conv_in/kernel" is trained.
+    loss_fn: (key, params, batch) -> (loss, metrics).
+  """
+
+  initialize: Callable[[PRNGKey, Batch], Params]
+  trainable: Callable[[str], bool]
+  loss_fn: LossFn
+
+
+def make_objective(config: Any, *, band_scale: np.ndarray | None) -> Objective:
+  """The objective of `config.stage`; `band_scale` [k] px is needed by the motion stages (see `statistics.json`).
+
+  Raises:
+    UserError: unknown stage, or a file or work folder named in the config cannot be read.
+  """
+  makers = {
+    "vae": make_vae_objective,
+    "ldm": make_ldm_objective,
+    "ldm_coordinated": make_ldm_objective,
+    "renderer": make_renderer_objective,
+  }
+  if config.stage not in makers:
+    raise UserError(f"config.stage {config.stage!r} is unknown; use one of {', '.join(makers)}")
+  return makers[config.stage](config, band_scale=band_scale)
+
+
+def make_vae_objective(config: Any, *, band_scale: np.ndarray) -> Objective:
+  """Auto-encoder of frequency slices: L1 + w_g gradient consistency + w_kl KL on normalised [b h w 4] (section 4.1)."""
+  model = make_motion_model(config.model)
+  weights = config.loss
+
+  def initialize(key, batch):
+    init = jax.jit(functools.partial(model.init, method="reconstruct"))
+    params = init(key, key, batch["slice"], batch["band"])["params"]
+    return params | {"band_scale": jnp.asarray(band_scale)}
+
+  def loss_fn(key: PRNGKey, params: Params, batch: Batch) -> tuple[jax.Array, Metrics]:
+    normalized, output, mean, log_variance = model.apply(
+      {"params": params}, key, batch["slice"], batch["band"], method="reconstruct"
+    )
+    l1 = jnp.abs(output - normalized).mean()
+    gradient = gradient_loss(output, normalized, num_scales=weights.gradient_scales)
+    kl = 0.5 * (mean**2 + jnp.exp(log_variance) - 1.0 - log_variance).sum(axis=(1, 2, 3)).mean()
+    loss = l1 + weights.gradient * gradient + weights.kl * kl
+    return loss, {"loss": loss, "l1": l1, "gradient": gradient, "kl": kl}
+
+  return Objective(initialize, lambda path: path.startswith("vae/"), loss_fn)
+
+
+def make_ldm_objective(config: Any, *, band_scale: np.ndarray) -> Objective:
+  """Denoising of latent slices (section 4): independent bands, or all K with frequency attention in stage 2.
+
+  Stage "ldm" starts from a trained auto-encoder (`config.init.vae`) and draws a time step for every slice; stage
+  "ldm_coordinated" starts from a trained stage 1 (`config.init.ldm`), draws one time step for all bands of an example
+  and trains the frequency attention only.
+  """
+  model = make_motion_model(config.model)
+  schedule = make_schedule(**config.schedule)
+  coordinated = config.stage == "ldm_coordinated"
+
+  def initialize(key, batch):
+    timesteps = jnp.zeros_like(batch["band"])
+    params = jax.jit(model.init)(key, batch["slice"], batch["band"], batch["image"], timesteps)["params"]
+    if coordinated:
+      earlier, _ = restore_params(config.init.ldm)
+      return _overlay(params, earlier, source=config.init.ldm)
+    earlier, _ = restore_params(config.init.vae)
+    params = _overlay(params, earlier, source=config.init.vae) | {"band_scale": jnp.asarray(band_scale)}
+    if config.init.encoder:
+      params["encoder"][FROZEN_TRUNK] = jax.tree.map(jnp.asarray, efficientnet_lite0_params(config.init.encoder))
+    return params | _measure_latents(model, params, batch)
+
+  def trainable(path: str) -> bool:
+    if coordinated:
+      return "frequency_attention" in path
+    return path.startswith(("unet/", "encoder/")) and FROZEN_TRUNK not in path
+
+  def loss_fn(key: PRNGKey, params: Params, batch: Batch) -> tuple[jax.Array, Metrics]:
+    apply = lambda *args, **kwargs: model.apply({"params": params}, *args, **kwargs)
+    time_key, noise_key, drop_key = jax.random.split(key, 3)
+    bands = batch["band"]
+    latents = jax.lax.stop_gradient(apply(batch["slice"], bands, method="slices_to_latents"))
+    condition = apply(batch["image"], height=latents.shape[2], width=latents.shape[3], method="encode_image")
+    keep = jax.random.bernoulli(drop_key, 1 - config.condition_drop, (latents.shape[0], 1, 1, 1))
+    timesteps = jax.random.randint(
+      time_key, (bands.shape[0], 1 if coordinated else bands.shape[1]), 0, schedule.num_steps
+    )
+    timesteps = jnp.broadcast_to(timesteps, bands.shape)
+    noise = jax.random.normal(noise_key, latents.shape)
+    noisy = add_noise(schedule, latents, noise, timesteps)
+    output = apply(noisy, timesteps, bands, condition * keep, method="denoise")
+    loss = ((output - training_target(schedule, latents, noise, timesteps)) ** 2).mean()
+    return loss, {"loss": loss}
+
+  return Objective(initialize, trainable, loss_fn)
+
+
+def make_renderer_objective(config: Any, *, band_scale: np.ndarray | None = None) -> Objective:
+  """Image-based renderer on pairs (I_0, I_t) (section 5): L1, and VGG16 perceptual loss or image gradients."""
+  del band_scale
+  model = Renderer(RendererConfig(**config.model.renderer))
+  weights = config.loss
+  vgg = vgg16_params(weights.vgg) if weights.vgg else None
+
+  def initialize(key, batch):
+    noise = jnp.zeros((batch["image"].shape[0], model.config.style_dim))
+    return jax.jit(model.init)(key, batch["image"], batch["flow"], batch["depth"], noise)["params"]
+
+  def loss_fn(key: PRNGKey, params: Params, batch: Batch) -> tuple[jax.Array, Metrics]:
+    noise = jax.random.normal(key, (batch["image"].shape[0], model.config.style_dim))
+    output = model.apply({"params": params}, batch["image"], batch["flow"], batch["depth"], noise).rgb
+    l1 = jnp.abs(output - batch["target"]).mean()
+    mse = ((jnp.clip(output, 0, 1) - batch["target"]) ** 2).mean(axis=(1, 2, 3))
+    psnr = (-10 * jnp.log10(mse + 1e-8)).mean()
+    if vgg is None:
+      structure = gradient_loss(output, batch["target"], num_scales=weights.gradient_scales)
+    else:
+      structure = perceptual_loss(vgg, output, batch["target"])
+    loss = weights.l1 * l1 + weights.structure * structure
+    return loss, {"loss": loss, "l1": l1, "structure": structure, "psnr": psnr}
+
+  return Objective(initialize, lambda path: True, loss_fn)
+
+
+def _overlay(params: Params, earlier: Params, *, source: str) -> Params:
+  """Puts an earlier stage's parameters over freshly made ones, refusing a change of shape."""
+  merged = merge_params(params, jax.tree.map(jnp.asarray, earlier))
+  before, after = (jax.tree_util.tree_map(np.shape, tree) for tree in (params, merged))
+  if before != after:
+    raise UserError(f"{source}: its model differs from this config's; train both stages with the same model sizes")
+  return merged
+
+
+def _measure_latents(model: MotionModel, params: Params, batch: Batch) -> Params:
+  """Mean and deviation of the latents per channel, [z] each, over a batch (whitening, supplement)."""
+  mean, std = jnp.zeros_like(params["latent_mean"]), jnp.ones_like(params["latent_std"])
+  encode = jax.jit(functools.partial(model.apply, method="slices_to_latents"))
+  latents = encode({"params": params | {"latent_mean": mean, "latent_std": std}}, batch["slice"], batch["band"])
+  return {"latent_mean": latents.mean(axis=(0, 1, 2, 3)), "latent_std": latents.std(axis=(0, 1, 2, 3))}

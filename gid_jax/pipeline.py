@@ -1,0 +1,290 @@
+"""Photo to spectral volume to frames: what the command line, the page, the notebook and the evaluation all call.
+
+Three grids meet here. The *working* grid is the size the networks were trained at, adapted to the photo's aspect; the
+*motion* grid is the part of it that a spectral volume is stored on (half as wide and high by default); the *output*
+grid is the video's. Displacements are rescaled, per axis, whenever they change grid.
+"""
+
+import functools
+import importlib.resources
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from gid_jax import spectral
+from gid_jax.checkpoint import import_weights
+from gid_jax.diffusion.guidance import classifier_free
+from gid_jax.diffusion.sampler import sample
+from gid_jax.diffusion.schedule import Schedule, make_schedule, sampling_steps
+from gid_jax.models.motion_model import MotionModel
+from gid_jax.models.renderer import Renderer, RendererConfig, composite
+from gid_jax.types import PRNGKey, SpectralVolume, UserError
+
+MOTION_WEIGHTS = "motion.safetensors"
+RENDERER_WEIGHTS = "renderer.safetensors"
+Progress = Callable[[int, int], None]
+
+
+def _hashable(fields: Mapping[str, Any]) -> dict[str, Any]:
+  return {name: tuple(value) if isinstance(value, list | tuple) else value for name, value in fields.items()}
+
+
+def make_motion_model(config: Mapping[str, Any]) -> MotionModel:
+  """The motion model of a config's `model` part (from a config file or from a weights file)."""
+  return MotionModel(
+    vae_fields=_hashable(config["vae"]),
+    encoder_fields=_hashable(config["encoder"]),
+    unet_fields=_hashable(config["unet"]),
+    num_bands=config["num_bands"],
+  )
+
+
+def working_size(height: int, width: int, *, area: int, multiple: int) -> tuple[int, int]:
+  """The working grid (h, w) of a photo: multiples of `multiple`, about `area` pixels, nearest to the photo's aspect.
+
+  Very long photos are squeezed to an aspect of at most 4, since the networks have seen nothing of the kind.
+  """
+  aspect = min(max(width / height, 0.25), 4.0)
+  ideal = math.sqrt(area / aspect)
+  rows = range(multiple, int(2 * ideal) + 2 * multiple, multiple)
+  columns = range(multiple, int(2 * ideal * aspect) + 2 * multiple, multiple)
+
+  def misfit(size):
+    h, w = size
+    return abs(math.log(w / h / aspect)) + 0.5 * abs(math.log(h * w / area))
+
+  return min(((h, w) for h in rows for w in columns), key=misfit)
+
+
+def output_size(height: int, width: int, *, long_side: int | None) -> tuple[int, int]:
+  """The video's (h, w): the photo's aspect, at most `long_side` pixels long, never enlarged, even sizes."""
+  scale = 1.0 if long_side is None else min(1.0, long_side / max(height, width))
+  even = lambda length: max(2, 2 * round(length * scale / 2))
+  return even(height), even(width)
+
+
+def resize_image(image: Float[np.ndarray, "h w 3"], height: int, width: int) -> Float[np.ndarray, "h2 w2 3"]:
+  """Resizes an image [h w 3] in [0, 1] to [height width 3] by area (shrinking) or bicubic interpolation (growing)."""
+  if image.shape[:2] == (height, width):
+    return np.asarray(image, np.float32)
+  shrinks = height * width < image.shape[0] * image.shape[1]
+  method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+  return np.clip(cv2.resize(np.asarray(image, np.float32), (width, height), interpolation=method), 0, 1)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "height", "width"))
+def _encode_image(model: MotionModel, params, image, height, width):
+  return model.apply({"params": params}, image[None], height=height, width=width, method="encode_image")
+
+
+@functools.partial(jax.jit, static_argnames=("model",), donate_argnames=("latents",))
+def _sample(model: MotionModel, params, schedule: Schedule, key, latents, condition, weight, timesteps, previous):
+  bands = jnp.arange(latents.shape[1])
+
+  def network(latents, timestep, condition):
+    shape = latents.shape[:2]
+    return model.apply(
+      {"params": params},
+      latents,
+      jnp.broadcast_to(timestep, shape),
+      jnp.broadcast_to(bands, shape),
+      condition,
+      method="denoise",
+    )
+
+  denoise = classifier_free(network, condition, weight=weight)
+  return sample(key, latents, timesteps, previous, denoise=denoise, schedule=schedule)
+
+
+@functools.partial(jax.jit, static_argnames=("model",))
+def _decode_latents(model: MotionModel, params, latents):
+  bands = jnp.broadcast_to(jnp.arange(latents.shape[1]), latents.shape[:2])
+  return model.apply({"params": params}, latents, bands, method="latents_to_slices")[0]
+
+
+@functools.partial(jax.jit, static_argnames=("model",))
+def _encode_appearance(model: Renderer, params, image):
+  return model.apply({"params": params}, image[None], method="encode")
+
+
+@functools.partial(jax.jit, static_argnames=("height", "width"))
+def _depth(spectrum: SpectralVolume, height, width):
+  """W on the working grid, px of that grid (section 5)."""
+  return spectral.motion_magnitude(spectral.resize_spectrum(spectrum, height, width), anchor_first_frame=True)
+
+
+@functools.partial(jax.jit, static_argnames=("model",))
+def _render_frame(model: Renderer, params, image, photo, pyramid, spectrum: SpectralVolume, depth, noise, time):
+  motion = spectral.evaluate_motion(spectrum, time[None], anchor_first_frame=True)[0]
+  flow = spectral.resize_motion(motion, *image.shape[:2])
+  frame = model.apply({"params": params}, image[None], pyramid, flow[None], depth[None], noise[None], method="decode")
+  if photo.shape == image.shape:
+    rgb = frame.rgb[0]
+  else:
+    height, width = photo.shape[:2]
+    # W keeps its unit: only the order and spacing of depths matter, and they should not depend on the output size.
+    rgb = composite(
+      photo,
+      spectral.resize_motion(flow, height, width),
+      jax.image.resize(depth, (height, width), "linear"),
+      frame.synthesis[0],
+      frame.mask[0],
+    )
+  return (jnp.clip(rgb, 0, 1) * 255 + 0.5).astype(jnp.uint8)
+
+
+class Animator:
+  """A trained motion model and renderer, ready to animate photos.
+
+  Attributes:
+    motion_config, renderer_config: the settings the weights came with.
+  """
+
+  def __init__(self, motion: tuple[Mapping, Mapping], renderer: tuple[Mapping, Mapping]):
+    """Takes (parameters, config) of the motion model and of the renderer, as `checkpoint.import_weights` gives."""
+    params, self.motion_config = motion
+    self._motion_params = jax.tree.map(jnp.asarray, dict(params))
+    self._motion_model = make_motion_model(self.motion_config["model"])
+    self._schedule = make_schedule(**self.motion_config["schedule"])
+    params, self.renderer_config = renderer
+    self._renderer_params = jax.tree.map(jnp.asarray, dict(params))
+    self._renderer = Renderer(RendererConfig(**_hashable(self.renderer_config["model"]["renderer"])))
+
+  @classmethod
+  def from_pretrained(cls, directory: str | Path | None = None) -> "Animator":
+    """Loads the embedded weights, or `motion.safetensors` and `renderer.safetensors` of another directory.
+
+    Raises:
+      UserError: a file is missing, damaged or of a newer version.
+    """
+    if directory is not None:
+      folder = Path(directory)
+      return cls(import_weights(folder / MOTION_WEIGHTS), import_weights(folder / RENDERER_WEIGHTS))
+    with importlib.resources.as_file(importlib.resources.files("gid_jax") / "pretrained") as folder:
+      return cls(import_weights(folder / MOTION_WEIGHTS), import_weights(folder / RENDERER_WEIGHTS))
+
+  def working_size(self, height: int, width: int) -> tuple[int, int]:
+    """The working grid (h, w) for a photo of height x width pixels."""
+    model = self.motion_config["model"]
+    levels = len(model["unet"]["multipliers"]) - 1
+    multiple = model["motion_stride"] * self._motion_model.latent_factor * 2**levels
+    return working_size(height, width, area=math.prod(model["image_size"]), multiple=multiple)
+
+  def predict_spectrum(
+    self,
+    key: PRNGKey,
+    image: Float[np.ndarray, "h w 3"],
+    *,
+    steps: int | None = None,
+    guidance: float | None = None,
+    progress: Progress | None = None,
+  ) -> SpectralVolume:
+    """Samples a photo's spectral volume (section 4).
+
+    Args:
+      key: of the noise; another key, another motion.
+      image: [h w 3] float32 RGB in [0, 1], any size.
+      steps: DDIM steps; the weights' own default when None.
+      guidance: classifier-free weight w; the weights' own default when None.
+      progress: called as (done, total) after every step.
+
+    Returns:
+      The volume on the motion grid, pixels of that grid.
+
+    Raises:
+      UserError: `steps` is outside 1 ... 1000.
+    """
+    model, sampling = self.motion_config["model"], self.motion_config["sampling"]
+    steps = sampling["steps"] if steps is None else steps
+    guidance = sampling["guidance"] if guidance is None else guidance
+    height, width = self.working_size(*image.shape[:2])
+    grid = model["motion_stride"] * self._motion_model.latent_factor
+    latent_height, latent_width = height // grid, width // grid
+    try:
+      timesteps, previous = sampling_steps(self._schedule, steps, spacing=sampling["spacing"])
+    except ValueError as error:
+      raise UserError(str(error)) from error
+
+    condition = _encode_image(
+      self._motion_model, self._motion_params, resize_image(image, height, width), latent_height, latent_width
+    )
+    noise_key, key = jax.random.split(key)
+    shape = (1, model["num_bands"], latent_height, latent_width, model["vae"]["latent_channels"])
+    latents = jax.random.normal(noise_key, shape)
+    # A step at a time: any number of steps shares one compiled program, and the user sees them pass.
+    for index in range(steps):
+      key, step_key = jax.random.split(key)
+      latents = _sample(
+        self._motion_model,
+        self._motion_params,
+        self._schedule,
+        step_key,
+        latents,
+        condition,
+        jnp.float32(guidance),
+        jnp.asarray(timesteps[index : index + 1]),
+        jnp.asarray(previous[index : index + 1]),
+      )
+      if progress is not None:
+        latents.block_until_ready()
+        progress(index + 1, steps)
+    coefficients = _decode_latents(self._motion_model, self._motion_params, latents)
+    return SpectralVolume(coefficients, num_frames=model["num_frames"], fps=model["fps"])
+
+  def render(
+    self,
+    image: Float[np.ndarray, "h w 3"],
+    spectrum: SpectralVolume,
+    *,
+    frames: int = 150,
+    fps: float = 30.0,
+    magnify: float = 1.0,
+    size: int | None = None,
+    seed: int = 0,
+  ) -> Iterator[UInt8[np.ndarray, "h2 w2 3"]]:
+    """Renders a photo moved by a spectral volume, frame by frame (section 5).
+
+    Frame i shows the motion at i / fps seconds, relative to frame 0, so that the video begins on the photo; after
+    num_frames / spectrum.fps seconds it repeats exactly.
+
+    Args:
+      image: [h w 3] float32 RGB in [0, 1], any size.
+      spectrum: of this photo, on any grid.
+      frames: how many frames.
+      fps: frames per second of the video.
+      magnify: factor on the motion.
+      size: long side of the video in pixels; the photo's own size when None or larger than it.
+      seed: of the renderer's style noise, one for the whole video.
+
+    Yields:
+      [h2 w2 3] uint8 frames of even size and the photo's aspect.
+    """
+    height, width = self.working_size(*image.shape[:2])
+    working = jnp.asarray(resize_image(image, height, width))
+    photo = jnp.asarray(resize_image(image, *output_size(*image.shape[:2], long_side=size)))
+    spectrum = spectral.magnify(spectrum, magnify)
+    pyramid = _encode_appearance(self._renderer, self._renderer_params, working)
+    depth = _depth(spectrum, height, width)
+    noise = jax.random.normal(jax.random.key(seed), (self._renderer.config.style_dim,))
+    times = np.arange(frames) * (spectrum.fps / fps)
+    for time in times:
+      yield np.asarray(
+        _render_frame(
+          self._renderer,
+          self._renderer_params,
+          working,
+          photo,
+          pyramid,
+          spectrum,
+          depth,
+          noise,
+          jnp.float32(time),
+        )
+      )

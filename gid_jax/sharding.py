@@ -1,0 +1,130 @@
+"""Where arrays live: the device mesh, the sharding of batches and parameters, and many-process start-up.
+
+The mesh has two axes. A batch is split over both; parameters are whole on every device along "data" and, when
+"fsdp" is wider than 1, cut along it. Everything else follows from `jax.jit` and these shardings.
+"""
+
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from gid_jax.types import UserError
+
+_AXES = ("data", "fsdp")
+
+# Arrays below this many elements stay whole: cutting a bias costs more in messages than it saves in memory.
+_MIN_SHARDED_SIZE = 2**16
+
+# Launchers' own words for the number of processes, one variable each.
+_PROCESS_COUNT_VARIABLES = ("JAX_NUM_PROCESSES", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+
+
+def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
+  """Makes the device mesh with axes ("data", "fsdp").
+
+  Args:
+    data: devices along "data"; -1 takes all that `fsdp` leaves.
+    fsdp: devices over which large parameters are cut.
+
+  Raises:
+    UserError: the sizes do not fit the devices of this machine.
+  """
+  num_devices = jax.device_count()
+  if fsdp < 1 or (data < 1 and data != -1):
+    raise UserError(f"mesh data={data}, fsdp={fsdp}: sizes must be positive, or data=-1 for all devices left")
+  if data == -1:
+    if num_devices % fsdp:
+      raise UserError(f"mesh fsdp={fsdp} does not divide the {num_devices} devices; choose a divisor")
+    data = num_devices // fsdp
+  if data * fsdp > num_devices:
+    raise UserError(f"mesh {data} x {fsdp} needs {data * fsdp} devices, there are {num_devices}; lower it")
+  # Auto axes: with Explicit ones, the default of jax.make_mesh, scatters under vmap raise sharding errors.
+  axis_types = (AxisType.Auto,) * len(_AXES)
+  return jax.make_mesh((data, fsdp), _AXES, axis_types=axis_types, devices=jax.devices()[: data * fsdp])
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """The sharding of a batch: its first axis over all devices."""
+  return NamedSharding(mesh, PartitionSpec(_AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """The sharding of an array that is whole on every device."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def param_sharding(params: Any, mesh: Mesh) -> Any:
+  """The shardings of a tree of parameters, gradients or optimizer moments.
+
+  Args:
+    params: pytree of arrays or `jax.ShapeDtypeStruct`.
+    mesh: from `make_mesh`.
+
+  Returns:
+    The same tree of `NamedSharding`: with "fsdp" wider than 1, a large array is cut along the longest axis that
+    divides evenly (the last of equals); every other array is whole everywhere.
+  """
+  width = mesh.shape["fsdp"]
+
+  def shard(array):
+    divisible = [axis for axis, size in enumerate(array.shape) if size % width == 0]
+    if width == 1 or math.prod(array.shape) < _MIN_SHARDED_SIZE or not divisible:
+      return replicated(mesh)
+    longest = max(divisible, key=lambda axis: (array.shape[axis], axis))
+    return NamedSharding(mesh, PartitionSpec(*[None] * longest, "fsdp"))
+
+  return jax.tree.map(shard, params)
+
+
+def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+  """Puts this process's share of a batch on its devices as part of the global batch.
+
+  Args:
+    batch: arrays whose first axis is the batch; the global batch is all processes' shares in order.
+    mesh: from `make_mesh`.
+
+  Raises:
+    UserError: the global batch does not divide over the devices.
+  """
+  sharding = batch_sharding(mesh)
+  for name, array in batch.items():
+    size = len(array) * jax.process_count()
+    if size % mesh.size:
+      raise UserError(f"batch {name!r} of {size} does not divide over {mesh.size} devices; choose a multiple")
+  return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
+
+
+def maybe_initialize_distributed() -> bool:
+  """Joins the other processes of a run when the environment names more than one; call before any other JAX.
+
+  Slurm, Open MPI and Cloud TPU pods are recognised; without them set JAX_COORDINATOR_ADDRESS (host:port),
+  JAX_NUM_PROCESSES and JAX_PROCESS_ID for every process.
+
+  Returns:
+    Whether `jax.distributed` was initialised.
+
+  Raises:
+    UserError: the variables are not numbers or incomplete.
+  """
+  counts = {name: os.environ[name] for name in _PROCESS_COUNT_VARIABLES if os.environ.get(name)}
+  for name, value in counts.items():
+    if not value.isdecimal():
+      raise UserError(f"environment variable {name}={value!r} is not a number; correct or unset it")
+  hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
+  if len(hosts) <= 1 and not any(int(value) > 1 for value in counts.values()):
+    return False
+  if "JAX_NUM_PROCESSES" not in counts:
+    jax.distributed.initialize()
+    return True
+  index = os.environ.get("JAX_PROCESS_ID", "")
+  if not index.isdecimal() or not os.environ.get("JAX_COORDINATOR_ADDRESS"):
+    raise UserError(
+      "JAX_NUM_PROCESSES is set but JAX_PROCESS_ID or JAX_COORDINATOR_ADDRESS is not; set all three"
+    )
+  jax.distributed.initialize(num_processes=int(counts["JAX_NUM_PROCESSES"]), process_id=int(index))
+  return True

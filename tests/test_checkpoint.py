@@ -1,0 +1,269 @@
+"""Checkpoints: exact round trips, fall back from damage, and weight files that notice a single changed byte."""
+
+import json
+import logging
+import subprocess
+import sys
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gid_jax.checkpoint import (
+  CheckpointStore,
+  checkpoint_directory,
+  export_weights,
+  import_weights,
+  restore_params,
+)
+from gid_jax.types import UserError
+
+CONFIG = {"stage": "vae", "model": {"channels": [8, 16]}, "rate": 1e-4}
+
+
+class Counter:
+  """An iterator whose state is its position."""
+
+  def __init__(self, position=0):
+    self.position = position
+
+  def get_state(self):
+    return {"position": self.position}
+
+  def set_state(self, state):
+    self.position = state["position"]
+
+
+@flax.struct.dataclass
+class State:
+  """The fields that `restore_params` relies on."""
+
+  step: Any
+  params: Any
+  ema_params: Any
+  opt_state: Any
+
+
+def make_state(value):
+  params = {"conv": {"kernel": jnp.full((3, 4), value), "bias": jnp.arange(4.0) + value}}
+  return State(
+    step=jnp.asarray(int(value)),
+    params=params,
+    ema_params=jax.tree.map(lambda x: 10 * x, params),
+    opt_state=optax.adam(1e-3).init(params),
+  )
+
+
+def save_steps(directory, steps, **kwargs):
+  store = CheckpointStore(directory, save_interval_steps=1, **kwargs)
+  for step in steps:
+    store.save(step, state=make_state(float(step)), iterator=Counter(100 * step), config=CONFIG)
+  store.close()
+
+
+def damage(step_directory):
+  """Cuts the largest file of the stored arrays in half, as a full disk or a killed copy does."""
+  files = [file for file in (step_directory / "state").rglob("*") if file.is_file()]
+  largest = max(files, key=lambda file: file.stat().st_size)
+  largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+
+
+def assert_same(actual, expected):
+  assert jax.tree.structure(actual) == jax.tree.structure(expected)
+  jax.tree.map(np.testing.assert_array_equal, actual, expected)
+
+
+def test_restores_newest_step_and_iterator(tmp_path):
+  save_steps(tmp_path, [1, 2, 3, 4], max_to_keep=2)
+  store, iterator = CheckpointStore(tmp_path, max_to_keep=2), Counter()
+  assert store.steps == [3, 4]
+  step, state = store.restore_latest(make_state(0.0), iterator)
+  assert step == 4 and iterator.position == 400
+  assert_same(state, make_state(4.0))
+  store.close()
+
+
+def test_empty_store_restores_nothing(tmp_path):
+  store, iterator = CheckpointStore(tmp_path / "new"), Counter(5)
+  assert store.restore_latest(make_state(0.0), iterator) is None
+  assert iterator.position == 5
+  store.close()
+
+
+def test_saves_on_interval_or_when_forced_and_never_twice(tmp_path):
+  store = CheckpointStore(tmp_path, save_interval_steps=10)
+  save = lambda step, **kwargs: store.save(
+    step, state=make_state(1.0), iterator=Counter(), config=CONFIG, **kwargs
+  )
+  assert save(10) and not save(13) and save(17, force=True)
+  store.wait()
+  assert not save(17, force=True)
+  assert store.steps == [10, 17]
+  store.close()
+
+
+def test_damaged_newest_step_falls_back_and_can_be_saved_again(tmp_path, caplog):
+  directory = checkpoint_directory(tmp_path)
+  save_steps(directory, [1, 2])
+  damage(directory / "2")
+  store, iterator = CheckpointStore(directory), Counter()
+  with caplog.at_level(logging.WARNING):
+    step, state = store.restore_latest(make_state(0.0), iterator)
+  assert step == 1 and iterator.position == 100
+  assert_same(state, make_state(1.0))
+  assert any("cannot be read" in record.getMessage() for record in caplog.records)
+  assert store.steps == [1] and list(directory.glob("damaged-2-*"))
+  assert_same(restore_params(tmp_path, ema=False)[0], make_state(1.0).params)
+  assert store.save(2, state=make_state(2.0), iterator=Counter(200), config=CONFIG)
+  store.wait()
+  assert store.restore_latest(make_state(0.0), iterator)[0] == 2
+  store.close()
+
+
+def test_unfit_target_is_an_error_and_leaves_the_steps_alone(tmp_path):
+  save_steps(tmp_path, [1, 2])
+  store, iterator = CheckpointStore(tmp_path), Counter(5)
+  target = make_state(0.0)
+  target.params["conv"]["extra"] = jnp.zeros(3)
+  with pytest.raises(UserError, match="no step can be restored"):
+    store.restore_latest(target, iterator)
+  assert store.steps == [1, 2] and iterator.position == 5
+  store.close()
+
+
+def test_save_survives_donation_of_the_state(tmp_path):
+  # Saving is asynchronous: the next training steps reuse the same memory while the files are written.
+  update = jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)
+  state = {"w": jnp.zeros((512, 512)), "n": jnp.asarray(0)}
+  store = CheckpointStore(tmp_path)
+  store.save(1, state=state, iterator=Counter(), config=CONFIG)
+  for _ in range(20):
+    state = update(state)
+  store.wait()
+  target = {"w": jnp.ones((512, 512)), "n": jnp.asarray(1)}
+  _, restored = store.restore_latest(target, Counter())
+  np.testing.assert_array_equal(restored["w"], 0)
+  store.close()
+
+
+@pytest.mark.parametrize("ema", [True, False])
+def test_restore_params_reads_one_tree_and_the_config(tmp_path, ema):
+  directory, name = checkpoint_directory(tmp_path), "ema_params" if ema else "params"
+  save_steps(directory, [1, 2])
+  params, config = restore_params(tmp_path, ema=ema)
+  assert_same(params, getattr(make_state(2.0), name))
+  assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(params))
+  assert config == CONFIG
+  damage(directory / "2")
+  params, _ = restore_params(tmp_path, ema=ema)
+  assert_same(params, getattr(make_state(1.0), name))
+
+
+def test_restore_params_without_checkpoint_is_a_user_error(tmp_path):
+  with pytest.raises(UserError, match="no checkpoint"):
+    restore_params(tmp_path)
+
+
+def make_params():
+  rng = np.random.default_rng(0)
+  return {
+    "unet": {"conv": {"kernel": rng.normal(size=(3, 3, 2, 5)).astype(np.float32)}, "scale": np.ones(())},
+    "table": np.arange(6, dtype=np.int32),
+  }
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_weight_file_round_trip(tmp_path, dtype):
+  path = tmp_path / "folder" / "weights.safetensors"
+  export_weights(path, make_params(), config=CONFIG, dtype=dtype)
+  params, config = import_weights(path)
+  round_to = lambda x: x.astype(dtype).astype(np.float32) if x.dtype.kind == "f" else x
+  assert_same(params, jax.tree.map(round_to, make_params()))
+  assert params["unet"]["conv"]["kernel"].dtype == np.float32 and params["table"].dtype == np.int32
+  assert config == CONFIG
+  assert [file.name for file in path.parent.iterdir()] == ["weights.safetensors"]
+
+
+@pytest.fixture(scope="module")
+def weight_bytes(tmp_path_factory):
+  path = tmp_path_factory.mktemp("weights") / "good.safetensors"
+  export_weights(path, make_params(), config=CONFIG)
+  return path.read_bytes()
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_changed_byte_is_noticed(weight_bytes, tmp_path_factory, data):
+  position = data.draw(st.integers(0, len(weight_bytes) - 1))
+  change = data.draw(st.integers(1, 255))
+  changed = bytearray(weight_bytes)
+  changed[position] ^= change
+  path = tmp_path_factory.getbasetemp() / "changed.safetensors"
+  path.write_bytes(changed)
+  try:
+    params, config = import_weights(path)
+  except UserError:
+    return
+  # Only a change that means nothing may pass, such as another kind of white space in the header.
+  assert config == CONFIG
+  assert_same(params, import_weights_from(weight_bytes, path)[0])
+
+
+def import_weights_from(content, path):
+  path.write_bytes(content)
+  return import_weights(path)
+
+
+def test_changed_tensor_byte_names_the_checksum(weight_bytes, tmp_path):
+  path = tmp_path / "changed.safetensors"
+  path.write_bytes(weight_bytes[:-1] + bytes([weight_bytes[-1] ^ 1]))
+  with pytest.raises(UserError, match="checksum"):
+    import_weights(path)
+
+
+def test_truncated_missing_foreign_and_newer_files_are_user_errors(weight_bytes, tmp_path):
+  import safetensors.numpy
+
+  path = tmp_path / "x.safetensors"
+  with pytest.raises(UserError, match="no such"):
+    import_weights(path)
+  path.write_bytes(weight_bytes[:-7])
+  with pytest.raises(UserError, match="not a readable"):
+    import_weights(path)
+  path.write_bytes(b"")
+  with pytest.raises(UserError, match="not a readable"):
+    import_weights(path)
+  safetensors.numpy.save_file({"a": np.zeros(2)}, path)
+  with pytest.raises(UserError, match="not a weight file"):
+    import_weights(path)
+  length = int.from_bytes(weight_bytes[:8], "little")
+  metadata = json.loads(weight_bytes[8 : 8 + length])["__metadata__"]
+  safetensors.numpy.save_file({"a": np.zeros(2)}, path, {**metadata, "version": "2"})
+  with pytest.raises(UserError, match="upgrade"):
+    import_weights(path)
+
+
+def test_values_too_large_for_float16_are_refused(tmp_path):
+  path = tmp_path / "x.safetensors"
+  with pytest.raises(UserError, match="float16"):
+    export_weights(path, {"a": np.array([1e6])}, config={})
+  assert list(tmp_path.iterdir()) == []
+  export_weights(path, {"a": np.array([1e6])}, config={}, dtype="float32")
+  assert import_weights(path)[0]["a"] == 1e6
+
+
+def test_weight_files_need_no_orbax(tmp_path):
+  code = (
+    "import sys; sys.modules['orbax'] = None; import numpy as np\n"
+    "from gid_jax.checkpoint import export_weights, import_weights\n"
+    f"path = {str(tmp_path / 'w.safetensors')!r}\n"
+    "export_weights(path, {'a': np.ones(3)}, config={})\n"
+    "assert import_weights(path)[0]['a'].sum() == 3\n"
+  )
+  subprocess.run([sys.executable, "-c", code], check=True)

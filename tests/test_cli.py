@@ -1,0 +1,372 @@
+"""The `gid` command: what it says, what it refuses, and that it never leaves half a file."""
+
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import types
+import zlib
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gid_jax import cli, encoding, media
+from gid_jax.types import UserError
+
+CHECKOUT = Path(cli.__file__).parents[1]
+CONFIGURED_VARIABLES = (
+  "XLA_PYTHON_CLIENT_PREALLOCATE",
+  "JAX_COMPILATION_CACHE_DIR",
+  "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS",
+  "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES",
+)
+
+
+class FakeAnimator:
+  """Stands in for the engine: records what it was asked and yields frames of one brightness after the other."""
+
+  calls: ClassVar[list] = []
+  failure: BaseException | None = None
+
+  @classmethod
+  def from_pretrained(cls, directory=None):
+    return cls()
+
+  def predict_spectrum(self, key, image, *, steps=None, progress=None):
+    self.calls.append(("predict", key, image, steps))
+    for done in range(steps or 10):
+      progress(done + 1, steps or 10)
+    return "spectrum"
+
+  def render(self, image, spectrum, *, frames=150, fps=30.0, magnify=1.0, size=None):
+    self.calls.append(("render", spectrum, frames, fps, magnify, size))
+    for index in range(frames):
+      if index == 2 and self.failure is not None:
+        raise self.failure
+      yield np.full((32, 48, 3), 40 + 10 * index, np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def engine(monkeypatch, tmp_path):
+  """Puts the fake engine in place and keeps the environment and the working folder as they were."""
+  fake = types.ModuleType("gid_jax.pipeline")
+  monkeypatch.setattr(FakeAnimator, "calls", [])
+  monkeypatch.setattr(FakeAnimator, "failure", None)
+  fake.Animator = FakeAnimator
+  monkeypatch.setitem(sys.modules, "gid_jax.pipeline", fake)
+  for name in CONFIGURED_VARIABLES:
+    monkeypatch.setenv(name, "")  # so that the end of the test restores it, whatever the command sets
+    monkeypatch.delenv(name)
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  folder = tmp_path / "work"
+  folder.mkdir()
+  monkeypatch.chdir(folder)
+  return FakeAnimator
+
+
+@pytest.fixture
+def photo(engine):
+  """A photo of 48 x 32 pixels in the working folder."""
+  Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)).save("beach.png")
+  return "beach.png"
+
+
+def assert_refused(capsys, *arguments, match):
+  """The command ends with status 2, one line on stderr that says `match`, and no new file."""
+  before = sorted(os.listdir())
+  assert cli.main(["animate", *map(str, arguments)]) == 2
+  lines = capsys.readouterr().err.splitlines()
+  assert len(lines) == 1
+  assert lines[0].startswith("gid: error: ")
+  assert match in lines[0]
+  assert sorted(os.listdir()) == before
+
+
+# What it does
+
+
+def test_animate_writes_beside_the_photo_and_says_so(photo, engine, capsys):
+  assert cli.main(["animate", photo, "--frames", "5", "--fps", "25"]) == 0
+  assert sorted(os.listdir()) == ["beach.png", "beach_animated.mp4"]
+  clip = media.read_clip("beach_animated.mp4")
+  np.testing.assert_allclose(clip.frames.mean(axis=(1, 2, 3)), 40 + 10 * np.arange(5), atol=3)
+  np.testing.assert_allclose(clip.times, np.arange(5) / 25, atol=1e-3)
+  out = capsys.readouterr().out
+  assert "JAX " in out.splitlines()[0] and "device" in out.splitlines()[0]
+  assert "Compiling and sampling" in out and "10/10" in out and "5/5" in out
+  last = out.splitlines()[-1]
+  assert last.startswith("Wrote beach_animated.mp4: 48x32, 5 frames, 25 fps, 0.2 s, ")
+
+
+def test_animate_hands_over_every_option(photo, engine):
+  options = {"--seed": 7, "--steps": 3, "--frames": 4, "--fps": 12.5, "--magnify": -1.5, "--size": 640}
+  flags = [text for option, value in options.items() for text in (option, str(value))]
+  assert cli.main(["animate", photo, "--output", "out.webm", *flags]) == 0
+  (_, key, image, steps), render = engine.calls
+  import jax
+
+  np.testing.assert_array_equal(jax.random.key_data(key), jax.random.key_data(jax.random.key(7)))
+  np.testing.assert_array_equal(image, media.read_image(photo))
+  assert steps == 3
+  assert render == ("render", "spectrum", 4, 12.5, -1.5, 640)
+  assert sorted(os.listdir()) == ["beach.png", "out.webm"]
+
+
+def test_animate_without_a_photo_takes_the_bundled_one(photo, engine, monkeypatch, tmp_path):
+  bundled = tmp_path / "bundled.png"
+  shutil.copy(photo, bundled)
+  monkeypatch.setattr(cli, "_DEMO_PHOTO", bundled)
+  assert cli.main(["animate", "--frames", "3"]) == 0
+  assert sorted(os.listdir()) == ["beach.png", "gid_demo.mp4"]
+  assert os.listdir(tmp_path) != [] and not (tmp_path / "bundled_animated.mp4").exists()
+
+
+def test_animate_never_overwrites_without_force(photo, engine, capsys):
+  Path("beach_animated.mp4").write_bytes(b"precious")
+  assert_refused(capsys, photo, match="beach_animated.mp4 already exists; use --force or --output")
+  assert Path("beach_animated.mp4").read_bytes() == b"precious"
+  assert engine.calls == []
+  assert cli.main(["animate", photo, "--frames", "3", "--force"]) == 0
+  assert len(media.read_clip("beach_animated.mp4").frames) == 3
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".gif"])
+def test_animate_accepts_unusual_photos(suffix, engine):
+  rng = np.random.default_rng(1)
+  if suffix == ".png":  # 16-bit grey
+    Image.fromarray(np.full((20, 20), 32768, np.uint16)).save("a.png")
+  elif suffix == ".tif":
+    Image.fromarray(rng.integers(0, 256, (20, 20, 4), np.uint8), "CMYK").save("a.tif")
+  elif suffix == ".jpg":
+    Image.fromarray(rng.integers(0, 256, (20, 20, 4), np.uint8), "CMYK").save("a.jpg")
+  else:
+    Image.new("RGB", (20, 20), "red").save(
+      "a.gif", save_all=True, append_images=[Image.new("RGB", (20, 20), "blue")], duration=50)
+  assert cli.main(["animate", f"a{suffix}", "--frames", "2"]) == 0
+  image = engine.calls[0][2]
+  assert image.shape == (20, 20, 3)
+  if suffix == ".png":
+    np.testing.assert_allclose(image, 32768 / 65535, atol=1e-6)
+  if suffix == ".gif":
+    np.testing.assert_allclose(image, np.broadcast_to([1.0, 0, 0], image.shape))
+
+
+# What it refuses
+
+
+def test_refuses_photos_that_are_none(capsys, engine):
+  def chunk(name, body):
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+  header = struct.pack(">IIBBBBB", 20_000, 20_000, 1, 0, 0, 0, 0)
+  Path("huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")))
+  Path("text.jpg").write_text("not a photo\n" * 50)
+  Path("empty.jpg").touch()
+  Image.new("RGB", (1, 1)).save("dot.png")
+  Image.fromarray(np.random.default_rng(2).integers(0, 256, (64, 64, 3), np.uint8)).save("whole.jpg")
+  Path("cut.jpg").write_bytes(Path("whole.jpg").read_bytes()[:-1500])
+  Path("folder.jpg").mkdir()
+  assert_refused(capsys, "missing.jpg", match="cannot read missing.jpg: no such file")
+  assert_refused(capsys, "folder.jpg", match="folder.jpg is not a file")
+  assert_refused(capsys, "empty.jpg", match="empty.jpg is empty")
+  assert_refused(capsys, "text.jpg", match="text.jpg is not an image")
+  assert_refused(capsys, "cut.jpg", match="cut.jpg is truncated or damaged")
+  assert_refused(capsys, "dot.png", match="dot.png is 1 x 1 pixels")
+  assert_refused(capsys, "huge.png", match="huge.png holds more than 100 megapixels; resize it below")
+  assert engine.calls == []
+
+
+@pytest.mark.parametrize(
+  "option, values",
+  {
+    "--steps": ["0", "1001", "-1"],
+    "--frames": ["1", "0", "-5"],
+    "--fps": ["0", "-30", "nan", "inf"],
+    "--magnify": ["nan", "inf"],
+    "--size": ["0", "-1", "1000000"],
+    "--seed": ["-1", str(2**40)],
+  }.items(),
+)
+def test_refuses_values_out_of_range(photo, engine, capsys, option, values):
+  for value in values:
+    assert_refused(capsys, photo, option, value, match=f"{option} is {value}")
+  assert engine.calls == []
+
+
+def test_refuses_outputs_before_the_work(photo, engine, capsys):
+  Path("folder.mp4").mkdir()
+  Image.new("RGB", (20, 20)).save("photo.webp")
+  assert_refused(capsys, photo, "--output", "a.avi", match="use one of .mp4, .webm, .gif, .webp")
+  assert_refused(capsys, photo, "--output", "no/a.mp4", match="the folder no does not exist")
+  assert_refused(capsys, photo, "--output", "beach.png/a.mp4", match="the folder beach.png does not exist")
+  assert_refused(capsys, photo, "--output", "folder.mp4", match="is a folder")
+  assert_refused(capsys, photo, "--output", "a.gif", "--fps", "60", match="at most 50")
+  assert_refused(capsys, "photo.webp", "--output", "photo.webp", "--force", match="is the photo itself")
+  assert engine.calls == []
+
+
+UNPRIVILEGED = """
+import os, sys
+from gid_jax.cli import main
+main(["animate", "missing.jpg"])  # loads what the command needs while it can still be read
+if os.geteuid() == 0:
+  os.setgroups([])
+  os.setgid(65534)
+  os.setuid(65534)
+sys.exit(main(["animate", sys.argv[1]]))
+"""
+
+
+def run_unprivileged(photo, folder):
+  """Runs `gid animate` as a user without rights of its own, even where the tests run as root."""
+  command = [sys.executable, "-c", UNPRIVILEGED, photo]
+  environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+  return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_refuses_without_permission(photo):
+  with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to other users
+    folder = Path(name)
+    (folder / "closed").mkdir()
+    shutil.copy(photo, folder / "secret.png")
+    shutil.copy(photo, folder / "closed" / "beach.png")
+    os.chmod(folder, 0o755)
+    os.chmod(folder / "secret.png", 0)
+    os.chmod(folder / "closed", 0o555)
+    unreadable = run_unprivileged("secret.png", folder)
+    unwritable = run_unprivileged("closed/beach.png", folder)
+    os.chmod(folder / "closed", 0o755)
+    assert os.listdir(folder / "closed") == ["beach.png"]
+  assert (unreadable.returncode, unwritable.returncode) == (2, 2)
+  assert unreadable.stderr.splitlines()[1:] == ["gid: error: cannot read secret.png: permission denied"]
+  assert unwritable.stderr.splitlines()[1:] == [
+    "gid: error: cannot write into closed: permission denied; choose another --output"]
+
+
+def test_unreadable_photo_is_one_line(photo, capsys, monkeypatch):
+  real_open = open
+
+  def refuse(path, *arguments, **options):
+    if str(path).endswith(photo):
+      raise PermissionError(13, "Permission denied", str(path))
+    return real_open(path, *arguments, **options)
+
+  monkeypatch.setattr("builtins.open", refuse)
+  assert_refused(capsys, photo, match="cannot read beach.png: permission denied")
+
+
+def test_full_disk_is_one_line_and_leaves_nothing(photo):
+  # A limit on the size of files makes the kernel refuse the write, as a full disk does.
+  script = """
+import resource, sys, types
+import numpy as np
+from gid_jax import cli
+
+class Animator:
+  @classmethod
+  def from_pretrained(cls): return cls()
+  def predict_spectrum(self, key, image, *, steps, progress): return None
+  def render(self, image, spectrum, *, frames, **options):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    return (np.random.default_rng(i).integers(0, 256, (64, 64, 3), np.uint8) for i in range(frames))
+
+sys.modules["gid_jax.pipeline"] = types.ModuleType("gid_jax.pipeline")
+sys.modules["gid_jax.pipeline"].Animator = Animator
+sys.exit(cli.main(sys.argv[1:]))
+"""
+  command = [sys.executable, "-c", script, "animate", photo, "--frames", "12", "--output", "a.mp4"]
+  environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+  result = subprocess.run(command, env=environment, capture_output=True, text=True)
+  assert result.returncode == 2
+  assert result.stderr.splitlines()[-1].startswith("gid: error: cannot write a.mp4: ")
+  assert "Traceback" not in result.stderr
+  assert os.listdir() == ["beach.png"]
+
+
+def test_error_of_the_engine_is_one_line(photo, engine, capsys, monkeypatch):
+  monkeypatch.setattr(engine, "failure", UserError("the weights\nare damaged"))
+  assert_refused(capsys, photo, match="the weights are damaged")
+
+
+def test_interrupt_is_quiet_and_leaves_nothing(photo, engine, capsys, monkeypatch):
+  monkeypatch.setattr(engine, "failure", KeyboardInterrupt())
+  assert cli.main(["animate", photo, "--frames", "4"]) == 130
+  assert "Traceback" not in capsys.readouterr().err
+  assert os.listdir() == ["beach.png"]
+
+
+# Help, version and the environment
+
+
+def run_isolated(code, **environment):
+  environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), **environment}
+  return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.parametrize(
+  "arguments, status",
+  [(["--help"], 0), ([], 0), (["animate", "--help"], 0), (["--version"], 0), (["animate", "missing.jpg"], 2),
+   (["animate", "--steps", "0"], 2), (["animate", "--steps", "many"], 2), (["dance"], 2)],
+)
+def test_answers_without_importing_anything_heavy(arguments, status):
+  result = run_isolated(f"""
+import sys
+from gid_jax.cli import main
+try:
+  status = main({arguments!r})
+except SystemExit as end:
+  status = end.code
+heavy = {{"jax", "jaxlib", "flax", "cv2", "av", "numpy", "PIL", "optax"}} & set(sys.modules)
+print("\\nSTATUS", status, "HEAVY", sorted(heavy))
+""")
+  assert result.stdout.splitlines()[-1] == f"STATUS {status} HEAVY []"
+  assert "Traceback" not in result.stderr
+
+
+def test_help_names_every_option_and_version_is_the_package(capsys):
+  from gid_jax import __version__
+
+  with pytest.raises(SystemExit) as end:
+    cli.main(["animate", "--help"])
+  assert end.value.code == 0
+  text = capsys.readouterr().out
+  for option in ("PHOTO", "--output", "--seed", "--steps", "--frames", "--fps", "--magnify", "--size", "--force"):
+    assert option in text
+  assert cli.main(["--version"]) == 0
+  assert capsys.readouterr().out == f"gid {__version__}\n"
+
+
+def test_suffixes_agree_with_the_encoder():
+  assert cli._VIDEO_SUFFIXES == encoding.VIDEO_SUFFIXES
+
+
+CONFIGURED = """
+import os
+from gid_jax.cli import configure_jax
+configure_jax()
+print(os.environ.get("JAX_COMPILATION_CACHE_DIR"), os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"])
+"""
+
+
+def test_configure_jax_respects_the_user(monkeypatch, tmp_path):
+  monkeypatch.delenv("XDG_CACHE_HOME")
+  home, cache, blocked = tmp_path / "home", tmp_path / "cache", tmp_path / "file"
+  blocked.touch()
+  assert run_isolated(CONFIGURED, HOME=str(home)).stdout.split() == [str(home / ".cache/gid-jax/xla"), "false"]
+  assert run_isolated(CONFIGURED, XDG_CACHE_HOME=str(cache)).stdout.split() == [str(cache / "gid-jax/xla"), "false"]
+  assert (cache / "gid-jax" / "xla").is_dir()
+  assert run_isolated(CONFIGURED, XDG_CACHE_HOME=str(blocked)).stdout.split() == ["None", "false"]
+  chosen = run_isolated(CONFIGURED, JAX_COMPILATION_CACHE_DIR="/mine", XLA_PYTHON_CLIENT_PREALLOCATE="true")
+  assert chosen.stdout.split() == ["/mine", "true"]
+
+
+def test_compiled_programs_are_kept(tmp_path):
+  program = "from gid_jax.cli import configure_jax; configure_jax(); import jax; jax.jit(lambda x: x + 1)(1.0)"
+  result = run_isolated(program)
+  assert result.returncode == 0, result.stderr
+  assert os.listdir(tmp_path / "cache" / "gid-jax" / "xla") != []

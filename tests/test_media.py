@@ -1,0 +1,501 @@
+"""Photos and clips: what is read, what is refused, and that what is written comes back."""
+
+import itertools
+import os
+import struct
+import subprocess
+import sys
+import weakref
+import zlib
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms
+
+from gid_jax import media
+from gid_jax.types import Clip, UserError
+
+SWATCHES = np.array(
+  [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [0, 0, 0], [128, 128, 128], [200, 150, 120], [30, 90, 160]],
+  np.uint8,
+)
+
+
+def swatch_frame(*, height=64, width=128):
+  """Eight colour fields in two rows of four."""
+  rows = np.arange(height) * 2 // height
+  columns = np.arange(width) * 4 // width
+  return SWATCHES[rows[:, None] * 4 + columns[None, :]]
+
+
+def read_swatches(frame, *, height=64, width=128):
+  """The colour in the middle of each field of `swatch_frame`."""
+  return np.stack([frame[height * (2 * r + 1) // 4, width * (2 * c + 1) // 8] for r in range(2) for c in range(4)])
+
+
+def moving_frames(number, *, height=48, width=64):
+  """A bright bar that moves two pixels a frame, so that every frame is different."""
+  for index in range(number):
+    frame = np.full((height, width, 3), 60, np.uint8)
+    frame[:, 2 * index:2 * index + 4] = 220
+    yield frame
+
+
+def png(width, height, *, rows=b""):
+  """A 1-bit grey PNG with any declared size, whatever it really holds."""
+  def chunk(name, body):
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+  header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+  return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def assert_refused(function, *arguments, match):
+  with pytest.raises(UserError, match=match) as caught:
+    function(*arguments)
+  assert "\n" not in str(caught.value)
+
+
+# Reading photos
+
+
+def test_read_image_returns_the_pixels(tmp_path):
+  pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+  Image.fromarray(pixels).save(tmp_path / "a.png")
+  image = media.read_image(tmp_path / "a.png")
+  assert image.dtype == np.float32
+  np.testing.assert_allclose(image, pixels / 255, atol=1e-6)
+
+
+# What each EXIF orientation asks of a viewer, as array operations.
+ORIENTATIONS = {
+  1: lambda a: a,
+  2: lambda a: a[:, ::-1],
+  3: lambda a: a[::-1, ::-1],
+  4: lambda a: a[::-1],
+  5: lambda a: a.swapaxes(0, 1),
+  6: lambda a: np.rot90(a, -1),
+  7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+  8: lambda a: np.rot90(a, 1),
+}
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_read_image_obeys_exif_orientation(tmp_path, orientation):
+  pixels = np.random.default_rng(1).integers(0, 256, (20, 30, 3), np.uint8)
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+  np.testing.assert_allclose(media.read_image(tmp_path / "a.png"), ORIENTATIONS[orientation](pixels) / 255, atol=1e-6)
+
+
+def test_read_image_shows_transparency_over_white(tmp_path):
+  pixels = np.random.default_rng(2).integers(0, 256, (16, 16, 4), np.uint8)
+  Image.fromarray(pixels).save(tmp_path / "a.png")
+  alpha = pixels[..., 3:] / 255
+  expected = pixels[..., :3] / 255 * alpha + (1 - alpha)
+  np.testing.assert_allclose(media.read_image(tmp_path / "a.png"), expected, atol=1e-6)
+
+
+def test_read_image_palette_with_a_transparent_colour(tmp_path):
+  indices = np.random.default_rng(3).integers(0, 3, (16, 16), np.uint8)
+  picture = Image.fromarray(indices, "P")
+  picture.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+  picture.save(tmp_path / "a.png", transparency=1)
+  expected = np.array([[1, 0, 0], [1, 1, 1], [0, 0, 1]], np.float32)[indices]
+  np.testing.assert_array_equal(media.read_image(tmp_path / "a.png"), expected)
+
+
+def test_read_image_keeps_the_precision_of_16_bit_grey(tmp_path):
+  values = np.linspace(0, 65535, 32 * 32).astype(np.uint16).reshape(32, 32)
+  Image.fromarray(values).save(tmp_path / "a.png")
+  expected = np.repeat(values[..., None] / 65535, 3, axis=-1)
+  np.testing.assert_allclose(media.read_image(tmp_path / "a.png"), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["1", "L"])
+def test_read_image_accepts_grey(tmp_path, mode):
+  values = np.random.default_rng(4).integers(0, 2, (16, 18), np.uint8) * 255
+  Image.fromarray(values).convert(mode).save(tmp_path / "a.png")
+  np.testing.assert_array_equal(media.read_image(tmp_path / "a.png"), np.repeat(values[..., None] / 255, 3, axis=-1))
+
+
+def test_read_image_accepts_cmyk(tmp_path):
+  ink = np.zeros((24, 24, 4), np.uint8)
+  ink[..., 1] = 255  # magenta ink alone absorbs green
+  Image.fromarray(ink, "CMYK").save(tmp_path / "a.jpg", quality=100)
+  image = media.read_image(tmp_path / "a.jpg")
+  np.testing.assert_allclose(image[12, 12], [1, 0, 1], atol=0.02)
+
+
+def test_read_image_takes_the_first_frame_of_an_animation(tmp_path):
+  frames = [Image.new("RGB", (20, 16), colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
+  frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=100)
+  np.testing.assert_array_equal(media.read_image(tmp_path / "a.gif"), np.broadcast_to([1.0, 0, 0], (16, 20, 3)))
+
+
+def gamma_profile(gamma):
+  """A matrix profile with sRGB primaries and a plain power curve, made by editing the curves of an sRGB one."""
+  profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+  num_tags = struct.unpack_from(">I", profile, 128)[0]
+  for index in range(num_tags):
+    name, offset, size = struct.unpack_from(">4sII", profile, 132 + 12 * index)
+    if name in (b"rTRC", b"gTRC", b"bTRC"):
+      curve = struct.pack(">4sIHHi", b"para", 0, 0, 0, round(gamma * 65536))
+      profile[offset:offset + size] = curve.ljust(size, b"\0")
+    if name == b"desc":
+      profile[offset + 12:offset + size] = bytes(profile[offset + 12:offset + size]).replace(
+        "sRGB".encode("utf-16-be"), "test".encode("utf-16-be"))
+  return bytes(profile)
+
+
+def test_read_image_converts_its_profile_to_srgb(tmp_path):
+  values = np.repeat(np.arange(0, 256, 4, dtype=np.uint8)[None, :, None], 16, axis=0).repeat(3, axis=-1)
+  Image.fromarray(values).save(tmp_path / "a.png", icc_profile=gamma_profile(1.0))
+  linear = values / 255
+  expected = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+  np.testing.assert_allclose(media.read_image(tmp_path / "a.png"), expected, atol=0.015)
+
+
+def test_read_image_ignores_a_broken_profile(tmp_path):
+  pixels = np.random.default_rng(5).integers(0, 256, (16, 16, 3), np.uint8)
+  Image.fromarray(pixels).save(tmp_path / "a.png", icc_profile=b"this is no profile")
+  np.testing.assert_allclose(media.read_image(tmp_path / "a.png"), pixels / 255, atol=1e-6)
+
+
+def test_read_image_refuses_in_one_line(tmp_path):
+  (tmp_path / "empty.jpg").touch()
+  (tmp_path / "text.jpg").write_text("hello\n" * 100)
+  (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+  (tmp_path / "dot.png").write_bytes(png(1, 1, rows=b"\0\0"))
+  (tmp_path / "huge.png").write_bytes(png(20_000, 20_000))
+  (tmp_path / "large.png").write_bytes(png(10_001, 10_000))
+  Image.fromarray(np.random.default_rng(6).integers(0, 256, (64, 64, 3), np.uint8)).save(tmp_path / "a.jpg")
+  (tmp_path / "cut.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:-2000])
+  (tmp_path / "cut.png").write_bytes(png(64, 64, rows=bytes(10)))
+  assert_refused(media.read_image, tmp_path / "missing.jpg", match=r"missing\.jpg: no such file")
+  assert_refused(media.read_image, tmp_path, match="is a folder")
+  assert_refused(media.read_image, tmp_path / "empty.jpg", match="empty")
+  assert_refused(media.read_image, tmp_path / "text.jpg", match="is not an image")
+  assert_refused(media.read_image, tmp_path / "photo.heic", match="HEIC")
+  assert_refused(media.read_image, tmp_path / "dot.png", match="1 x 1 pixels")
+  assert_refused(media.read_image, tmp_path / "huge.png", match="megapixels.*resize it below")
+  assert_refused(media.read_image, tmp_path / "large.png", match=r"megapixels \(10001 x 10000\)")
+  assert_refused(media.read_image, tmp_path / "cut.jpg", match="truncated or damaged")
+  assert_refused(media.read_image, tmp_path / "cut.png", match="truncated or damaged")
+
+
+def test_read_image_refuses_a_fifo(tmp_path):
+  os.mkfifo(tmp_path / "pipe.jpg")
+  assert_refused(media.read_image, tmp_path / "pipe.jpg", match="not a regular file")
+
+
+# Reading clips
+
+
+def encode(path, frames, *, codec="libx264", pts=None, rate=30, pixel_format="yuv420p", tags=None, **reformat):
+  """Encodes frames with PyAV alone, so that reading is not tested against our own writer."""
+  with av.open(str(path), "w") as container:
+    stream = container.add_stream(codec, rate=rate, options={"crf": "10"})
+    stream.height, stream.width = frames[0].shape[:2]
+    stream.pix_fmt = pixel_format
+    for name, value in (tags or {}).items():
+      setattr(stream.codec_context, name, value)
+    for index, array in enumerate(frames):
+      frame = av.VideoFrame.from_ndarray(array, "rgb24").reformat(format=pixel_format, **reformat)
+      frame.time_base = stream.codec_context.time_base or 1 / stream.average_rate
+      frame.pts = index if pts is None else pts[index]
+      container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize("space, tag", [("ITU709", 1), ("ITU601", 6)])
+@pytest.mark.parametrize("span, range_tag", [("MPEG", 1), ("JPEG", 2)])
+def test_read_clip_obeys_matrix_and_range(tmp_path, space, tag, span, range_tag):
+  encode(
+    tmp_path / "a.mp4", [swatch_frame()] * 3, tags={"colorspace": tag, "color_range": range_tag},
+    dst_colorspace=space, dst_color_range=span, src_color_range="JPEG")
+  decoded = read_swatches(media.read_clip(tmp_path / "a.mp4").frames[1])
+  np.testing.assert_allclose(decoded.astype(int), SWATCHES, atol=5)
+
+
+@pytest.mark.parametrize("height, space", [(64, "ITU601"), (720, "ITU709")])
+def test_read_clip_takes_untagged_video_as_players_do(tmp_path, height, space):
+  frame = swatch_frame(height=height, width=2 * height)
+  encode(tmp_path / "a.mp4", [frame] * 2, dst_colorspace=space, dst_color_range="MPEG", src_color_range="JPEG")
+  with av.open(str(tmp_path / "a.mp4")) as container:
+    assert container.streams.video[0].codec_context.colorspace == 2  # unspecified, or this tests nothing
+  decoded = read_swatches(media.read_clip(tmp_path / "a.mp4").frames[1], height=height, width=2 * height)
+  np.testing.assert_allclose(decoded.astype(int), SWATCHES, atol=5)
+
+
+def test_read_clip_times_are_those_of_the_frames(tmp_path):
+  stamps = [0, 1, 2, 6, 7, 15, 16, 30]
+  encode(tmp_path / "a.mp4", list(moving_frames(len(stamps))), pts=stamps)
+  clip = media.read_clip(tmp_path / "a.mp4")
+  assert clip.frames.shape == (8, 48, 64, 3) and clip.frames.dtype == np.uint8
+  np.testing.assert_allclose(clip.times, np.array(stamps) / 30, atol=1e-3)
+  bar = clip.frames[:, 24, :, 0].argmax(axis=-1)
+  np.testing.assert_allclose(bar, 2 * np.arange(8) + 1.5, atol=2)
+
+
+def test_read_clip_stops_at_max_frames(tmp_path):
+  encode(tmp_path / "a.mp4", list(moving_frames(9)))
+  assert len(media.read_clip(tmp_path / "a.mp4", max_frames=4).frames) == 4
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_read_clip_obeys_the_rotation_of_a_phone(tmp_path, turns):
+  encode(tmp_path / "a.mp4", [swatch_frame()] * 2)
+  upright = media.read_clip(tmp_path / "a.mp4").frames
+  data = bytearray((tmp_path / "a.mp4").read_bytes())
+  # The display matrix of the track header maps (x, y) to (a x + c y, b x + d y): clockwise quarter turns.
+  a, b, c, d = {1: (0, 1, -1, 0), 2: (-1, 0, 0, -1), 3: (0, -1, 1, 0)}[turns]
+  matrix = data.index(b"tkhd") + 4 + 40
+  struct.pack_into(">9i", data, matrix, a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+  (tmp_path / "b.mp4").write_bytes(data)
+  np.testing.assert_array_equal(
+    media.read_clip(tmp_path / "b.mp4").frames, np.rot90(upright, -turns, axes=(1, 2)))
+
+
+def test_read_clip_refuses_in_one_line(tmp_path):
+  (tmp_path / "empty.mp4").touch()
+  (tmp_path / "text.mp4").write_text("hello\n" * 100)
+  encode(tmp_path / "one.mp4", list(moving_frames(1)))
+  encode(tmp_path / "whole.mp4", list(moving_frames(9)))
+  (tmp_path / "cut.mp4").write_bytes((tmp_path / "whole.mp4").read_bytes()[:300])
+  with av.open(str(tmp_path / "sound.wav"), "w") as container:
+    stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+    sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), layout="mono")
+    sound.sample_rate = 8000
+    container.mux(stream.encode(sound))
+  assert_refused(media.read_clip, tmp_path / "missing.mp4", match="no such file")
+  assert_refused(media.read_clip, tmp_path, match="is a folder")
+  assert_refused(media.read_clip, tmp_path / "empty.mp4", match="empty")
+  assert_refused(media.read_clip, tmp_path / "text.mp4", match="cannot be decoded")
+  assert_refused(media.read_clip, tmp_path / "cut.mp4", match="cannot be decoded")
+  assert_refused(media.read_clip, tmp_path / "sound.wav", match="no video stream")
+  assert_refused(media.read_clip, tmp_path / "one.mp4", match="1 frame; a clip needs at least 2")
+
+
+def test_a_colon_in_a_path_is_no_protocol(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  os.mkdir("take:1")
+  media.write_video("take:1/a.mp4", moving_frames(3), fps=30)
+  assert len(media.read_clip("take:1/a.mp4").frames) == 3
+
+
+# Times
+
+
+def longest_increasing_by_brute_force(times):
+  finite = [t for t in times if np.isfinite(t)]
+  for length in range(len(finite), 0, -1):
+    if any(all(a < b for a, b in itertools.pairwise(chosen)) for chosen in itertools.combinations(finite, length)):
+      return length
+  return 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.one_of(st.integers(0, 12).map(float), st.just(float("nan"))), min_size=2, max_size=8))
+def test_repair_times_changes_as_few_stamps_as_possible(times):
+  times = np.array(times)
+  repaired = media.repair_times(times)
+  assert repaired[0] == 0 and repaired.shape == times.shape
+  assert (np.diff(repaired) > 0).all()
+  kept = longest_increasing_by_brute_force(times)
+  if kept >= 2:
+    # Some shift of the result agrees with the input at least as often as the longest increasing run is long.
+    shifts = (times[:, None] - repaired[None, :])[np.eye(len(times), dtype=bool)]
+    assert max(np.sum(np.isclose(shifts, s, atol=1e-9)) for s in shifts if np.isfinite(s)) >= kept
+
+
+def test_repair_times_fills_gaps_and_ends():
+  nan = float("nan")
+  np.testing.assert_allclose(media.repair_times(np.array([nan, 1.0, 1.1, nan, nan, 1.4, 0.2])), np.arange(7) * 0.1)
+  np.testing.assert_allclose(media.repair_times(np.array([nan, nan, nan])), np.arange(3) / 30)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0.005, 0.3), min_size=1, max_size=12), st.floats(4.0, 90.0))
+def test_resample_clip_takes_the_nearest_frame(intervals, fps):
+  times = np.concatenate([[0.0], np.cumsum(intervals)])
+  frames = np.broadcast_to(np.arange(len(times), dtype=np.uint8)[:, None, None, None], (len(times), 1, 1, 3))
+  if times[-1] * fps < 0.5:
+    assert_refused(lambda: media.resample_clip(Clip(frames, times), fps=fps), match="at least 2 frames")
+    return
+  result = media.resample_clip(Clip(frames, times), fps=fps)
+  np.testing.assert_allclose(result.times, np.arange(len(result.times)) / fps)
+  assert abs(result.times[-1] - times[-1]) <= 0.5 / fps + 1e-9
+  chosen = times[result.frames[:, 0, 0, 0]]
+  best = np.abs(times[None, :] - result.times[:, None]).min(axis=1)
+  np.testing.assert_allclose(np.abs(chosen - result.times), best, atol=1e-9)
+
+
+def test_resample_clip_at_its_own_rate_is_the_identity_despite_rounded_stamps():
+  times = np.round(np.arange(150) / 30, 3)  # milliseconds, as in WebM
+  frames = np.broadcast_to(np.arange(150, dtype=np.uint8)[:, None, None, None], (150, 1, 1, 3))
+  np.testing.assert_array_equal(media.resample_clip(Clip(frames, times), fps=30).frames, frames)
+
+
+# Writing
+
+
+@pytest.mark.parametrize("suffix", media.VIDEO_SUFFIXES)
+def test_write_video_keeps_colours_and_times(tmp_path, suffix):
+  frames = [swatch_frame() for _ in range(5)]
+  for index, frame in enumerate(frames):
+    frame[0, index] = 77  # identical frames may be merged
+  written = media.write_video(tmp_path / f"a{suffix}", iter(frames), fps=25)
+  assert written == (tmp_path / f"a{suffix}", 128, 64, 5, (tmp_path / f"a{suffix}").stat().st_size)
+  assert os.listdir(tmp_path) == [f"a{suffix}"]
+  if suffix == ".webp":
+    with Image.open(tmp_path / "a.webp") as picture:
+      assert picture.n_frames == 5 and picture.info["loop"] == 0
+      picture.seek(3)
+      decoded = np.asarray(picture.convert("RGB"))
+      assert picture.info["timestamp"] == 3 * 40
+  else:
+    clip = media.read_clip(tmp_path / f"a{suffix}")
+    np.testing.assert_allclose(clip.times, np.arange(5) / 25, atol=1e-3)
+    decoded = clip.frames[3]
+  np.testing.assert_allclose(read_swatches(decoded).astype(int), SWATCHES, atol=4)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+def test_write_video_says_bt709_limited_range(tmp_path, suffix):
+  media.write_video(tmp_path / f"a{suffix}", [swatch_frame()] * 2, fps=30)
+  with av.open(str(tmp_path / f"a{suffix}")) as container:
+    context = container.streams.video[0].codec_context
+    assert (context.colorspace, context.color_primaries, context.color_trc, context.color_range) == (1, 1, 1, 1)
+    assert context.pix_fmt == "yuv420p"
+    luma = next(container.decode(video=0)).to_ndarray()[:64]
+  white, black = luma[16, 112], luma[48, 16]
+  assert abs(int(white) - 235) <= 1 and abs(int(black) - 16) <= 1
+
+
+def test_write_video_puts_the_index_first(tmp_path):
+  media.write_video(tmp_path / "a.mp4", moving_frames(5), fps=30)
+  data = (tmp_path / "a.mp4").read_bytes()
+  assert data.index(b"moov") < data.index(b"mdat")
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+def test_write_video_repeats_the_edge_of_odd_sizes(tmp_path, suffix):
+  frame = np.full((33, 47, 3), 100, np.uint8)
+  frame[-1] = 200
+  written = media.write_video(tmp_path / f"a{suffix}", [frame] * 2, fps=30, quality=100)
+  assert (written.height, written.width) == (34, 48)
+  decoded = media.read_clip(tmp_path / f"a{suffix}").frames[0].astype(int)
+  np.testing.assert_allclose(decoded[33, :40], 200, atol=8)
+  np.testing.assert_allclose(decoded[16], 100, atol=4)
+
+
+@pytest.mark.parametrize("suffix", media.VIDEO_SUFFIXES)
+def test_write_video_lets_go_of_frames_as_it_goes(tmp_path, suffix):
+  alive = []
+
+  def frames():
+    made = []
+    for frame in moving_frames(30):
+      made.append(weakref.ref(frame))
+      alive.append(sum(reference() is not None for reference in made))
+      yield frame
+
+  media.write_video(tmp_path / f"a{suffix}", frames(), fps=30)
+  assert max(alive) <= 4
+
+
+def test_write_video_quality_trades_size(tmp_path):
+  frames = [np.random.default_rng(i).integers(0, 256, (64, 64, 3), np.uint8) for i in range(4)]
+  for suffix in (".mp4", ".webm", ".webp"):
+    sizes = [
+      media.write_video(tmp_path / f"{quality}{suffix}", frames, fps=30, quality=quality).num_bytes
+      for quality in (20, 60, 95)
+    ]
+    assert sizes == sorted(sizes) and sizes[0] < 0.7 * sizes[2]
+
+
+def test_write_video_refuses_in_one_line(tmp_path):
+  def write(name, frames=(), **options):
+    media.write_video(tmp_path / name, frames, **{"fps": 30, **options})
+
+  (tmp_path / "there.mp4").write_bytes(b"precious")
+  assert_refused(write, "a.avi", match=r"'\.avi'; use one of \.mp4, \.webm, \.gif, \.webp")
+  assert_refused(write, "a", match="unknown video format")
+  assert_refused(write, "there.mp4", match="already exists; use --force or --output")
+  assert_refused(write, "none.mp4", match="no frames")
+  assert_refused(write, "no/a.mp4", match=r"the folder .*no does not exist")
+  assert_refused(lambda: write("a.gif", moving_frames(2), fps=60), match="at most 50")
+  assert_refused(lambda: write("a.mp4", moving_frames(2), fps=float("nan")), match="must be positive")
+  with pytest.raises(ValueError, match="expected uint8"):
+    write("float.mp4", [np.zeros((16, 16, 3), np.float32)])
+  with pytest.raises(ValueError, match="expected uint8"):
+    write("sizes.mp4", [np.zeros((16, 16, 3), np.uint8), np.zeros((16, 18, 3), np.uint8)])
+  assert os.listdir(tmp_path) == ["there.mp4"]
+  assert (tmp_path / "there.mp4").read_bytes() == b"precious"
+
+
+def test_write_video_overwrites_when_told(tmp_path):
+  (tmp_path / "a.mp4").write_bytes(b"old")
+  media.write_video(tmp_path / "a.mp4", moving_frames(3), fps=30, overwrite=True)
+  assert len(media.read_clip(tmp_path / "a.mp4").frames) == 3
+
+
+@pytest.mark.parametrize("suffix", media.VIDEO_SUFFIXES)
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, UserError])
+def test_write_video_leaves_nothing_when_the_frames_fail(tmp_path, suffix, error):
+  def frames():
+    yield from moving_frames(4)
+    raise error("stop")
+
+  (tmp_path / f"a{suffix}").write_bytes(b"precious")
+  with pytest.raises(error):
+    media.write_video(tmp_path / f"a{suffix}", frames(), fps=30, overwrite=True)
+  assert os.listdir(tmp_path) == [f"a{suffix}"]
+  assert (tmp_path / f"a{suffix}").read_bytes() == b"precious"
+
+
+FULL_DISK = """
+import resource, sys
+import numpy as np
+from gid_jax import media
+from gid_jax.types import UserError
+noise = [np.random.default_rng(i).integers(0, 256, (64, 64, 3), np.uint8) for i in range(12)]
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+for name in sys.argv[1:]:
+  try:
+    media.write_image(name, noise[0]) if name.endswith(".png") else media.write_video(name, noise, fps=30)
+  except UserError as error:
+    print(error)
+"""
+
+
+def test_writing_to_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
+  # A limit on the size of files makes the kernel refuse writes half way, as a full disk does.
+  names = [str(tmp_path / f"a{suffix}") for suffix in (*media.VIDEO_SUFFIXES, ".png")]
+  result = subprocess.run([sys.executable, "-c", FULL_DISK, *names], capture_output=True, text=True, check=True)
+  lines = result.stdout.splitlines()
+  assert len(lines) == len(names) and result.stderr == ""
+  for name, line in zip(names, lines, strict=True):
+    assert line.startswith(f"cannot write {name}: ")
+  assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("suffix", media.IMAGE_SUFFIXES)
+def test_write_image_comes_back(tmp_path, suffix):
+  ramp = np.linspace(0, 1, 32 * 32 * 3).reshape(32, 32, 3)
+  media.write_image(tmp_path / f"a{suffix}", ramp)
+  tolerance = 0.5001 / 255 if suffix == ".png" else 0.05
+  np.testing.assert_allclose(media.read_image(tmp_path / f"a{suffix}"), ramp, atol=tolerance)
+  assert os.listdir(tmp_path) == [f"a{suffix}"]
+
+
+def test_write_image_refuses_and_clips(tmp_path):
+  media.write_image(tmp_path / "a.png", np.array([[[-1.0, 0.5, 2.0]]]))
+  np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), [[[0, 128, 255]]])
+  assert_refused(media.write_image, tmp_path / "a.png", np.zeros((4, 4, 3)), match="already exists")
+  assert_refused(media.write_image, tmp_path / "a.xyz", np.zeros((4, 4, 3)), match="unknown image format")

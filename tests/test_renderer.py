@@ -1,0 +1,149 @@
+"""The renderer: what it does before any training, what it learns from, and its geometry at every scale."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.ndimage import correlate
+
+from gid_jax.models import renderer
+
+CONFIG = renderer.RendererConfig(channels=(6, 8, 12), style_dim=8, mapping_layers=1)
+
+
+def smooth_image(h, w):
+  y, x = np.mgrid[:h, :w].astype(np.float32)
+  return np.stack([0.5 + 0.3 * np.sin(x / 5), 0.4 + 0.3 * np.cos(y / 6), 0.5 + 0.2 * np.sin((x + y) / 9)], -1)
+
+
+@pytest.fixture(scope="module")
+def model():
+  module = renderer.Renderer(CONFIG)
+  shape = (1, 16, 16)
+  inputs = (jnp.zeros((*shape, 3)), jnp.zeros((*shape, 2)), jnp.zeros(shape), jnp.zeros((1, 8)))
+  key = jax.random.key(0, impl="unsafe_rbg")  # compiles several times faster than the default generator
+  return jax.jit(module.apply), jax.jit(module.init)(key, *inputs)
+
+
+@pytest.mark.parametrize("h,w", [(16, 24), (19, 27)])
+def test_no_motion_gives_the_photo_back(model, h, w):
+  render, variables = model
+  image = smooth_image(h, w)[None]
+  noise = jax.random.normal(jax.random.key(1), (1, 8))
+  out = render(variables, image, np.zeros((1, h, w, 2)), np.zeros((1, h, w)), noise)
+  assert out.rgb.shape == (1, h, w, 3) and out.mask.shape == (1, h, w, 1)
+  np.testing.assert_allclose(out.rgb, image, atol=0.02)
+  assert np.all((out.mask > 0.8) & (out.mask < 0.97))
+  np.testing.assert_allclose(out.rgb, out.mask * image + (1 - out.mask) * out.synthesis, atol=1e-5)
+
+
+def test_holes_show_the_synthesis_in_colours_of_the_photo(model):
+  render, variables = model
+  h, w = 16, 24
+  image = 0.5 + 0.4 * smooth_image(h, w)[None]  # nowhere darker than 0.5
+  flow = np.zeros((1, h, w, 2), np.float32)
+  flow[:, :, 8:, 0] = 8.0
+  noise = np.ones((1, 8), np.float32)
+  out = render(variables, image, flow, np.hypot(*np.moveaxis(flow, -1, 0)), noise)
+  holes = (slice(None), slice(None), slice(8, 16))
+  assert not np.any(out.mask[holes])
+  np.testing.assert_array_equal(out.rgb[holes], out.synthesis[holes])
+  assert np.all(out.rgb[holes] > 0.4) and np.all(out.rgb[holes] < 1.1)
+  np.testing.assert_allclose(out.rgb[:, :, 16:], image[:, :, 8:-8], atol=0.03)
+  # The whole photo leaves the frame: still its colours, and finite.
+  gone = render(variables, image, np.full_like(flow, 1000.0), np.ones((1, h, w)), noise)
+  assert np.all(np.isfinite(gone.rgb)) and np.all(gone.rgb > 0.4)
+
+
+def test_every_parameter_learns(model):
+  render, variables = model
+  key = jax.random.key(2)
+  image = jax.random.uniform(key, (2, 16, 24, 3))
+  flow = 4.0 * jax.random.normal(key, (2, 16, 24, 2))
+  depth, noise = jnp.abs(flow[..., 0]), jax.random.normal(key, (2, 8))
+
+  def loss(variables):
+    return jnp.mean(jnp.abs(render(variables, image, flow, depth, noise).rgb - 0.3))
+
+  for path, gradient in jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(variables)):
+    assert np.all(np.isfinite(gradient)), path
+    assert np.any(gradient), path
+
+
+def test_a_frame_depends_on_its_inputs_only(model):
+  render, variables = model
+  rng = np.random.default_rng(3)
+  image = rng.uniform(size=(2, 16, 24, 3)).astype(np.float32)
+  flow = rng.normal(size=(2, 16, 24, 2), scale=2).astype(np.float32)
+  depth = np.abs(flow[..., 0])
+  noise = rng.normal(size=(2, 8)).astype(np.float32)
+  first = render(variables, image, flow, depth, noise)
+  np.testing.assert_array_equal(first.rgb, render(variables, image, flow, depth, noise).rgb)
+  other = render(variables, image, flow, depth, noise[::-1].copy())
+  assert np.any(np.abs(first.synthesis - other.synthesis) > 1e-5)
+  swapped = render(variables, *(x[::-1].copy() for x in (image, flow, depth, noise)))
+  np.testing.assert_allclose(swapped.rgb[::-1], first.rgb, atol=1e-5)
+
+
+def test_flow_is_rescaled_per_axis_at_every_scale():
+  # 22 x 37 becomes 11 x 19: x shrinks by 19/37, y by exactly a half, so a shift of whole pixels at the coarse
+  # scale is 37/19 and 2 pixels per step at the fine one.
+  h, w, hs, ws = 22, 37, 11, 19
+  coarse = np.random.default_rng(4).normal(size=(1, hs, ws, 5)).astype(np.float32)
+  fine = np.zeros((1, h, w, 1), np.float32)
+  flow = np.broadcast_to(np.float32([3 * w / ws, 2 * h / hs]), (1, h, w, 2))
+  image = np.broadcast_to(smooth_image(h, w), (1, h, w, 3))
+  warp = jax.jit(renderer.warp_pyramid)
+  scales = warp(image, (fine, coarse), flow, np.ones((1, h, w)))
+  np.testing.assert_allclose(scales[1].features[:, 2:, 3:], coarse[:, :-2, :-3], atol=1e-3)
+  np.testing.assert_allclose(scales[1].mass[:, 2:, 3:], 1.0, atol=1e-4)
+  assert np.all(scales[1].mass[:, :2] < 1e-4) and np.all(scales[1].mass[:, :, :3] < 1e-4)
+
+
+def test_modulated_conv_is_a_convolution_with_a_demodulated_kernel():
+  rng = np.random.default_rng(5)
+  x = rng.normal(size=(2, 6, 7, 3)).astype(np.float32)
+  style = rng.normal(size=(2, 4)).astype(np.float32)
+  module = renderer.ModulatedConv(5)
+  params = jax.jit(module.init)(jax.random.key(0, impl="unsafe_rbg"), x, style)["params"]
+  found = jax.jit(module.apply)({"params": params}, x, style)
+  kernel, dense = np.asarray(params["kernel"], np.float64), params["style"]
+  for b in range(2):
+    modulated = kernel * (style[b] @ np.asarray(dense["kernel"]) + dense["bias"])[None, None, :, None]
+    modulated /= np.sqrt((modulated**2).sum(axis=(0, 1, 2), keepdims=True) + 1e-8)
+    for o in range(5):
+      expected = sum(correlate(x[b, ..., i], modulated[..., i, o], mode="constant") for i in range(3))
+      np.testing.assert_allclose(found[b, ..., o], expected, atol=1e-5)
+
+
+def test_composite_at_the_same_size_is_the_rendering(model):
+  render, variables = model
+  rng = np.random.default_rng(6)
+  image = rng.uniform(size=(1, 16, 24, 3)).astype(np.float32)
+  flow = rng.normal(size=(1, 16, 24, 2), scale=2).astype(np.float32)
+  depth = np.abs(flow[..., 1])
+  out = render(variables, image, flow, depth, np.ones((1, 8)))
+  frame = jax.jit(renderer.composite)(image[0], flow[0], depth[0], out.synthesis[0], out.mask[0])
+  np.testing.assert_allclose(frame, np.clip(out.rgb[0], 0, 1), atol=1e-5)
+
+
+def test_composite_at_twice_the_size_keeps_the_photo_sharp(model):
+  render, variables = model
+  rng = np.random.default_rng(7)
+  large = rng.uniform(size=(32, 48, 3)).astype(np.float32)
+  small = large.reshape(16, 2, 24, 2, 3).mean((1, 3))
+  flow = np.zeros((16, 24, 2), np.float32)
+  flow[..., 0] = 3.0
+  depth = np.full((16, 24), 3.0, np.float32)
+  out = render(variables, small[None], flow[None], depth[None], np.ones((1, 8)))
+  large_flow, large_depth = 2 * flow.repeat(2, 0).repeat(2, 1), depth.repeat(2, 0).repeat(2, 1)
+  frame = jax.jit(renderer.composite)(large, large_flow, large_depth, out.synthesis[0], out.mask[0])
+  assert frame.shape == (32, 48, 3) and np.all((frame >= 0) & (frame <= 1))
+  # Away from the uncovered left edge nine tenths of each pixel are the photo's own.
+  moved = large[:, :-6]
+  assert np.all(np.abs(frame[:, 8:] - moved[:, 2:]) < 0.2)
+  averaged = np.asarray(frame).reshape(16, 2, 24, 2, 3).mean((1, 3))
+  np.testing.assert_allclose(averaged[:, 5:], out.rgb[0, :, 5:], atol=0.06)
+  # The uncovered columns show the synthesis alone, enlarged.
+  hidden = np.asarray(jax.image.resize(out.synthesis[0], (32, 48, 3), "linear"))
+  np.testing.assert_allclose(frame[:, :6], np.clip(hidden[:, :6], 0, 1), atol=1e-5)

@@ -1,0 +1,173 @@
+"""Sharding on four pretended devices, in a fresh process because the device count is fixed at start-up."""
+
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+
+import jax
+import numpy as np
+import pytest
+
+from gid_jax import sharding
+from gid_jax.types import UserError
+
+DISTRIBUTED = (
+  "JAX_NUM_PROCESSES",
+  "JAX_PROCESS_ID",
+  "JAX_COORDINATOR_ADDRESS",
+  "SLURM_STEP_NUM_TASKS",
+  "OMPI_COMM_WORLD_SIZE",
+  "TPU_WORKER_HOSTNAMES",
+)
+
+
+def run_with_devices(code, *, num_devices=4, **variables):
+  environment = {name: value for name, value in os.environ.items() if name not in DISTRIBUTED}
+  environment |= {"XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}", "JAX_PLATFORMS": "cpu"}
+  return subprocess.Popen(
+    [sys.executable, "-c", textwrap.dedent(code)],
+    env={**environment, **variables},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def check(process):
+  output, _ = process.communicate(timeout=120)
+  assert process.returncode == 0, output
+
+
+def test_mesh_params_batch_and_restore_on_four_devices(tmp_path):
+  code = f"""
+    import jax, jax.numpy as jnp, numpy as np
+    from gid_jax import sharding
+    from gid_jax.checkpoint import CheckpointStore
+    from gid_jax.types import UserError
+
+    def refused(function, *args):
+      try:
+        function(*args)
+      except UserError:
+        return True
+
+    assert dict(sharding.make_mesh().shape) == {{"data": 4, "fsdp": 1}}
+    assert dict(sharding.make_mesh(data=2).shape) == {{"data": 2, "fsdp": 1}}
+    assert refused(sharding.make_mesh, -1, 3) and refused(sharding.make_mesh, 4, 2) and refused(sharding.make_mesh, 0)
+    mesh = sharding.make_mesh(fsdp=2)
+    assert dict(mesh.shape) == {{"data": 2, "fsdp": 2}}
+    assert all(kind == jax.sharding.AxisType.Auto for kind in mesh.axis_types)
+
+    params = {{
+      "tall": jnp.arange(2.0**17).reshape(512, 256), "odd": jnp.ones((511, 260)),
+      "none": jnp.ones((257, 511)), "bias": jnp.ones(256), "scalar": jnp.ones(()),
+    }}
+    shardings = sharding.param_sharding(params, mesh)
+    placed = jax.device_put(params, shardings)
+    shapes = {{name: value.addressable_shards[0].data.shape for name, value in placed.items()}}
+    assert shapes == {{
+      "tall": (256, 256), "odd": (511, 130), "none": (257, 511), "bias": (256,), "scalar": (),
+    }}, shapes
+    whole = sharding.param_sharding(params, sharding.make_mesh())
+    assert all(value.is_fully_replicated for value in whole.values())
+
+    batch = {{"image": np.arange(24.0).reshape(8, 3), "band": np.arange(8)}}
+    put = sharding.put_batch(batch, mesh)
+    for name, value in put.items():
+      np.testing.assert_array_equal(value, batch[name])
+      assert [len(shard.data) for shard in value.addressable_shards] == [2] * 4
+    assert refused(sharding.put_batch, {{"image": np.zeros((6, 3))}}, mesh)
+
+    # A vmapped scatter inside jit runs on this mesh and gives the plain result.
+    scatter = lambda x, i: jax.ops.segment_sum(x, i, num_segments=3)
+    index = sharding.put_batch({{"i": np.arange(24).reshape(8, 3) % 3}}, mesh)["i"]
+    out = jax.jit(jax.vmap(scatter))(put["image"], index)
+    np.testing.assert_allclose(out, batch["image"])
+
+    # Saved on one mesh, restored on another, each leaf where the target says.
+    class Position:
+      def get_state(self): return {{"n": 1}}
+      def set_state(self, state): assert state == {{"n": 1}}
+    store = CheckpointStore({str(tmp_path / "store")!r})
+    store.save(1, state=placed, iterator=Position(), config={{}})
+    store.wait()
+    for other in (sharding.make_mesh(fsdp=4), sharding.make_mesh(data=1)):
+      wanted = sharding.param_sharding(params, other)
+      abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, wanted)
+      step, state = store.restore_latest(abstract, Position())
+      for name in params:
+        assert state[name].sharding.is_equivalent_to(wanted[name], params[name].ndim), name
+        np.testing.assert_array_equal(state[name], params[name])
+    store.close()
+  """
+  check(run_with_devices(code))
+
+
+def test_two_processes_build_one_global_batch():
+  with socket.socket() as listener:
+    listener.bind(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+  code = """
+    import jax, numpy as np
+    from gid_jax import sharding
+    assert sharding.maybe_initialize_distributed()
+    mesh = sharding.make_mesh()
+    assert jax.process_count() == 2 and mesh.size == 2
+    share = np.float32([[1, 2], [3, 4]]) + 10 * jax.process_index()
+    batch = sharding.put_batch({"x": share}, mesh)["x"]
+    assert batch.shape == (4, 2)
+    total = jax.jit(lambda x: x.sum(0), out_shardings=sharding.replicated(mesh))(batch)
+    np.testing.assert_array_equal(np.asarray(total), [1 + 3 + 11 + 13, 2 + 4 + 12 + 14])
+  """
+  address = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": "2"}
+  processes = [run_with_devices(code, num_devices=1, JAX_PROCESS_ID=str(i), **address) for i in range(2)]
+  for process in processes:
+    check(process)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+  made = []
+  monkeypatch.setattr(jax.distributed, "initialize", lambda **kwargs: made.append(kwargs))
+  for name in DISTRIBUTED:
+    monkeypatch.delenv(name, raising=False)
+  return made
+
+
+@pytest.mark.parametrize(
+  ("variables", "expected"),
+  [
+    ({}, []),
+    ({"SLURM_STEP_NUM_TASKS": "1", "TPU_WORKER_HOSTNAMES": "localhost"}, []),
+    ({"SLURM_STEP_NUM_TASKS": "8"}, [{}]),
+    ({"OMPI_COMM_WORLD_SIZE": "2"}, [{}]),
+    ({"TPU_WORKER_HOSTNAMES": "10.0.0.1,10.0.0.2"}, [{}]),
+    (
+      {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1", "JAX_COORDINATOR_ADDRESS": "host:1"},
+      [{"num_processes": 2, "process_id": 1}],
+    ),
+  ],
+)
+def test_distributed_only_when_the_environment_names_more_processes(monkeypatch, calls, variables, expected):
+  for name, value in variables.items():
+    monkeypatch.setenv(name, value)
+  assert sharding.maybe_initialize_distributed() == bool(expected)
+  assert calls == expected
+
+
+@pytest.mark.parametrize("variables", [{"JAX_NUM_PROCESSES": "2"}, {"SLURM_STEP_NUM_TASKS": "many"}])
+def test_incomplete_environment_is_a_user_error(monkeypatch, calls, variables):
+  for name, value in variables.items():
+    monkeypatch.setenv(name, value)
+  with pytest.raises(UserError, match=next(iter(variables))):
+    sharding.maybe_initialize_distributed()
+  assert calls == []
+
+
+def test_one_device_keeps_everything_whole():
+  mesh = sharding.make_mesh(data=1)
+  batch = sharding.put_batch({"x": np.arange(3)}, mesh)
+  np.testing.assert_array_equal(batch["x"], np.arange(3))
+  assert sharding.param_sharding({"w": np.ones((512, 512))}, mesh) == {"w": sharding.replicated(mesh)}

@@ -1,0 +1,233 @@
+"""Splatting against a pixel-by-pixel NumPy loop in float64, and finite differences for its gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from gid_jax import splat
+
+sum_splat = jax.jit(splat.sum_splat)
+average_splat = jax.jit(splat.average_splat)
+linear_splat = jax.jit(splat.linear_splat)
+softmax_splat = jax.jit(splat.softmax_splat)
+backward_warp = jax.jit(splat.backward_warp)
+
+
+def _brute_force(values, flow, log_weights):
+  """Sum of b v, of a b v, of a b and of b; the softmax quotient is formed with exact per-target maxima."""
+  height, width, channels = values.shape
+  landed = {}
+  for y in range(height):
+    for x in range(width):
+      if not np.isfinite(flow[y, x]).all():
+        continue
+      target_x, target_y = np.float32(x) + flow[y, x, 0], np.float32(y) + flow[y, x, 1]
+      if not (-1 < target_x < width and -1 < target_y < height):
+        continue
+      for column in range(width):
+        for row in range(height):
+          share = max(0.0, 1 - abs(float(target_x) - column)) * max(0.0, 1 - abs(float(target_y) - row))
+          if share > 0:
+            landed.setdefault((row, column), []).append((share, log_weights[y, x], values[y, x]))
+  plain, blended = np.zeros((2, height, width, channels))
+  mass = np.zeros((height, width, 1))
+  for place, arrivals in landed.items():
+    shares = np.array([a[0] for a in arrivals], np.float64)
+    logs = np.log(shares) + np.array([a[1] for a in arrivals], np.float64)
+    colours = np.array([a[2] for a in arrivals], np.float64)
+    weights = np.exp(logs - logs.max())
+    plain[place] = shares @ colours
+    blended[place] = weights @ colours / weights.sum()
+    mass[place] = shares.sum()
+  return plain, blended, mass
+
+
+def _sample(seed, height=5, width=6, channels=3, reach=2.0):
+  rng = np.random.default_rng(seed)
+  values = rng.normal(size=(height, width, channels)).astype(np.float32)
+  flow = rng.uniform(-reach, reach, size=(height, width, 2)).astype(np.float32)
+  depth = rng.uniform(0, 5, size=(height, width)).astype(np.float32)
+  return values, flow, depth
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 10**6), reach=st.sampled_from([0.3, 2.0, 8.0]), whole=st.booleans())
+def test_all_modes_match_the_loop(seed, reach, whole):
+  values, flow, depth = _sample(seed, reach=reach)
+  flow = np.round(flow) if whole else flow
+  total, average, mass = _brute_force(values, flow, np.zeros_like(depth))
+  out, got_mass = sum_splat(values, flow)
+  np.testing.assert_allclose(out, total, atol=1e-5)
+  np.testing.assert_allclose(got_mass, mass, atol=1e-5)
+  safe = mass[..., 0] > 1e-3  # the plain average divides by a share that float32 positions know only to 1e-6
+  np.testing.assert_allclose(average_splat(values, flow)[0][safe], average[safe], atol=2e-3)
+  _, linear, _ = _brute_force(values, flow, np.log(depth + 0.5))
+  out, _ = linear_splat(values, flow, depth + 0.5)
+  np.testing.assert_allclose(out[safe], linear[safe], atol=2e-3)
+  _, soft, _ = _brute_force(values, flow, depth)
+  out, got_mass = softmax_splat(values, flow, depth)
+  np.testing.assert_allclose(out[safe], soft[safe], atol=5e-3)
+  np.testing.assert_allclose(got_mass, mass, atol=1e-5)
+
+
+def test_zero_flow_changes_nothing():
+  values, flow, depth = _sample(1)
+  for warped, mass in (
+    sum_splat(values, 0 * flow),
+    average_splat(values, 0 * flow),
+    softmax_splat(values, 0 * flow, depth * 40),
+  ):
+    np.testing.assert_allclose(warped, values, rtol=1e-5)
+    np.testing.assert_array_equal(mass, 1.0)
+
+
+def test_holes_are_zero_and_nothing_wraps_around():
+  values = np.ones((3, 4, 1), np.float32)
+  flow = np.broadcast_to(np.float32([-1.0, -1.0]), (3, 4, 2))
+  warped, mass = softmax_splat(values, flow, np.zeros((3, 4), np.float32))
+  expected = np.zeros((3, 4, 1))
+  expected[:2, :3] = 1
+  np.testing.assert_allclose(warped, expected, rtol=1e-6)
+  np.testing.assert_array_equal(mass, expected)
+  half = np.broadcast_to(np.float32([-0.5, 0.0]), (3, 4, 2))
+  np.testing.assert_allclose(sum_splat(values, half)[1][0, :, 0], [1, 1, 1, 0.5])
+
+
+def test_deeper_pixel_wins_a_collision():
+  values = np.float32([[[1.0], [2.0], [3.0]]])
+  flow = np.float32([[[1, 0], [0, 0], [0, 0]]])
+  depth = np.float32([[3.0, 1.0, 0.0]])
+  warped, mass = softmax_splat(values, flow, depth)
+  expected = (np.exp(3) * 1 + np.exp(1) * 2) / (np.exp(3) + np.exp(1))
+  np.testing.assert_allclose(warped[0, :, 0], [0, expected, 3], rtol=1e-5)
+  np.testing.assert_allclose(mass[0, :, 0], [0, 2, 1])
+
+
+@pytest.mark.parametrize("top", [100.0, 1e4, 1e30])
+def test_shallow_pixels_render_beside_a_very_deep_one(top):
+  values, flow, _ = _sample(3, reach=0.4)
+  depth = np.zeros(values.shape[:2], np.float32)
+  depth[2, 2] = top
+  warped, mass = softmax_splat(values, flow, depth)
+  _, expected, _ = _brute_force(values, flow, depth)
+  assert (np.asarray(mass) > 0).any()
+  safe = np.asarray(mass)[..., 0] > 1e-3
+  np.testing.assert_allclose(np.asarray(warped)[safe], expected[safe], atol=5e-3)
+
+
+def test_sliver_of_a_deep_pixel_stays_bright():
+  # A share of 1e-6 times a depth of 60 px wins the pixel; eps must not darken it.
+  values = np.float32([[[5.0], [1.0]]])
+  flow = np.float32([[[1e-6, 0], [0, 0]]])
+  warped, _ = softmax_splat(values, flow, np.float32([[60.0, 0.0]]))
+  np.testing.assert_allclose(warped[0, :, 0], [5, 5], rtol=1e-4)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6), shift=st.sampled_from([-300.0, 80.0, 1000.0]))
+def test_softmax_ignores_a_common_depth_and_stays_within_the_values(seed, shift):
+  values, flow, depth = _sample(seed)
+  depth = np.round(depth * 64) / 64  # so that adding the shift is exact
+  warped, mass = softmax_splat(values, flow, depth)
+  shifted, _ = softmax_splat(values, flow, depth + np.float32(shift))
+  np.testing.assert_allclose(shifted, warped, atol=1e-3)
+  covered = np.asarray(mass)[..., 0] > 0
+  assert (np.asarray(warped)[covered] <= values.max((0, 1)) + 1e-4).all()
+  assert (np.asarray(warped)[covered] >= values.min((0, 1)) - 1e-4).all()
+
+
+def test_unusable_flow_is_dropped_without_poisoning_gradients():
+  values, flow, depth = _sample(4)
+  flow[2, 3, 0], flow[1, 1, 1], flow[0, 4, 0], flow[4, 0, 1] = np.nan, np.inf, -np.inf, 1e30
+  expected, _, mass = _brute_force(values, flow, depth)
+  out, got_mass = sum_splat(values, flow)
+  np.testing.assert_allclose(out, expected, atol=1e-5)
+  np.testing.assert_allclose(got_mass, mass, atol=1e-5)
+  for mode in (softmax_splat, linear_splat):
+    loss = lambda v, f, d, mode=mode: jnp.sum(mode(v, f, d)[0] ** 2)
+    for gradient in jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(values, flow, depth):
+      assert np.isfinite(gradient).all()
+      np.testing.assert_array_equal(gradient[[2, 1, 0, 4], [3, 1, 4, 0]], 0.0)
+
+
+def _well_inside(seed):
+  """A case in which no source crosses a pixel border within a finite difference."""
+  values, flow, depth = _sample(seed, height=4, width=4, channels=2)
+  return values, np.floor(flow) + 0.25 + 0.5 * (flow - np.floor(flow)), depth
+
+
+@pytest.mark.parametrize("mode", ["sum", "average", "linear", "softmax"])
+def test_gradients_match_finite_differences(mode):
+  inputs = _well_inside(5)
+  target = np.random.default_rng(6).normal(size=inputs[0].shape).astype(np.float32)
+
+  def loss(values, flow, depth):
+    if mode == "sum":
+      warped = sum_splat(values, flow)[0]
+    elif mode == "average":
+      warped = average_splat(values, flow)[0]
+    else:
+      warped = (linear_splat if mode == "linear" else softmax_splat)(values, flow, depth)[0]
+    return jnp.sum(warped * target)
+
+  gradients = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(*inputs)
+  run = jax.jit(loss)
+  step = 5e-3
+  for argument, gradient in enumerate(gradients):
+    rng = np.random.default_rng(argument)
+    for _ in range(4):
+      direction = rng.normal(size=inputs[argument].shape).astype(np.float32)
+      moved = [list(inputs), list(inputs)]
+      moved[0][argument] = inputs[argument] + step * direction
+      moved[1][argument] = inputs[argument] - step * direction
+      slope = (run(*moved[0]) - run(*moved[1])) / (2 * step)
+      np.testing.assert_allclose(np.sum(gradient * direction), slope, rtol=2e-2, atol=2e-2)
+
+
+def test_softmax_gradients_stay_finite_over_a_great_range_of_depth():
+  values, flow, depth = _sample(7)
+  loss = lambda v, f, d: jnp.sum(softmax_splat(v, f, d)[0] ** 2)
+  slopes = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
+  for moved in (flow, np.round(flow), 0 * flow):
+    for gradient in slopes(values, moved, 200 * depth):
+      assert np.isfinite(gradient).all()
+
+
+def test_bfloat16_values_are_accumulated_in_float32():
+  values = jnp.ones((1, 300, 1), jnp.bfloat16)
+  flow = jnp.stack([-jnp.arange(300.0)[None], jnp.zeros((1, 300))], axis=-1)
+  total, mass = sum_splat(values, flow)
+  assert total.dtype == jnp.bfloat16 and mass.dtype == jnp.float32
+  assert float(total[0, 0, 0]) == 300.0  # bfloat16 sums would stop at 256
+  assert softmax_splat(values, flow, jnp.zeros((1, 300)))[0].dtype == jnp.bfloat16
+
+
+def test_vmap_is_a_loop_over_examples():
+  batch = [np.stack(parts) for parts in zip(*(_sample(seed) for seed in range(3)), strict=True)]
+  warped, mass = jax.jit(jax.vmap(splat.softmax_splat))(*batch)
+  for n in range(3):
+    one, one_mass = softmax_splat(*(part[n] for part in batch))
+    np.testing.assert_allclose(warped[n], one, atol=1e-6)
+    np.testing.assert_allclose(mass[n], one_mass, atol=1e-6)
+
+
+def test_backward_warp_samples_like_scipy():
+  values, flow, _ = _sample(8, reach=4.0)
+  warped = backward_warp(values, flow)
+  y, x = np.mgrid[: values.shape[0], : values.shape[1]]
+  place = [y + flow[..., 1], x + flow[..., 0]]
+  for c in range(values.shape[2]):
+    expected = ndimage.map_coordinates(values[..., c], place, order=1, mode="nearest")
+    np.testing.assert_allclose(warped[..., c], expected, atol=1e-5)
+
+
+def test_forward_then_backward_by_a_whole_shift_is_the_identity():
+  values, _, depth = _sample(9)
+  flow = np.broadcast_to(np.float32([1.0, -1.0]), (*depth.shape, 2))
+  forward, _ = softmax_splat(values, flow, depth)
+  back = backward_warp(forward, flow)
+  np.testing.assert_allclose(back[1:, :-1], values[1:, :-1], rtol=1e-5)
