@@ -37,8 +37,8 @@ def motion_model(size: str, *, frequency_attention: bool) -> ml_collections.Conf
     image_size, motion_stride = (160, 256), 1
     vae |= dict(channels=128, groups=32, num_blocks=2)
     encoder = dict(kind="resnet", channels=16, hidden=128)
-    unet |= dict(channels=128, multipliers=(1, 4, 8), num_blocks=2, attention_levels=(1, 2), head_channels=32, groups=32)
-    unet["dtype"] = "bfloat16"
+    unet |= dict(channels=128, multipliers=(1, 4, 8), num_blocks=2, attention_levels=(1, 2), head_channels=32)
+    unet |= dict(groups=32, dtype="bfloat16")
   return ml_collections.ConfigDict(
     dict(
       image_size=image_size,
@@ -67,7 +67,9 @@ def sampling(size: str) -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(dict(steps=16, guidance=0.5, spacing="trailing"))
 
 
-def training(stage: str, size: str, *, num_steps: int, batch_size: int, learning_rate: float) -> ml_collections.ConfigDict:
+def training(
+  stage: str, size: str, *, num_steps: int, batch_size: int, learning_rate: float
+) -> ml_collections.ConfigDict:
   """Data, optimiser and bookkeeping of a stage; `tiny` is cut down to a few steps."""
   tiny = size == "tiny"
   return ml_collections.ConfigDict(
@@ -80,8 +82,8 @@ def training(stage: str, size: str, *, num_steps: int, batch_size: int, learning
       data=dict(
         directory="data/windows",
         num_bands=16,
-        # Shares of real clips, published loops and simulated scenes; empty takes all windows alike.
-        sources=ml_collections.ConfigDict(),
+        # Shares of real clips, published loops and simulated scenes; none takes all windows alike.
+        sources=dict(real=0.4, loop=0.3, synthetic=0.3) if size == "default" else {},
         augment=True,
         bands_per_example=1,
         crop=None,

@@ -28,11 +28,13 @@ def get_config(size: str = "default"):
   config.loss = dict(vgg="", l1=1.0, structure=0.5, gradient_scales=2 if size == "tiny" else 3)
   if size == "default":
     config.data.crop = (128, 128)
+    # Only simulated frames come with exact motion and true disocclusion.
+    config.data.sources = dict(real=0.3, loop=0.2, synthetic=0.5)
   return config
 
 
 RENDERERS = {
   "tiny": dict(channels=(8, 8, 16)),
-  "default": dict(channels=(16, 32, 64, 96)),
+  "default": dict(channels=(16, 48, 96, 192)),
   "paper": dict(channels=(64, 128, 256, 512)),
 }

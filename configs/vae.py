@@ -15,7 +15,7 @@ def get_config(size: str = "default"):
   config = common.training(
     "vae",
     size,
-    num_steps={"paper": 200_000}.get(size, 4_000),
+    num_steps={"paper": 200_000}.get(size, 1_500),
     batch_size={"paper": 96}.get(size, 16),
     learning_rate={"paper": 1e-4}.get(size, 1e-3),
   )

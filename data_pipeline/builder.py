@@ -2,7 +2,7 @@
 
   python -m data_pipeline.builder --output windows --clips clips --loops loops --synthetic 700
 
-writes one `.npz` per window into `train/` and `validation/`, split by scene so that no scene is in both;
+writes one `.safetensors` per window into `train/` and `validation/`, split by scene so that no scene is in both;
 `records/` with what became of every clip; `rejected.jsonl` with every clip and window that was left out and why; and
 `statistics.json` with the scale of every band. A build that was killed goes on where it stopped: a clip with a record
 is finished, and every window is drawn from its own name, so the result is the same. A record made with other options
@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from safetensors.numpy import save_file
 
 from data_pipeline.clips import clip_to_sequences, find_clips, seam_ratio
 from data_pipeline.statistics import write_statistics
@@ -81,11 +82,15 @@ def scene_to_split(scene: str, *, held_out: Sequence[str] | None) -> str:
 
 
 def save_window(path: str | Path, window: Window) -> None:
-  """Writes a window as an uncompressed `.npz` with the fields of `Window`, complete or not at all."""
+  """Writes a window as safetensors, its two names as metadata, complete or not at all.
+
+  Not as npz: NumPy reads its headers through Python's own parser, which Python 3.11 cannot run in several threads.
+  """
   path = Path(path)
   temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-  with open(temporary, "wb") as file:
-    np.savez(file, **{name: np.asarray(value) for name, value in window._asdict().items()})
+  fields = window._asdict()
+  names = {name: fields.pop(name) for name in ("scene", "source")}
+  save_file({name: np.ascontiguousarray(value) for name, value in fields.items()}, temporary, metadata=names)
   os.replace(temporary, path)
 
 
@@ -148,7 +153,7 @@ def run_task(task: Task, output: str | Path) -> dict[str, Any]:
   """
   output, began = Path(output), time.monotonic()
   for split in SPLITS:
-    for stale in (output / split).glob(f"{task.name}-*.npz"):
+    for stale in (output / split).glob(f"{task.name}-*.safetensors"):
       stale.unlink()
   record = {**task._asdict(), "windows": [], "verdicts": [], "rejected": []}
   try:
@@ -159,7 +164,7 @@ def run_task(task: Task, output: str | Path) -> dict[str, Any]:
       if window is None:
         record["rejected"].append({"name": name, "reason": verdicts[task.settings["rule"]]})
       else:
-        save_window(output / task.split / f"{name}.npz", window)
+        save_window(output / task.split / f"{name}.safetensors", window)
         record["windows"].append(name)
   except Exception as error:
     # One bad file among thousands must not cost the build: its reason is listed.
@@ -209,7 +214,7 @@ def _is_finished(task: Task, output: Path) -> bool:
   except (OSError, ValueError):
     return False
   same = all(record.get(key) == value for key, value in task._asdict().items())
-  return same and all((output / task.split / f"{name}.npz").exists() for name in record["windows"])
+  return same and all((output / task.split / f"{name}.safetensors").exists() for name in record["windows"])
 
 
 def _start_worker() -> None:

@@ -16,7 +16,8 @@ from jaxtyping import Float
 from gid_jax.input_pipeline import list_windows, read_window
 from gid_jax.types import UserError
 
-_EDGES = np.linspace(np.log(1e-4), np.log(1e5), 4146)
+_LOWEST, _BIN_WIDTH, _NUM_BINS = np.log(1e-4), 0.005, 4146
+_EDGES = _LOWEST + _BIN_WIDTH * np.arange(_NUM_BINS)
 
 
 class BandHistogram:
@@ -29,19 +30,20 @@ class BandHistogram:
   """
 
   def __init__(self, num_bands: int):
-    self.counts = np.zeros((num_bands, len(_EDGES) + 1))
+    self.counts = np.zeros((num_bands, _NUM_BINS + 1))
     self.power = np.zeros((num_bands, 2))
     self.num_values = 0
 
   def add(self, coefficients: Float[np.ndarray, "k h w 4"]) -> None:
     """Counts the coefficients of one window, channels (Re x, Re y, Im x, Im y), pixels."""
-    magnitudes = np.hypot(coefficients[..., :2].astype(np.float64), coefficients[..., 2:].astype(np.float64))
-    self.power += (magnitudes**2).sum((1, 2))
-    self.num_values += magnitudes.shape[1] * magnitudes.shape[2]
-    with np.errstate(divide="ignore"):
-      bins = np.searchsorted(_EDGES, np.log(magnitudes))
+    squares = coefficients.astype(np.float32) ** 2
+    squares = squares[..., :2] + squares[..., 2:]
+    self.power += squares.sum((1, 2), dtype=np.float64)
+    self.num_values += squares.shape[1] * squares.shape[2]
+    logarithms = np.log(np.maximum(squares, np.float32(1e-12))) / 2
+    bins = np.clip(np.ceil((logarithms - _LOWEST) / _BIN_WIDTH), 0, _NUM_BINS).astype(np.int64)
     for band, values in enumerate(bins):
-      self.counts[band] += np.bincount(values.ravel(), minlength=self.counts.shape[1])
+      self.counts[band] += np.bincount(values.ravel(), minlength=_NUM_BINS + 1)
 
 
 def histograms_to_percentile(

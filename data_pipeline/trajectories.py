@@ -107,14 +107,33 @@ def flow_confidence(
   return (texture_confidence(frames[0]) * agreement).astype(np.float32), 1 - large * (1 - improvement)
 
 
+def _blur_coarsely(values: np.ndarray, sigma: float, *, shrink: int) -> np.ndarray:
+  # A reduced resolution is plenty for a field this smooth.
+  height, width = values.shape[:2]
+  coarse = cv2.resize(values, (-(-width // shrink), -(-height // shrink)), interpolation=cv2.INTER_AREA)
+  return cv2.resize(cv2.GaussianBlur(coarse, (0, 0), sigma / shrink), (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def find_enclosed(weight: Float[np.ndarray, "h w"], *, reach: int) -> Float[np.ndarray, "h w"]:
+  """Rates how far each pixel is surrounded: 1 where there is weight within `reach` pixels on all four sides."""
+  length, across = 2 * (reach // 2) + 1, 2 * (reach // 6) + 1
+  sides = [
+    cv2.boxFilter(weight, -1, size, anchor=anchor)
+    for size, anchors in (((length, across), (0, length - 1)), ((across, length), (0, length - 1)))
+    for anchor in ((place, across // 2) if size[0] == length else (across // 2, place) for place in anchors)
+  ]
+  return np.clip(np.min(sides, axis=0) / 0.02, 0, 1)
+
+
 def damp_flow(
   flow: Float[np.ndarray, "t h w 2"], confidence: Float[np.ndarray, "h w"], *, sigma: float, damping: float = 0.04
 ) -> Float[np.ndarray, "t h w 2"]:
   """Replaces untrusted flow by the trusted flow around it, and by rest where there is none.
 
-  Computes `F' = G*(c² F) / (G*c² + damping)` and returns `c F + (1 - c) F'` at every frame: the flat inside of a
-  moving textured thing follows its edges, a flat wall of its own comes to rest. The square keeps the many slightly
-  trusted pixels of a wall from outvoting rest.
+  Computes `F' = (G*(c² F) + e H*(c² F)) / (G*c² + e H*c² + damping)` and returns `c F + (1 - c) F'` at every frame: the
+  flat inside of a moving textured thing follows its edges, a flat wall of its own comes to rest. H is three times as
+  wide as G and counts only where trusted flow is found on all sides (e), so that a petal's inside is filled and a
+  wall beside it is not. The square keeps the many slightly trusted pixels of a wall from outvoting rest.
 
   Args:
     flow: [t h w 2] pixels.
@@ -125,19 +144,18 @@ def damp_flow(
   Returns:
     [t h w 2] float32 pixels.
   """
-  height, width = confidence.shape
-  coarse_size = (-(-width // 2), -(-height // 2))
+  enclosed = find_enclosed(confidence**2, reach=round(5 * sigma))
 
-  def blur(values: np.ndarray) -> np.ndarray:
-    # Half resolution is plenty for a field this smooth.
-    coarse = cv2.resize(values, coarse_size, interpolation=cv2.INTER_AREA)
-    return cv2.GaussianBlur(coarse, (0, 0), sigma / 2)
+  def blur(values: np.ndarray, wide_weight: np.ndarray) -> np.ndarray:
+    return _blur_coarsely(values, sigma, shrink=2) + wide_weight * _blur_coarsely(values, 3 * sigma, shrink=4)
 
   trust = np.repeat(confidence[..., None], 2, -1).astype(np.float32)
-  total = np.repeat(blur(trust[..., 0] ** 2)[..., None], 2, -1) + np.float32(damping)
+  total = np.repeat(blur(trust[..., 0] ** 2, enclosed)[..., None], 2, -1)
+  # Where the wide average counts, rest weighs less: it was ruled out on all sides.
+  total += np.float32(damping) * (1 - 0.9 * enclosed[..., None])
   result = np.empty_like(flow)
   for t, frame in enumerate(flow):
-    filled = cv2.resize(blur(frame * trust**2) / total, (width, height), interpolation=cv2.INTER_LINEAR)
+    filled = blur(frame * trust**2, enclosed[..., None]) / total
     result[t] = filled + trust * (frame - filled)
   return result
 

@@ -1,6 +1,6 @@
 """Windows on disk -> augmented batches; the only file that imports Grain.
 
-A data folder holds `train/*.npz`, `validation/*.npz` (one `types.Window` each, uncompressed) and
+A data folder holds `train/*.safetensors`, `validation/*.safetensors` (one `types.Window` each) and
 `statistics.json`. File names start with their source: `real-…`, `loop-…`, `synthetic-…`.
 
 Geometry. A transform is a 2 x 3 matrix from output to source position, in pixels of the photo measured from
@@ -11,7 +11,6 @@ turning and scaling its vectors would teach wrong motion.
 
 import itertools
 import json
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -19,6 +18,7 @@ from typing import Any, SupportsIndex
 import cv2
 import grain
 import numpy as np
+import safetensors
 
 from gid_jax.types import UserError, Window
 
@@ -41,11 +41,13 @@ def read_window(path: str | Path, *, fields: Sequence[str] = Window._fields) -> 
     UserError: the file is missing, damaged or lacks a field.
   """
   try:
-    with np.load(path, allow_pickle=False) as data:
-      values = [data[name] if name in fields else np.zeros(0, np.float16) for name in Window._fields[:-2]]
-      return Window(*values, scene=str(data["scene"]), source=str(data["source"]))
-  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    with safetensors.safe_open(str(path), framework="numpy") as file:
+      arrays = [file.get_tensor(name) if name in fields else np.zeros(0, np.float16) for name in Window._fields[:-2]]
+      text = file.metadata()
+      return Window(*arrays, scene=text["scene"], source=text["source"])
+  except (OSError, safetensors.SafetensorError, KeyError, TypeError) as error:
     raise UserError(f"{path}: not a readable training window ({error}); build the data again") from error
+
 
 
 def read_scale(directory: str | Path, *, num_bands: int) -> np.ndarray:
@@ -74,9 +76,9 @@ def list_windows(directories: str | Path | Sequence[str | Path], split: str) -> 
     directories = [directories]
   files = []
   for folder in (Path(directory) / split for directory in directories):
-    found = list(folder.glob("*.npz"))
+    found = list(folder.glob("*.safetensors"))
     if not found:
-      raise UserError(f"{folder}: no *.npz windows; set config.data.directory to built data")
+      raise UserError(f"{folder}: no *.safetensors windows; set config.data.directory to built data")
     files += found
   return sorted(files, key=lambda file: (file.name, str(file)))
 
@@ -272,7 +274,7 @@ def _mix_sources(files: Sequence[Path], weights: Mapping[str, float], fields: Se
       continue
     own = [file for file in files if file.name.split("-", 1)[0] == name]
     if not own:
-      raise UserError(f"config.data.sources has {name!r} but no file {name}-*.npz is in train/; remove it")
+      raise UserError(f"config.data.sources has {name!r} but no file {name}-*.safetensors is in train/; remove it")
     source = grain.MapDataset.source(WindowSource(own, fields=fields))
     parents.append(source.shuffle(seed + index).repeat())
     proportions.append(float(weight))

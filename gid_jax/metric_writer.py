@@ -63,7 +63,7 @@ class MetricWriter:
       return
     values = {name: float(value) for name, value in scalars.items()}
     if self._file is None:
-      self._file = self._path.open("a")
+      self._file = self._path.open("a", buffering=1)  # a line at a time, so that a run can be watched
     self._file.write(json.dumps({"step": int(step), **values}) + "\n")
     if self._tensorboard is not None:
       self._tensorboard.write_scalars(step, values)

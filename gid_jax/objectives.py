@@ -77,9 +77,9 @@ def make_vae_objective(config: Any, *, band_scale: np.ndarray) -> Objective:
 
 
 def make_ldm_objective(config: Any, *, band_scale: np.ndarray) -> Objective:
-  """Denoising of latent slices (section 4): independent bands, or all K with frequency attention in stage 2.
+  """Denoising of latent slices [b k h w z] (section 4): independent bands, or all K with frequency attention in stage 2.
 
-  Stage "ldm" starts from a trained auto-encoder (`config.init.vae`) and draws a time step for every slice; stage
+  `band_scale` is [k], pixels. Stage "ldm" starts from a trained auto-encoder (`config.init.vae`) and draws a time step for every slice; stage
   "ldm_coordinated" starts from a trained stage 1 (`config.init.ldm`), draws one time step for all bands of an example
   and trains the frequency attention only.
   """
@@ -125,7 +125,7 @@ def make_ldm_objective(config: Any, *, band_scale: np.ndarray) -> Objective:
 
 
 def make_renderer_objective(config: Any, *, band_scale: np.ndarray | None = None) -> Objective:
-  """Image-based renderer on pairs (I_0, I_t) (section 5): L1, and VGG16 perceptual loss or image gradients."""
+  """Image-based renderer on pairs (I_0, I_t), [b h w 3] each (section 5): L1, and VGG16 perceptual loss or image gradients."""
   del band_scale
   model = Renderer(RendererConfig(**config.model.renderer))
   weights = config.loss

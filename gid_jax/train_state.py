@@ -92,6 +92,4 @@ def train_step(
   decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
   ema_params = jax.tree.map(lambda ema, new: decay * ema + (1 - decay) * new, state.ema_params, params)
   metrics = metrics | {"gradient_norm": optax.global_norm(gradients)}
-  return state.replace(
-    step=state.step + 1, params=params, ema_params=ema_params, opt_state=opt_state
-  ), metrics
+  return state.replace(step=state.step + 1, params=params, ema_params=ema_params, opt_state=opt_state), metrics

@@ -58,18 +58,23 @@ def built(videos, tmp_path_factory):
 
 
 def contents(output):
-  names = [p for p in output.rglob("*") if p.is_file() and p.parent.name != "records"]
-  return {str(p.relative_to(output)): p.read_bytes() for p in names}
+  # Window by window, not byte by byte: safetensors writes its metadata in no fixed order.
+  files = [p for p in output.rglob("*") if p.is_file() and p.parent.name != "records"]
+  windows = {p: read_window(p) for p in files if p.parent.name in builder.SPLITS}
+  comparable = {
+    p: [v if isinstance(v, str) else (v.dtype, v.shape, v.tobytes()) for v in window] for p, window in windows.items()
+  }
+  return {str(p.relative_to(output)): comparable.get(p) or p.read_bytes() for p in files}
 
 
 def test_no_scene_is_in_both_splits(built):
   output, counts = built
-  scenes = {split: {read_window(p).scene for p in (output / split).glob("*.npz")} for split in builder.SPLITS}
+  scenes = {split: {read_window(p).scene for p in (output / split).glob("*.safetensors")} for split in builder.SPLITS}
   assert scenes == {"train": {"fern", "rose"}, "validation": {"oak"}}
-  names = sorted(p.name for p in (output / "validation").glob("*.npz"))
+  names = sorted(p.name for p in (output / "validation").glob("*.safetensors"))
   # Two starts, each in full view and closer up.
-  assert names == [f"real-{stem}-{i:02d}.npz" for stem in ("named", "oak_0") for i in range(4)]
-  files = {split: len(list((output / split).glob("*.npz"))) for split in builder.SPLITS}
+  assert names == [f"real-{stem}-{i:02d}.safetensors" for stem in ("named", "oak_0") for i in range(4)]
+  files = {split: len(list((output / split).glob("*.safetensors"))) for split in builder.SPLITS}
   assert sum(counts["windows"].values()) == sum(files.values())
   assert counts["windows"]["loop/train"] == 4
 
@@ -104,12 +109,12 @@ def test_window_survives_the_round_trip(tmp_path):
     scene="été",
     source="loop",
   )
-  builder.save_window(tmp_path / "w.npz", window)
-  again = read_window(tmp_path / "w.npz")
+  builder.save_window(tmp_path / "w.safetensors", window)
+  again = read_window(tmp_path / "w.safetensors")
   for name, value in window._asdict().items():
     np.testing.assert_array_equal(getattr(again, name), value)
     assert isinstance(value, str) or getattr(again, name).dtype == value.dtype
-  assert [p.name for p in tmp_path.iterdir()] == ["w.npz"]
+  assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
 
 
 def test_rejections_are_listed_with_their_reasons(built):
@@ -140,22 +145,22 @@ def test_killed_build_goes_on_to_the_same_data_set(built, videos, tmp_path):
   builder.build(options(videos, output))
   # As a kill leaves it: a clip without record, one of its windows missing, half a window, no statistics.
   (output / "records" / "real-fern_1.json").unlink()
-  (output / "train" / "real-fern_1-01.npz").unlink()
-  (output / "train" / "real-fern_1-00.npz").write_bytes(b"old")
-  (output / "train" / "real-fern_0-00.npz.123.tmp").write_bytes(b"half")
+  (output / "train" / "real-fern_1-01.safetensors").unlink()
+  (output / "train" / "real-fern_1-00.safetensors").write_bytes(b"old")
+  (output / "train" / "real-fern_0-00.safetensors.123.tmp").write_bytes(b"half")
   (output / "statistics.json").unlink()
-  untouched = (output / "train" / "real-fern_0-00.npz").stat().st_mtime_ns
+  untouched = (output / "train" / "real-fern_0-00.safetensors").stat().st_mtime_ns
   builder.build(options(videos, output))
   assert contents(output) == contents(complete)
-  assert (output / "train" / "real-fern_0-00.npz").stat().st_mtime_ns == untouched
+  assert (output / "train" / "real-fern_0-00.safetensors").stat().st_mtime_ns == untouched
 
 
 def test_new_split_moves_the_windows(videos, tmp_path):
   builder.build(options(videos, tmp_path, "--exclude", "fern,storm,broken,pond"))
-  assert (tmp_path / "validation" / "real-oak_0-00.npz").exists()
+  assert (tmp_path / "validation" / "real-oak_0-00.safetensors").exists()
   builder.build(options(videos, tmp_path, "--exclude", "fern,storm,broken,pond", "--held_out_scenes", "rose"))
-  assert {p.name.split("-")[1] for p in (tmp_path / "train").glob("*.npz")} == {"oak_0", "named"}
-  assert {p.name.split("-")[1] for p in (tmp_path / "validation").glob("*.npz")} == {"rose"}
+  assert {p.name.split("-")[1] for p in (tmp_path / "train").glob("*.safetensors")} == {"oak_0", "named"}
+  assert {p.name.split("-")[1] for p in (tmp_path / "validation").glob("*.safetensors")} == {"rose"}
 
 
 def test_exclude_and_minor_limit_the_windows(videos, tmp_path):
@@ -171,7 +176,7 @@ def test_synthetic_windows_hold_out_every_tenth_seed(tmp_path):
   counts = builder.build(builder.parse_options(arguments))
   assert counts["windows"] == {"synthetic/train": 9, "synthetic/validation": 1}
   (path,) = (tmp_path / "validation").iterdir()
-  assert path.name == "synthetic-000009-00.npz"
+  assert path.name == "synthetic-000009-00.safetensors"
   assert read_window(path).source == "synthetic"
 
 
@@ -184,7 +189,8 @@ def test_nothing_to_build_says_so(tmp_path):
 
 def test_scale_is_the_percentile_of_all_training_magnitudes(built):
   output, _ = built
-  spectra = np.stack([read_window(p).spectrum for p in sorted((output / "train").glob("*.npz"))]).astype(np.float64)
+  files = sorted((output / "train").glob("*.safetensors"))
+  spectra = np.stack([read_window(p).spectrum for p in files]).astype(np.float64)
   magnitudes = np.hypot(spectra[:, :, ::2, ::2, :2], spectra[:, :, ::2, ::2, 2:])
   written = json.loads((output / "statistics.json").read_text())
   for percentile in (95, 97):

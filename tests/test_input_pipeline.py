@@ -6,6 +6,7 @@ import json
 import ml_collections
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,7 +35,8 @@ def make_window(rng, source="real", **changes):
 
 def write_window(path, window):
   path.parent.mkdir(parents=True, exist_ok=True)
-  np.savez(path, **{name: np.asarray(value) for name, value in window._asdict().items()})
+  arrays = {name: value for name, value in window._asdict().items() if not isinstance(value, str)}
+  save_file(arrays, path, metadata={"scene": window.scene, "source": window.source})
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def data(tmp_path_factory):
     for _ in range(count):
       spectrum = np.zeros((NUM_BANDS, SIZE[0] // 2, SIZE[1] // 2, 4), np.float16)
       spectrum += (100 * index + np.arange(NUM_BANDS))[:, None, None, None]
-      write_window(directory / split / f"{source}-{index:03d}.npz", make_window(rng, source, spectrum=spectrum))
+      write_window(directory / split / f"{source}-{index:03d}.safetensors", make_window(rng, source, spectrum=spectrum))
       index += 1
   (directory / "statistics.json").write_text(json.dumps({"scale": [3.0, 2.0, 1.5, 1.0], "percentile": 95}))
   return directory
@@ -84,26 +86,26 @@ def assert_same_batches(left, right):
 
 def test_window_round_trip_and_partial_read(tmp_path):
   window = make_window(np.random.default_rng(1))
-  write_window(tmp_path / "a.npz", window)
-  read = ip.read_window(tmp_path / "a.npz")
+  write_window(tmp_path / "a.safetensors", window)
+  read = ip.read_window(tmp_path / "a.safetensors")
   for name in Window._fields:
     np.testing.assert_array_equal(getattr(read, name), getattr(window, name))
-  part = ip.read_window(tmp_path / "a.npz", fields=["image"])
+  part = ip.read_window(tmp_path / "a.safetensors", fields=["image"])
   np.testing.assert_array_equal(part.image, window.image)
   assert part.spectrum.size == 0 and part.scene == "meadow"
 
 
 def test_bad_data_is_a_user_error(tmp_path, data):
   with pytest.raises(UserError, match="not a readable"):
-    ip.read_window(tmp_path / "none.npz")
-  good = next((data / "train").glob("*.npz")).read_bytes()
-  (tmp_path / "cut.npz").write_bytes(good[: len(good) // 2])
-  with pytest.raises(UserError, match=r"cut\.npz"):
-    ip.read_window(tmp_path / "cut.npz")
-  np.savez(tmp_path / "poor.npz", image=np.zeros(2))
-  with pytest.raises(UserError, match=r"poor\.npz"):
-    ip.read_window(tmp_path / "poor.npz")
-  with pytest.raises(UserError, match=r"no \*\.npz"):
+    ip.read_window(tmp_path / "none.safetensors")
+  good = next((data / "train").glob("*.safetensors")).read_bytes()
+  (tmp_path / "cut.safetensors").write_bytes(good[: len(good) // 2])
+  with pytest.raises(UserError, match=r"cut\.safetensors"):
+    ip.read_window(tmp_path / "cut.safetensors")
+  save_file({"image": np.zeros(2)}, tmp_path / "poor.safetensors")
+  with pytest.raises(UserError, match=r"poor\.safetensors"):
+    ip.read_window(tmp_path / "poor.safetensors")
+  with pytest.raises(UserError, match=r"no \*\.safetensors"):
     ip.list_windows(tmp_path, "train")
 
 
@@ -116,10 +118,10 @@ def test_scale_is_read_and_checked(tmp_path, data):
 
 
 def test_two_folders_are_listed_by_file_name(tmp_path):
-  for name in ("b/train/real-1.npz", "a/train/real-2.npz", "a/train/real-0.npz"):
+  for name in ("b/train/real-1.safetensors", "a/train/real-2.safetensors", "a/train/real-0.safetensors"):
     write_window(tmp_path / name, make_window(np.random.default_rng(0)))
   names = [file.name for file in ip.list_windows([tmp_path / "a", tmp_path / "b"], "train")]
-  assert names == ["real-0.npz", "real-1.npz", "real-2.npz"]
+  assert names == ["real-0.safetensors", "real-1.safetensors", "real-2.safetensors"]
 
 
 # Augmentation: the oracle moves both ends of every vector by an exact formula on pixel centres.

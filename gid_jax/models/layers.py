@@ -153,9 +153,7 @@ class FrequencyAttention(nn.Module):
     head_dim = c // self.num_heads
     tokens = over_bands(GroupNorm)(groups=self.groups, epsilon=self.epsilon, name="norm")(x)
     tokens = tokens.transpose(0, 2, 3, 1, 4).reshape(b, h * w, k, c)
-    split = lambda name: (
-      nn.Dense(c, dtype=self.dtype, name=name)(tokens).reshape(b, h * w, k, self.num_heads, head_dim)
-    )
+    split = lambda name: nn.Dense(c, dtype=self.dtype, name=name)(tokens).reshape(b, h * w, k, self.num_heads, head_dim)
     query, key, value = split("query"), split("key"), split("value")
 
     distance = jnp.clip(bands[:, :, None] - bands[:, None, :], -self.max_distance, self.max_distance)
@@ -164,9 +162,7 @@ class FrequencyAttention(nn.Module):
     ).astype(self.dtype)[distance + self.max_distance]
     relative_key, relative_value = table("relative_key"), table("relative_value")  # [b k k d]
 
-    logits = jnp.einsum("bpqnd,bprnd->bpnqr", query, key) + jnp.einsum(
-      "bpqnd,bqrd->bpnqr", query, relative_key
-    )
+    logits = jnp.einsum("bpqnd,bprnd->bpnqr", query, key) + jnp.einsum("bpqnd,bqrd->bpnqr", query, relative_key)
     weights = jax.nn.softmax((logits * head_dim**-0.5).astype(jnp.float32), axis=-1).astype(self.dtype)
     attended = jnp.einsum("bpnqr,bprnd->bpqnd", weights, value) + jnp.einsum(
       "bpnqr,bqrd->bpqnd", weights, relative_value

@@ -121,9 +121,7 @@ class VAE(nn.Module):
     """Down-sampling factor from slice to latent."""
     return 2 ** (len(self.multipliers) - 1)
 
-  def encode(
-    self, slices: Float[Array, "b h w c"]
-  ) -> tuple[Float[Array, "b h2 w2 z"], Float[Array, "b h2 w2 z"]]:
+  def encode(self, slices: Float[Array, "b h w c"]) -> tuple[Float[Array, "b h2 w2 z"], Float[Array, "b h2 w2 z"]]:
     """Returns the latent's mean and log-variance (clamped to [-30, 20]), each [b h/f w/f z], of slices [b h w c]."""
     mean, log_variance = jnp.split(self.quant_conv(self.encoder(slices)), 2, axis=-1)
     return mean, jnp.clip(log_variance, -30.0, 20.0)
