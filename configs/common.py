@@ -101,6 +101,7 @@ def training(
       log_every=1 if tiny else 20,
       eval_every=2 if tiny else 500,
       num_eval_batches=1 if tiny else 8,
+      num_init_batches=1 if tiny else 16,
       save_every=2 if tiny else 250,
       keep_checkpoints=3,
       tensorboard=False,

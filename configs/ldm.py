@@ -1,11 +1,11 @@
 """Stage 1 of the motion model: single frequency slices (section 4.2).
 
   python -m gid_jax.train --config=configs/ldm.py:default --workdir=runs/ldm \
-    --config.data.directory=data/windows --config.init.vae=runs/vae \
-    --config.init.encoder=efficientnet_lite0_imagenet_fp16.safetensors
+    --config.data.directory=data/windows --config.init.vae=runs/vae
 
-Needs: windows, the work folder of a trained `vae`, and for `default` the ImageNet weights of EfficientNet-Lite0 in
-PyTorch naming. `paper` trains a ResNet instead (`--config.init.encoder=''`).
+Needs: windows and the work folder of a trained `vae`. `default` sees photos through EfficientNet-Lite0, whose ImageNet
+weights it takes from the embedded weights, or from a PyTorch file given as `--config.init.encoder=FILE.safetensors`;
+`paper` trains a ResNet instead.
 """
 
 from configs import common
@@ -17,7 +17,7 @@ def get_config(size: str = "default"):
   config = common.training(
     "ldm",
     size,
-    num_steps={"paper": 750_000}.get(size, 4_000),
+    num_steps={"paper": 750_000}.get(size, 2_000),
     batch_size={"paper": 96}.get(size, 8),
     learning_rate={"paper": 5e-5}.get(size, 4e-4),
   )

@@ -18,7 +18,7 @@ def get_config(size: str = "default"):
   config = common.training(
     "renderer",
     size,
-    num_steps={"paper": 300_000}.get(size, 4_000),
+    num_steps={"paper": 300_000}.get(size, 800),
     batch_size={"paper": 32}.get(size, 4),
     learning_rate={"paper": 1e-4}.get(size, 4e-4),
   )

@@ -274,7 +274,7 @@ def _run_all(tasks: Sequence[Task], output: Path, num_workers: int) -> Iterator[
     yield from pool.map(run_task, tasks, [output] * len(tasks))
 
 
-def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
   """Parses the command line of the builder."""
 
   def names(text: str) -> list[str]:

@@ -71,13 +71,13 @@ def find_cuts(frames: UInt8[np.ndarray, "t h w 3"], *, threshold: float = 12.0, 
 
 
 def count_black_lead(frames: UInt8[np.ndarray, "t h w 3"]) -> int:
-  """Counts the frames at the start that show nothing: no thumbnail pixel brighter than 24 of 255."""
+  """Counts the first of [t h w 3] frames that show nothing: no thumbnail pixel brighter than 24 of 255."""
   visible = (_thumbnails(frames) > 24).any((1, 2))
   return int(visible.argmax()) if visible.any() else len(frames)
 
 
 def seam_ratio(frames: UInt8[np.ndarray, "t h w 3"]) -> float:
-  """Measures a loop's seam: the step from last to first frame over the median step, 1 for a perfect loop."""
+  """Measures the seam of a loop [t h w 3]: the step from last to first frame over the median step, 1 if perfect."""
   gray = frames[:, ::2, ::2].mean(-1, dtype=np.float32)
   steps = np.abs(np.diff(gray, axis=0)).mean((1, 2))
   return float(np.abs(gray[-1] - gray[0]).mean() / max(np.median(steps), 1e-3))
@@ -158,7 +158,7 @@ def find_active_crop(frames: UInt8[np.ndarray, "t h w 3"], target: tuple[int, in
 def cut_frames(
   frames: UInt8[np.ndarray, "t h w 3"], crop: Crop, *, height: int, width: int
 ) -> UInt8[np.ndarray, "t height width 3"]:
-  """Crops frames and resizes them, by area average where they shrink."""
+  """Crops frames [t h w 3] and resizes them to [t height width 3], by area average where they shrink."""
   interpolation = cv2.INTER_AREA if crop.height >= height else cv2.INTER_CUBIC
   rows, columns = slice(crop.top, crop.top + crop.height), slice(crop.left, crop.left + crop.width)
   resized = [cv2.resize(frame[rows, columns], (width, height), interpolation=interpolation) for frame in frames]

@@ -41,7 +41,7 @@ class World:
     self.num_parts += 1
     return self.num_parts
 
-  def pick(self, colors, spread: float = 12.0) -> np.ndarray:
+  def pick(self, colors, *, spread: float = 12.0) -> np.ndarray:
     """One of `colors` with random variation, RGB 0..255."""
     return np.array(colors[self.rng.integers(len(colors))]) * self.rng.uniform(0.8, 1.15) + self.rng.normal(
       0, spread, 3

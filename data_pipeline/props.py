@@ -39,7 +39,7 @@ def add_cloth(world: World) -> None:
   v, u = np.meshgrid(np.linspace(0, 1, size[1]), np.linspace(0, 1, size[0]), indexing="ij")
   along, wave_number = (u if flag else v), 2 * np.pi * rng.uniform(0.7, 1.6)
   stripes = u if rng.random() < 0.5 else v
-  palette = np.array([world.pick(FLAGS, 5) for _ in range(rng.integers(1, 5))])
+  palette = np.array([world.pick(FLAGS, spread=5) for _ in range(rng.integers(1, 5))])
   color = palette[np.minimum((stripes * len(palette)).astype(int), len(palette) - 1)]
   if rng.random() < 0.4:
     color[np.hypot((u - 0.5) * size[0], (v - 0.5) * size[1]) < 0.27 * size.min()] = world.pick(FLAGS)

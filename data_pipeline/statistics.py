@@ -35,7 +35,7 @@ class BandHistogram:
     self.num_values = 0
 
   def add(self, coefficients: Float[np.ndarray, "k h w 4"]) -> None:
-    """Counts the coefficients of one window, channels (Re x, Re y, Im x, Im y), pixels."""
+    """Counts the coefficients of one window, [k h w 4] (Re x, Re y, Im x, Im y), pixels."""
     squares = coefficients.astype(np.float32) ** 2
     squares = squares[..., :2] + squares[..., 2:]
     self.power += squares.sum((1, 2), dtype=np.float64)

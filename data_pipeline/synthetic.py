@@ -10,7 +10,6 @@ A scene is a still background and layers of moving things (`plants.py`, `props.p
 textures (`sprites.py`), all drawn from one seed.
 """
 
-import functools
 import pathlib
 from collections.abc import Sequence
 
@@ -268,7 +267,10 @@ def load_sprites(folder: str | pathlib.Path) -> list[np.ndarray]:
 def _load_images(folder: str | pathlib.Path, mode: int) -> list[np.ndarray]:
   names = sorted(p for p in pathlib.Path(folder).glob("*") if p.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"})
   images = []
-  for image in filter(lambda image: image is not None, map(functools.partial(cv2.imread, flags=mode), map(str, names))):
+  for name in names:
+    image = cv2.imread(str(name), mode)
+    if image is None:
+      continue
     shrink = LONG_SIDE / max(image.shape[:2])
     if shrink < 1:
       image = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)

@@ -115,7 +115,7 @@ def _blur_coarsely(values: np.ndarray, sigma: float, *, shrink: int) -> np.ndarr
 
 
 def find_enclosed(weight: Float[np.ndarray, "h w"], *, reach: int) -> Float[np.ndarray, "h w"]:
-  """Rates how far each pixel is surrounded: 1 where there is weight within `reach` pixels on all four sides."""
+  """Rates how far each pixel [h w] is surrounded: 1 where there is weight within `reach` pixels on all four sides."""
   length, across = 2 * (reach // 2) + 1, 2 * (reach // 6) + 1
   sides = [
     cv2.boxFilter(weight, -1, size, anchor=anchor)
@@ -201,7 +201,7 @@ def find_camera_shift(
 
 
 def mean_magnitude(motion: Float[np.ndarray, "t h w 2"]) -> Float[np.ndarray, "h w"]:
-  """Averages the length of each pixel's displacement over time, pixels."""
+  """Averages the length of each pixel's displacement [t h w 2] over time, as [h w] pixels."""
   return np.sqrt(motion[..., 0] ** 2 + motion[..., 1] ** 2).mean(0)
 
 
@@ -235,7 +235,7 @@ def filter_window(motion: Float[np.ndarray, "t h w 2"], *, rule: str = "main") -
 
 
 def halve_motion(motion: Float[np.ndarray, "t h w 2"]) -> Float[np.ndarray, "t h/2 w/2 2"]:
-  """Brings motion to half resolution: area average of 2 x 2 pixels, vectors halved. h and w must be even."""
+  """Brings motion [t h w 2] to half resolution: area average of 2 x 2 pixels, vectors halved. h and w must be even."""
   size = (motion.shape[2] // 2, motion.shape[1] // 2)
   return np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in motion]) / 2
 

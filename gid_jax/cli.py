@@ -1,4 +1,4 @@
-"""The `gid` command: `gid animate [PHOTO]` turns a photo into a video.
+"""The `gid` command: `gid animate [PHOTO]` turns a photo into a video, `gid export` turns training runs into weights.
 
 Whatever can be refused is refused before JAX is imported, so that help is instant and a typing error does not
 cost minutes of sampling. This file therefore imports nothing heavy at its top.
@@ -39,6 +39,7 @@ class AnimateRequest:
     fps: Frames per second of the video; the motion keeps its speed.
     magnify: Scales the motion; 0 is a still, 2 moves twice as far.
     size: Long side of the video in pixels; a photo is never enlarged.
+    weights: Folder of motion.safetensors and renderer.safetensors from `gid export`. Default: the embedded weights.
     force: Replace the output if it exists.
   """
 
@@ -50,7 +51,23 @@ class AnimateRequest:
   fps: float = 30.0
   magnify: float = 1.0
   size: int = 512
+  weights: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None
   force: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportRequest:
+  """Write the newest checkpoints of two training runs as weights for `gid animate --weights FOLDER`.
+
+  Attributes:
+    motion: Work folder of a `ldm_coordinated` (or `ldm`) run.
+    renderer: Work folder of a `renderer` run.
+    output: Folder to write motion.safetensors and renderer.safetensors into; weights there are replaced.
+  """
+
+  motion: Path | None = None
+  renderer: Path | None = None
+  output: Path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,13 +84,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = ["--help"]
   try:
     request = tyro.extras.subcommand_cli_from_dict(
-      {"animate": AnimateRequest},
+      {"animate": AnimateRequest, "export": ExportRequest},
       prog="gid",
       description="Generative Image Dynamics: one still photo in, natural oscillating motion out. "
       "`gid --version` prints the version.",
       args=arguments,
     )
-    animate(request)
+    animate(request) if isinstance(request, AnimateRequest) else export(request)
   except RequestError as error:
     print("gid: error: " + " ".join(str(error).splitlines()), file=sys.stderr)
     return 2
@@ -99,6 +116,33 @@ def animate(request: AnimateRequest) -> None:
   try:
     _animate(request, photo, output)
   except UserError as error:
+    raise RequestError(str(error)) from error
+
+
+def export(request: ExportRequest) -> None:
+  """Carries out `gid export`: averaged parameters, float16, one checked file a model.
+
+  Args:
+    request: the options.
+
+  Raises:
+    RequestError: nothing to export, or a work folder without a readable checkpoint.
+  """
+  if request.motion is None and request.renderer is None:
+    raise RequestError("nothing to export; give --motion, --renderer or both")
+  from gid_jax.checkpoint import export_weights, restore_params
+  from gid_jax.pipeline import MOTION_WEIGHTS, RENDERER_WEIGHTS
+  from gid_jax.types import UserError
+
+  try:
+    for workdir, name in ((request.motion, MOTION_WEIGHTS), (request.renderer, RENDERER_WEIGHTS)):
+      if workdir is not None:
+        params, config = restore_params(workdir)
+        # Paths of the machine that trained say nothing to others.
+        config = {part: value for part, value in config.items() if part not in ("init", "data", "loss")}
+        export_weights(request.output / name, params, config=config)
+        print(f"Wrote {request.output / name}: {_format_bytes((request.output / name).stat().st_size)}")
+  except (UserError, OSError) as error:
     raise RequestError(str(error)) from error
 
 
@@ -203,20 +247,25 @@ def _animate(request: AnimateRequest, photo: Path, output: Path) -> None:
   plural = "device" if len(devices) == 1 else "devices"
   console.print(f"JAX {jax.__version__} on {jax.default_backend()}, {len(devices)} {plural}")
   with console.status("Loading the model"):
-    animator = Animator.from_pretrained()
+    animator = Animator.from_pretrained(request.weights)
   with _progress(console) as progress:
-    sampling = progress.add_task("Compiling and sampling", total=request.steps)
+    sampling = progress.add_task("Compiling", total=request.steps)
     spectrum = animator.predict_spectrum(
-      jax.random.key(request.seed), image, steps=request.steps,
-      progress=lambda done, total: progress.update(sampling, completed=done, total=total))
+      jax.random.key(request.seed),
+      image,
+      steps=request.steps,
+      progress=lambda done, total: progress.update(sampling, completed=done, total=total, description="Sampling"),
+    )
     frames = animator.render(
-      image, spectrum, frames=request.frames, fps=request.fps, magnify=request.magnify, size=request.size)
+      image, spectrum, frames=request.frames, fps=request.fps, magnify=request.magnify, size=request.size
+    )
     rendered = progress.track(frames, total=request.frames, description="Rendering")
     video = media.write_video(output, rendered, fps=request.fps, overwrite=request.force)
   console.print(
     f"Wrote {video.path}: {video.width}x{video.height}, {video.num_frames} frames, {request.fps:g} fps, "
     f"{video.num_frames / request.fps:.1f} s, {_format_bytes(video.num_bytes)}, "
-    f"in {time.perf_counter() - start:.1f} s")
+    f"in {time.perf_counter() - start:.1f} s"
+  )
 
 
 def _progress(console):

@@ -311,7 +311,7 @@ def step(
 
 
 def playback(basis: ModalBasis, t: Float[Array, "*t"]) -> Complex[Array, "*t k"]:
-  """Coordinates of the generated video itself at `t` seconds, exp(i omega_k t) (eq. 2)."""
+  """Coordinates [*t k] of the generated video itself at `t` [*t] seconds, exp(i omega_k t) (eq. 2)."""
   turns = jnp.mod(jnp.asarray(t, jnp.float32)[..., None] * (basis.omega / (2 * np.pi)), 1.0)
   angles = 2 * np.pi * turns
   return jax.lax.complex(jnp.cos(angles), jnp.sin(angles))

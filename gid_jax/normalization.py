@@ -56,7 +56,7 @@ def normalize(coefficients: Float[Array, "*b h w 4"], scale: Float[Array, "*s"])
 
 
 def denormalize(normalized: Float[Array, "*b h w 4"], scale: Float[Array, "*s"]) -> Float[Array, "*b h w 4"]:
-  """Inverse of `normalize`, x |x| s: smooth, in pixels again; shapes as there."""
+  """Inverse of `normalize`, x |x| s: smooth, [*b k h w 4] in pixels again with `scale` [k]."""
   return normalized * jnp.abs(normalized) * _expand(scale)
 
 
@@ -66,7 +66,7 @@ def _size(coefficients: Float[Array, "*b h w 4"]) -> Float[Array, "4"]:
 
 
 def normalize_by_resolution(coefficients: Float[Array, "*b h w 4"]) -> Float[Array, "*b h w 4"]:
-  """Ablation "scale with resolution": x divided by the width of the grid and y by its height (Table 2)."""
+  """Ablation "scale with resolution": x of [*b h w 4] divided by the grid's width and y by its height (Table 2)."""
   return coefficients / _size(coefficients)
 
 

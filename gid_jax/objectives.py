@@ -4,7 +4,7 @@ An `Objective` joins the three. Losses are pure functions (key, params, batch) -
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +17,7 @@ from gid_jax.models.encoders import FROZEN_TRUNK, efficientnet_lite0_params
 from gid_jax.models.features import gradient_loss, perceptual_loss, vgg16_params
 from gid_jax.models.motion_model import MotionModel
 from gid_jax.models.renderer import Renderer, RendererConfig
-from gid_jax.pipeline import make_motion_model
+from gid_jax.pipeline import MOTION_WEIGHTS, load_pretrained, make_motion_model
 from gid_jax.train_state import Batch, LossFn, Metrics, Params, merge_params
 from gid_jax.types import PRNGKey, UserError
 
@@ -26,31 +26,29 @@ class Objective(NamedTuple):
   """One training stage.
 
   Attributes:
-    initialize: (key, batch of [b ...] arrays) -> parameters, earlier stages included.
+    initialize: (key, a few training batches of [b ...] arrays) -> parameters, earlier stages included.
     trainable: whether the parameter at a path such as "unet/conv_in/kernel" is trained.
     loss_fn: (key, params, batch) -> (loss, metrics).
   """
 
-  initialize: Callable[[PRNGKey, Batch], Params]
+  initialize: Callable[[PRNGKey, Sequence[Batch]], Params]
   trainable: Callable[[str], bool]
   loss_fn: LossFn
 
 
-def make_objective(config: Any, *, band_scale: np.ndarray | None) -> Objective:
-  """The objective of `config.stage`; `band_scale` [k] px is needed by the motion stages (see `statistics.json`).
+def make_objective(config: Any, *, band_scale: np.ndarray | None = None) -> Objective:
+  """The objective of `config.stage`; stage "vae" needs `band_scale` [k] px (see `statistics.json`).
 
   Raises:
     UserError: unknown stage, or a file or work folder named in the config cannot be read.
   """
-  makers = {
-    "vae": make_vae_objective,
-    "ldm": make_ldm_objective,
-    "ldm_coordinated": make_ldm_objective,
-    "renderer": make_renderer_objective,
-  }
-  if config.stage not in makers:
-    raise UserError(f"config.stage {config.stage!r} is unknown; use one of {', '.join(makers)}")
-  return makers[config.stage](config, band_scale=band_scale)
+  if config.stage == "vae":
+    return make_vae_objective(config, band_scale=band_scale)
+  if config.stage in ("ldm", "ldm_coordinated"):
+    return make_ldm_objective(config)
+  if config.stage == "renderer":
+    return make_renderer_objective(config)
+  raise UserError(f"config.stage {config.stage!r} is unknown; use vae, ldm, ldm_coordinated or renderer")
 
 
 def make_vae_objective(config: Any, *, band_scale: np.ndarray) -> Objective:
@@ -58,15 +56,15 @@ def make_vae_objective(config: Any, *, band_scale: np.ndarray) -> Objective:
   model = make_motion_model(config.model)
   weights = config.loss
 
-  def initialize(key, batch):
+  def initialize(key, batches):
+    batch = batches[0]
     init = jax.jit(functools.partial(model.init, method="reconstruct"))
     params = init(key, key, batch["slice"], batch["band"])["params"]
     return params | {"band_scale": jnp.asarray(band_scale)}
 
   def loss_fn(key: PRNGKey, params: Params, batch: Batch) -> tuple[jax.Array, Metrics]:
-    normalized, output, mean, log_variance = model.apply(
-      {"params": params}, key, batch["slice"], batch["band"], method="reconstruct"
-    )
+    results: Any = model.apply({"params": params}, key, batch["slice"], batch["band"], method="reconstruct")
+    normalized, output, mean, log_variance = results
     l1 = jnp.abs(output - normalized).mean()
     gradient = gradient_loss(output, normalized, num_scales=weights.gradient_scales)
     kl = 0.5 * (mean**2 + jnp.exp(log_variance) - 1.0 - log_variance).sum(axis=(1, 2, 3)).mean()
@@ -76,28 +74,31 @@ def make_vae_objective(config: Any, *, band_scale: np.ndarray) -> Objective:
   return Objective(initialize, lambda path: path.startswith("vae/"), loss_fn)
 
 
-def make_ldm_objective(config: Any, *, band_scale: np.ndarray) -> Objective:
-  """Denoising of latent slices [b k h w z] (section 4): independent bands, or all K with frequency attention in stage 2.
+def make_ldm_objective(config: Any) -> Objective:
+  """Denoising of latent slices [b k h w z] (section 4): independent bands, or all K with frequency attention.
 
-  `band_scale` is [k], pixels. Stage "ldm" starts from a trained auto-encoder (`config.init.vae`) and draws a time step for every slice; stage
-  "ldm_coordinated" starts from a trained stage 1 (`config.init.ldm`), draws one time step for all bands of an example
-  and trains the frequency attention only.
+  Stage "ldm" starts from a trained auto-encoder and its band scale (`config.init.vae`) and draws a time step for every
+  slice; stage "ldm_coordinated" starts from a trained stage 1 (`config.init.ldm`), draws one time step for
+  all bands of an example and trains the frequency attention only.
   """
   model = make_motion_model(config.model)
   schedule = make_schedule(**config.schedule)
   coordinated = config.stage == "ldm_coordinated"
 
-  def initialize(key, batch):
+  def initialize(key, batches):
+    batch = batches[0]
+    source, stage = (config.init.ldm, "ldm") if coordinated else (config.init.vae, "vae")
+    earlier, settings = restore_params(source)
+    if settings["stage"] != stage:
+      raise UserError(f"config.init.{stage}={source}: holds stage {settings['stage']!r}; name a trained {stage!r}")
     timesteps = jnp.zeros_like(batch["band"])
     params = jax.jit(model.init)(key, batch["slice"], batch["band"], batch["image"], timesteps)["params"]
+    params = _overlay(params, earlier, source=source)
     if coordinated:
-      earlier, _ = restore_params(config.init.ldm)
-      return _overlay(params, earlier, source=config.init.ldm)
-    earlier, _ = restore_params(config.init.vae)
-    params = _overlay(params, earlier, source=config.init.vae) | {"band_scale": jnp.asarray(band_scale)}
-    if config.init.encoder:
-      params["encoder"][FROZEN_TRUNK] = jax.tree.map(jnp.asarray, efficientnet_lite0_params(config.init.encoder))
-    return params | _measure_latents(model, params, batch)
+      return params
+    if config.model.encoder.kind == "efficientnet_lite0":
+      params["encoder"][FROZEN_TRUNK] = jax.tree.map(jnp.asarray, _read_trunk(config.init.encoder))
+    return params | _measure_latents(model, params, batches)
 
   def trainable(path: str) -> bool:
     if coordinated:
@@ -124,14 +125,14 @@ def make_ldm_objective(config: Any, *, band_scale: np.ndarray) -> Objective:
   return Objective(initialize, trainable, loss_fn)
 
 
-def make_renderer_objective(config: Any, *, band_scale: np.ndarray | None = None) -> Objective:
-  """Image-based renderer on pairs (I_0, I_t), [b h w 3] each (section 5): L1, and VGG16 perceptual loss or image gradients."""
-  del band_scale
+def make_renderer_objective(config: Any) -> Objective:
+  """Image-based renderer on pairs (I_0, I_t), [b h w 3] each (section 5): L1, and VGG16 features or image gradients."""
   model = Renderer(RendererConfig(**config.model.renderer))
   weights = config.loss
   vgg = vgg16_params(weights.vgg) if weights.vgg else None
 
-  def initialize(key, batch):
+  def initialize(key, batches):
+    batch = batches[0]
     noise = jnp.zeros((batch["image"].shape[0], model.config.style_dim))
     return jax.jit(model.init)(key, batch["image"], batch["flow"], batch["depth"], noise)["params"]
 
@@ -160,9 +161,19 @@ def _overlay(params: Params, earlier: Params, *, source: str) -> Params:
   return merged
 
 
-def _measure_latents(model: MotionModel, params: Params, batch: Batch) -> Params:
-  """Mean and deviation of the latents per channel, [z] each, over a batch (whitening, supplement)."""
-  mean, std = jnp.zeros_like(params["latent_mean"]), jnp.ones_like(params["latent_std"])
-  encode = jax.jit(functools.partial(model.apply, method="slices_to_latents"))
-  latents = encode({"params": params | {"latent_mean": mean, "latent_std": std}}, batch["slice"], batch["band"])
+def _read_trunk(path: str) -> Params:
+  """ImageNet features from a PyTorch file, or the ones inside the embedded weights when no path is given."""
+  if path:
+    return efficientnet_lite0_params(path)
+  return load_pretrained(MOTION_WEIGHTS)[0]["encoder"][FROZEN_TRUNK]
+
+
+def _measure_latents(model: MotionModel, params: Params, batches: Sequence[Batch]) -> Params:
+  """Mean and deviation of the latents per channel, [z] each, over some batches (whitening, supplement)."""
+  plain = params | {
+    "latent_mean": jnp.zeros_like(params["latent_mean"]),
+    "latent_std": jnp.ones_like(params["latent_std"]),
+  }
+  encode = jax.jit(functools.partial(model.apply, {"params": plain}, method="slices_to_latents"))
+  latents: Any = jnp.concatenate([encode(batch["slice"], batch["band"]) for batch in batches])
   return {"latent_mean": latents.mean(axis=(0, 1, 2, 3)), "latent_std": latents.std(axis=(0, 1, 2, 3))}

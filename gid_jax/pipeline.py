@@ -16,7 +16,8 @@ import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
+from flax.core import FrozenDict
+from jaxtyping import Array, Float, UInt8
 
 from gid_jax import spectral
 from gid_jax.checkpoint import import_weights
@@ -32,8 +33,9 @@ RENDERER_WEIGHTS = "renderer.safetensors"
 Progress = Callable[[int, int], None]
 
 
-def _hashable(fields: Mapping[str, Any]) -> dict[str, Any]:
-  return {name: tuple(value) if isinstance(value, list | tuple) else value for name, value in fields.items()}
+def _hashable(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+  """Frozen, with tuples for the lists that JSON makes of them, so that a module of these fields can be hashed."""
+  return FrozenDict({name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
 
 
 def make_motion_model(config: Mapping[str, Any]) -> MotionModel:
@@ -66,7 +68,7 @@ def working_size(height: int, width: int, *, area: int, multiple: int) -> tuple[
 def output_size(height: int, width: int, *, long_side: int | None) -> tuple[int, int]:
   """The video's (h, w): the photo's aspect, at most `long_side` pixels long, never enlarged, even sizes."""
   scale = 1.0 if long_side is None else min(1.0, long_side / max(height, width))
-  even = lambda length: max(2, 2 * round(length * scale / 2))
+  even = lambda length: max(2, 2 * int(length * scale / 2 + 1e-6))  # the sum forgives rounding
   return even(height), even(width)
 
 
@@ -121,6 +123,11 @@ def _depth(spectrum: SpectralVolume, height, width):
 
 
 @functools.partial(jax.jit, static_argnames=("model",))
+def _render_flow(model: Renderer, params, image, flow, depth, noise):
+  return model.apply({"params": params}, image[None], flow[None], depth[None], noise[None]).rgb[0]
+
+
+@functools.partial(jax.jit, static_argnames=("model",))
 def _render_frame(model: Renderer, params, image, photo, pyramid, spectrum: SpectralVolume, depth, noise, time):
   motion = spectral.evaluate_motion(spectrum, time[None], anchor_first_frame=True)[0]
   flow = spectral.resize_motion(motion, *image.shape[:2])
@@ -140,21 +147,28 @@ def _render_frame(model: Renderer, params, image, photo, pyramid, spectrum: Spec
   return (jnp.clip(rgb, 0, 1) * 255 + 0.5).astype(jnp.uint8)
 
 
+def load_pretrained(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+  """(parameters, config) of an embedded weights file, `MOTION_WEIGHTS` or `RENDERER_WEIGHTS`."""
+  with importlib.resources.as_file(importlib.resources.files("gid_jax") / "pretrained" / name) as path:
+    return import_weights(path)
+
+
 class Animator:
   """A trained motion model and renderer, ready to animate photos.
 
   Attributes:
     motion_config, renderer_config: the settings the weights came with.
+    motion_params, renderer_params: their parameters, nested dicts of arrays.
   """
 
   def __init__(self, motion: tuple[Mapping, Mapping], renderer: tuple[Mapping, Mapping]):
     """Takes (parameters, config) of the motion model and of the renderer, as `checkpoint.import_weights` gives."""
     params, self.motion_config = motion
-    self._motion_params = jax.tree.map(jnp.asarray, dict(params))
+    self.motion_params = jax.tree.map(jnp.asarray, dict(params))
     self._motion_model = make_motion_model(self.motion_config["model"])
     self._schedule = make_schedule(**self.motion_config["schedule"])
     params, self.renderer_config = renderer
-    self._renderer_params = jax.tree.map(jnp.asarray, dict(params))
+    self.renderer_params = jax.tree.map(jnp.asarray, dict(params))
     self._renderer = Renderer(RendererConfig(**_hashable(self.renderer_config["model"]["renderer"])))
 
   @classmethod
@@ -164,11 +178,9 @@ class Animator:
     Raises:
       UserError: a file is missing, damaged or of a newer version.
     """
-    if directory is not None:
-      folder = Path(directory)
-      return cls(import_weights(folder / MOTION_WEIGHTS), import_weights(folder / RENDERER_WEIGHTS))
-    with importlib.resources.as_file(importlib.resources.files("gid_jax") / "pretrained") as folder:
-      return cls(import_weights(folder / MOTION_WEIGHTS), import_weights(folder / RENDERER_WEIGHTS))
+    if directory is None:
+      return cls(load_pretrained(MOTION_WEIGHTS), load_pretrained(RENDERER_WEIGHTS))
+    return cls(import_weights(Path(directory) / MOTION_WEIGHTS), import_weights(Path(directory) / RENDERER_WEIGHTS))
 
   def working_size(self, height: int, width: int) -> tuple[int, int]:
     """The working grid (h, w) for a photo of height x width pixels."""
@@ -213,7 +225,7 @@ class Animator:
       raise UserError(str(error)) from error
 
     condition = _encode_image(
-      self._motion_model, self._motion_params, resize_image(image, height, width), latent_height, latent_width
+      self._motion_model, self.motion_params, resize_image(image, height, width), latent_height, latent_width
     )
     noise_key, key = jax.random.split(key)
     shape = (1, model["num_bands"], latent_height, latent_width, model["vae"]["latent_channels"])
@@ -223,7 +235,7 @@ class Animator:
       key, step_key = jax.random.split(key)
       latents = _sample(
         self._motion_model,
-        self._motion_params,
+        self.motion_params,
         self._schedule,
         step_key,
         latents,
@@ -235,8 +247,29 @@ class Animator:
       if progress is not None:
         latents.block_until_ready()
         progress(index + 1, steps)
-    coefficients = _decode_latents(self._motion_model, self._motion_params, latents)
+    coefficients = _decode_latents(self._motion_model, self.motion_params, latents)
     return SpectralVolume(coefficients, num_frames=model["num_frames"], fps=model["fps"])
+
+  def render_flow(
+    self,
+    image: Float[np.ndarray, "h w 3"],
+    flow: Float[np.ndarray, "h w 2"],
+    depth: Float[np.ndarray, "h w"],
+    *,
+    seed: int = 0,
+  ) -> Float[Array, "h w 3"]:
+    """Renders one frame [h w 3] in [0, 1] of an image of the working size, moved by any given flow (section 5).
+
+    Args:
+      image: [h w 3] float32 RGB in [0, 1].
+      flow: [h w 2] displacement of every pixel, pixels.
+      depth: [h w] splatting weight W, mean motion magnitude, pixels.
+      seed: of the renderer's style noise.
+    """
+    return _render_flow(self._renderer, self.renderer_params, image, flow, depth, self._style(seed))
+
+  def _style(self, seed: int):
+    return jax.random.normal(jax.random.key(seed), (self._renderer.config.style_dim,))
 
   def render(
     self,
@@ -270,15 +303,15 @@ class Animator:
     working = jnp.asarray(resize_image(image, height, width))
     photo = jnp.asarray(resize_image(image, *output_size(*image.shape[:2], long_side=size)))
     spectrum = spectral.magnify(spectrum, magnify)
-    pyramid = _encode_appearance(self._renderer, self._renderer_params, working)
+    pyramid = _encode_appearance(self._renderer, self.renderer_params, working)
     depth = _depth(spectrum, height, width)
-    noise = jax.random.normal(jax.random.key(seed), (self._renderer.config.style_dim,))
+    noise = self._style(seed)
     times = np.arange(frames) * (spectrum.fps / fps)
     for time in times:
       yield np.asarray(
         _render_frame(
           self._renderer,
-          self._renderer_params,
+          self.renderer_params,
           working,
           photo,
           pyramid,

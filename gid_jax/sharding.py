@@ -24,7 +24,7 @@ _MIN_SHARDED_SIZE = 2**16
 _PROCESS_COUNT_VARIABLES = ("JAX_NUM_PROCESSES", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 
 
-def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
+def make_mesh(*, data: int = -1, fsdp: int = 1) -> Mesh:
   """Makes the device mesh with axes ("data", "fsdp").
 
   Args:

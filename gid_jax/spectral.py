@@ -158,7 +158,7 @@ def _resize_vectors(
 def resize_motion(
   motion: Float[Array, "*b h w 2"], height: int, width: int
 ) -> Float[Array, "*b height width 2"]:
-  """Resamples displacements onto another grid and into its pixels, x and y by their own ratio (section 5)."""
+  """Resamples displacements [*b h w 2] onto another grid and into its pixels, x and y by their own ratio."""
   return _resize_vectors(motion, height, width)
 
 

@@ -94,7 +94,7 @@ def sum_splat(
 def average_splat(
   values: Float[Array, "h w c"], flow: Float[Array, "h w 2"], *, eps: float = 1e-7
 ) -> tuple[Float[Array, "h w c"], Float[Array, "h w 1"]]:
-  """Forward-warps `values` by `flow` pixels; collisions are averaged. Otherwise as `softmax_splat`."""
+  """Forward-warps [h w c] by `flow` [h w 2] pixels; collisions are averaged. Otherwise as `softmax_splat`."""
   total, mass = sum_splat(jnp.asarray(values, jnp.float32), flow)
   return jnp.where(mass > 0, total / (mass + eps), 0.0).astype(values.dtype), mass
 

@@ -4,6 +4,7 @@ Run the same command again and it goes on where the newest checkpoint stands.
 """
 
 import functools
+import itertools
 import sys
 import time
 from pathlib import Path
@@ -70,26 +71,26 @@ def train(config: Any, workdir: str | Path) -> TrainState:
   iterator = make_train_iterator(
     config.data, stage=config.stage, seed=config.seed, batch_size=config.batch_size, **process
   )
-  eval_batches = [
-    sharding.put_batch(batch, mesh)
-    for batch in make_eval_batches(
-      config.data,
-      stage=config.stage,
-      batch_size=config.batch_size,
-      num_batches=config.num_eval_batches,
-      **process,
-    )
-  ]
+  # The latents' whitening is measured on training data; another seed, so that the run's own order is untouched.
+  first_batches = itertools.islice(
+    make_train_iterator(config.data, stage=config.stage, seed=config.seed + 1, batch_size=config.batch_size, **process),
+    config.num_init_batches,
+  )
+  eval_batches = make_eval_batches(
+    config.data, stage=config.stage, batch_size=config.batch_size, num_batches=config.num_eval_batches, **process
+  )
+  first_batches, eval_batches = (
+    [sharding.put_batch(batch, mesh) for batch in batches] for batches in (first_batches, eval_batches)
+  )
 
   # --- model ----------------------------------------------------------------------------------------------------
-  motion_stage = config.stage != "renderer"
-  scale = read_scale(config.data.directory, num_bands=config.data.num_bands) if motion_stage else None
+  scale = read_scale(config.data.directory, num_bands=config.data.num_bands) if config.stage == "vae" else None
   objective = make_objective(config, band_scale=scale)
   tx = make_optimizer(config.optimizer)
   train_key, eval_key = jax.random.split(jax.random.key(config.seed))
   # The default generator is unrolled once a parameter and takes a minute to compile; this one takes seconds.
   init_key = jax.random.key(config.seed, impl="rbg")
-  state = create_train_state(objective.initialize(init_key, eval_batches[0]), trainable=objective.trainable, tx=tx)
+  state = create_train_state(objective.initialize(init_key, first_batches), trainable=objective.trainable, tx=tx)
   if is_main:
     print(parameter_overview.get_parameter_overview(state.params, include_stats=False, max_lines=12))
 

@@ -10,6 +10,8 @@ from scipy.signal import correlate2d
 from gid_jax.models import encoders
 from gid_jax.types import UserError
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 EPS = 1e-3
 
 

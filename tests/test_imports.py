@@ -43,9 +43,9 @@ ORDER = (
   "gid_jax.__main__",
   "gid_jax.serve.app",
   # Making one.
+  "gid_jax.train_state",
   "gid_jax.objectives",
   "gid_jax.sharding",
-  "gid_jax.train_state",
   "gid_jax.input_pipeline",
   "gid_jax.metric_writer",
   "gid_jax.train",

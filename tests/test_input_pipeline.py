@@ -6,9 +6,9 @@ import json
 import ml_collections
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from gid_jax import input_pipeline as ip
 from gid_jax.types import UserError, Window

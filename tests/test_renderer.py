@@ -8,6 +8,8 @@ from scipy.ndimage import correlate
 
 from gid_jax.models import renderer
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 CONFIG = renderer.RendererConfig(channels=(6, 8, 12), style_dim=8, mapping_layers=1)
 
 
@@ -17,7 +19,7 @@ def smooth_image(h, w):
 
 
 @pytest.fixture(scope="module")
-def model():
+def model(quick_compilation):
   module = renderer.Renderer(CONFIG)
   shape = (1, 16, 16)
   inputs = (jnp.zeros((*shape, 3)), jnp.zeros((*shape, 2)), jnp.zeros(shape), jnp.zeros((1, 8)))

@@ -80,8 +80,8 @@ def sampling_steps(
 ) -> tuple[Int[np.ndarray, "s"], Int[np.ndarray, "s"]]:
   """The time steps [s] to visit, from noisy to clean, and the one each leads to ([s]; -1 means clean).
 
-  "leading" is latent diffusion's DDIM choice, range(0, N, N // s) + 1, whose last step leads to time step 0;
-  "trailing" begins at the last training step and ends at the clean latent.
+  "leading" is latent diffusion's DDIM choice, range(0, N, N // s) + 1, spread evenly where s does not divide N; its
+  last step leads to time step 0. "trailing" begins at the last training step and ends at the clean latent.
 
   Raises:
     ValueError: `num_samples` outside 1 ... N, or unknown spacing.
@@ -90,7 +90,7 @@ def sampling_steps(
   if not 1 <= num_samples <= total:
     raise ValueError(f"the number of sampling steps must lie in 1 ... {total}, not {num_samples}")
   if spacing == "leading":
-    ascending = np.minimum(np.arange(0, total, total // num_samples)[:num_samples] + 1, total - 1)
+    ascending = np.minimum(np.arange(num_samples) * total // num_samples + 1, total - 1)
     previous = np.concatenate([[0], ascending[:-1]])
   elif spacing == "trailing":
     ascending = np.round(np.arange(1, num_samples + 1) * total / num_samples).astype(int) - 1

@@ -105,7 +105,7 @@ class Renderer(nn.Module):
     depth: Float[Array, "b h w"],
     style_noise: Float[Array, "b style_dim"],
   ) -> Rendering:
-    """`encode` and `decode` in one, for training; arguments as in `decode`."""
+    """`encode` and `decode` in one, for training: image and flow [b h w c], the other arguments as in `decode`."""
     return self.decode(image, self.encode(image), flow, depth, style_noise)
 
 
@@ -152,7 +152,8 @@ def warp_pyramid(
 ) -> tuple[WarpedScale, ...]:
   """Splats every scale of a pyramid, and the photo at that scale, by the flow in pixels of that scale.
 
-  Shapes and units as in `Renderer.decode`. W is resized but keeps its unit: it only ranks what collides.
+  Shapes and units as in `Renderer.decode`: image [b h w 3], pyramid of [b hs ws cs], flow [b h w 2], depth [b h w].
+  W is resized but keeps its unit: it only ranks what collides.
   """
   scales, rgb, weight = [], image, depth[..., None]
   for features in pyramid:

@@ -1,0 +1,22 @@
+"""Fixtures of several test files."""
+
+import jax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+
+@pytest.fixture(scope="module")
+def quick_compilation(tmp_path_factory):
+  """Compiles a module's programs with little care, in half the time, and keeps those that are compiled twice."""
+  quick = dict(
+    jax_disable_most_optimizations=True,
+    jax_compilation_cache_dir=str(tmp_path_factory.mktemp("cache")),
+    jax_persistent_cache_min_compile_time_secs=0.2,
+  )
+  before = {name: jax.config.values[name] for name in quick}
+  for fields in (quick, before):
+    for name, value in fields.items():
+      jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    if fields is quick:
+      yield

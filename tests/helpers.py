@@ -1,0 +1,87 @@
+"""What several tests share: parameters without compiling an initialiser, and the layers once more in NumPy."""
+
+import functools
+import math
+
+import jax
+import numpy as np
+
+
+def random_params(init, *inputs, seed=0, **options):
+  """Parameters with the names and shapes that `init(key, *inputs, **options)` makes, filled by NumPy.
+
+  Nothing is compiled, which takes seconds, and nothing is zero, which would hide mistakes behind it.
+  """
+  shapes = jax.eval_shape(functools.partial(init, **options), jax.random.key(0), *inputs)["params"]
+  rng = np.random.default_rng(seed)
+
+  def fill(path, leaf):
+    values = rng.normal(size=leaf.shape)
+    if path[-1].key.endswith(("scale", "std")):
+      values = np.exp(0.3 * values)
+    else:
+      values *= 0.3 if leaf.ndim < 2 else 1 / math.sqrt(math.prod(leaf.shape[:-1]))
+    return values.astype(leaf.dtype)
+
+  return jax.tree_util.tree_map_with_path(fill, shapes)
+
+
+def smooth_image(height, width):
+  """A smooth photo [h w 3] in 0.1 ... 0.8, different in every channel."""
+  y, x = np.mgrid[:height, :width].astype(np.float32)
+  return np.stack([0.5 + 0.3 * np.sin(x / 5), 0.4 + 0.3 * np.cos(y / 6), 0.5 + 0.2 * np.sin((x + y) / 9)], -1)
+
+
+def silu(x):
+  return x / (1 + np.exp(-x))
+
+
+def softmax(logits):
+  weights = np.exp(logits - logits.max())
+  return weights / weights.sum()
+
+
+def dense(params, x):
+  return x @ np.asarray(params["kernel"], np.float64) + np.asarray(params["bias"], np.float64)
+
+
+def conv(params, x, *, stride=1, padding=None):
+  """Convolution of one image [h w c], pixel by pixel; by default the padding keeps the size."""
+  kernel = np.asarray(params["kernel"], np.float64)
+  size = kernel.shape[0]
+  x = np.pad(x, (*(padding or ((size // 2, size // 2),) * 2), (0, 0)))
+  rows = range(0, x.shape[0] - size + 1, stride)
+  columns = range(0, x.shape[1] - size + 1, stride)
+  pixel = lambda y, x0: np.tensordot(x[y : y + size, x0 : x0 + size], kernel, 3) + np.asarray(params["bias"])
+  return np.array([[pixel(row, column) for column in columns] for row in rows])
+
+
+def group_norm(params, x, *, groups, epsilon):
+  """Group normalisation of one image [h w c], group by group; parameters as flax names them."""
+  x = np.asarray(x, np.float64)
+  out = np.empty_like(x)
+  for part in np.array_split(np.arange(x.shape[-1]), groups):
+    out[..., part] = (x[..., part] - x[..., part].mean()) / np.sqrt(x[..., part].var() + epsilon)
+  return out * params["GroupNorm_0"]["scale"] + params["GroupNorm_0"]["bias"]
+
+
+def res_block(params, x, embedding=None, *, groups, epsilon):
+  """Residual block of one image [h w c] and its embedding [d]."""
+  norm = functools.partial(group_norm, groups=groups, epsilon=epsilon)
+  hidden = conv(params["conv1"], silu(norm(params["norm1"], x)))
+  if embedding is not None:
+    hidden += dense(params["embedding"], silu(embedding))
+  hidden = conv(params["conv2"], silu(norm(params["norm2"], hidden)))
+  return hidden + (conv(params["shortcut"], x) if "shortcut" in params else x)
+
+
+def spatial_attention(params, x, *, num_heads, groups, epsilon):
+  """Self-attention over the pixels of one image [h w c], head by head and query by query."""
+  tokens = group_norm(params["norm"], x, groups=groups, epsilon=epsilon).reshape(-1, x.shape[-1])
+  query, key, value = (dense(params[name], tokens) for name in ("query", "key", "value"))
+  attended = np.empty_like(tokens)
+  for part in np.array_split(np.arange(x.shape[-1]), num_heads):
+    for index in range(len(tokens)):
+      weights = softmax(key[:, part] @ query[index, part] / math.sqrt(len(part)))
+      attended[index, part] = weights @ value[:, part]
+  return x + dense(params["out"], attended).reshape(x.shape)

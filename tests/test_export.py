@@ -1,0 +1,51 @@
+"""`gid export`: the averaged and frozen parameters of a run become one weights file, without the trainer's paths."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from gid_jax import cli
+from gid_jax.checkpoint import CheckpointStore, checkpoint_directory, import_weights
+from gid_jax.train_state import TrainState
+
+
+class Position:
+  """A data iterator that has read nothing."""
+
+  def get_state(self):
+    return {"batches": 0}
+
+
+def save_run(workdir):
+  state = TrainState(
+    step=jnp.int32(7),
+    params={"unet": {"kernel": jnp.zeros((2, 3))}},
+    ema_params={"unet": {"kernel": jnp.full((2, 3), 0.5)}},
+    opt_state={"moment": jnp.ones((2, 3))},
+    frozen={"vae": {"kernel": jnp.full((4,), 2.0)}, "band_scale": jnp.arange(3.0)},
+  )
+  config = {"model": {"num_bands": 3}, "sampling": {"steps": 8}}
+  config |= {"init": {"vae": "/home/me/runs"}, "data": {}, "loss": {}}
+  store = CheckpointStore(checkpoint_directory(workdir))
+  store.save(7, state=state, iterator=Position(), config=config)
+  store.close()
+
+
+def test_export_joins_averaged_and_frozen_parameters(tmp_path, capsys):
+  save_run(tmp_path / "run")
+  assert cli.main(["export", "--motion", str(tmp_path / "run"), "--output", str(tmp_path / "weights")]) == 0
+  assert "motion.safetensors" in capsys.readouterr().out
+  assert [path.name for path in (tmp_path / "weights").iterdir()] == ["motion.safetensors"]
+  params, config = import_weights(tmp_path / "weights" / "motion.safetensors")
+  np.testing.assert_array_equal(params["unet"]["kernel"], np.full((2, 3), 0.5, np.float32))
+  np.testing.assert_array_equal(params["vae"]["kernel"], np.full(4, 2, np.float32))
+  np.testing.assert_array_equal(params["band_scale"], np.arange(3, dtype=np.float32))
+  assert set(params) == {"unet", "vae", "band_scale"}
+  assert config == {"model": {"num_bands": 3}, "sampling": {"steps": 8}}
+
+
+def test_export_without_a_run_is_one_line(tmp_path, capsys):
+  assert cli.main(["export", "--output", str(tmp_path)]) == 2
+  assert "nothing to export" in capsys.readouterr().err
+  assert cli.main(["export", "--renderer", str(tmp_path / "none"), "--output", str(tmp_path)]) == 2
+  error = capsys.readouterr().err
+  assert error.startswith("gid: error: ") and "no checkpoint" in error and error.count("\n") == 1

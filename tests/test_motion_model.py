@@ -1,0 +1,83 @@
+"""The motion model: constants in the right places around the auto-encoder, and one tree of parameters."""
+
+import helpers
+import jax
+import numpy as np
+import pytest
+
+from gid_jax.models.motion_model import MotionModel
+from gid_jax.models.unet import UNet
+from gid_jax.models.vae import VAE
+
+VAE_FIELDS = dict(channels=4, multipliers=(1, 2), num_blocks=1, latent_channels=3, groups=2)
+UNET_FIELDS = dict(channels=4, multipliers=(1,), num_blocks=1, attention_levels=(), out_channels=3, groups=2)
+MODEL = MotionModel(
+  vae_fields=VAE_FIELDS,
+  encoder_fields=dict(kind="resnet", channels=2, hidden=4),
+  unet_fields=UNET_FIELDS,
+  num_bands=5,
+)
+RNG = np.random.default_rng(0)
+SLICES = RNG.normal(scale=20, size=(2, 3, 8, 6, 4)).astype(np.float32)
+LATENTS = RNG.normal(size=(2, 3, 4, 3, 3)).astype(np.float32)
+BANDS = np.array([[4, 0, 2], [1, 1, 3]])
+TIMESTEPS = np.array([[0, 10, 999]] * 2)
+IMAGE = helpers.smooth_image(16, 12)[None].repeat(2, 0)
+
+
+@pytest.fixture(scope="module")
+def params():
+  return helpers.random_params(MODEL.init, SLICES, BANDS, IMAGE, TIMESTEPS)
+
+
+def call(method, params, *inputs, **options):
+  return jax.jit(lambda params: MODEL.apply({"params": params}, *inputs, method=method, **options))(params)
+
+
+def test_one_tree_holds_everything(params):
+  assert set(params) == {"vae", "encoder", "unet", "band_scale", "latent_mean", "latent_std"}
+  assert params["band_scale"].shape == (5,) and params["latent_mean"].shape == params["latent_std"].shape == (3,)
+  assert MODEL.latent_factor == 2
+  # The auto-encoder is trained first and alone: it makes the same names and shapes.
+  init = lambda key: MODEL.init(key, key, SLICES[0], BANDS[0], method="reconstruct")["params"]
+  alone = jax.eval_shape(init, jax.random.key(0))
+  assert jax.tree.map(np.shape, alone["vae"]) == jax.tree.map(np.shape, params["vae"])
+  start = jax.jit(lambda key: {name: init(key)[name] for name in ("band_scale", "latent_mean", "latent_std")})
+  neutral = start(jax.random.key(0, impl="rbg"))
+  assert np.all(neutral["band_scale"] == 1) and np.all(neutral["latent_std"] == 1)
+  assert not np.any(neutral["latent_mean"])
+
+
+def normalize_by_hand(params, slices, bands):
+  scaled = slices / params["band_scale"][bands][..., None, None, None]
+  return np.sign(scaled) * np.sqrt(np.abs(scaled))
+
+
+def test_slices_to_latents_normalises_encodes_and_whitens(params):
+  latents = call("slices_to_latents", params, SLICES, BANDS)
+  encode = jax.jit(lambda slices: VAE(**VAE_FIELDS).apply({"params": params["vae"]}, slices, method="encode")[0])
+  mean = encode(normalize_by_hand(params, SLICES, BANDS).reshape(6, 8, 6, 4)).reshape(2, 3, 4, 3, 3)
+  np.testing.assert_allclose(latents, (mean - params["latent_mean"]) / params["latent_std"], atol=1e-4)
+
+
+def test_latents_to_slices_undoes_it_in_reverse_order(params):
+  slices = call("latents_to_slices", params, LATENTS, BANDS)
+  decode = jax.jit(lambda latents: VAE(**VAE_FIELDS).apply({"params": params["vae"]}, latents, method="decode"))
+  raw = (LATENTS * params["latent_std"] + params["latent_mean"]).reshape(6, 4, 3, 3)
+  decoded = np.asarray(decode(raw)).reshape(2, 3, 8, 6, 4)
+  expected = np.sign(decoded) * decoded**2 * params["band_scale"][BANDS][..., None, None, None]
+  np.testing.assert_allclose(slices, expected, atol=1e-4)
+
+
+def test_reconstruct_returns_the_normalised_input_first(params):
+  normalized, output, mean, log_variance = call("reconstruct", params, jax.random.key(0), SLICES[0], BANDS[0])
+  np.testing.assert_allclose(normalized, normalize_by_hand(params, SLICES[0], BANDS[0]), rtol=1e-5)
+  assert output.shape == normalized.shape and mean.shape == log_variance.shape == (3, 4, 3, 3)
+
+
+def test_denoise_is_the_unet_on_the_image_features(params):
+  condition = call("encode_image", params, IMAGE, height=4, width=3)
+  assert condition.shape == (2, 4, 3, 2)
+  found = call("denoise", params, LATENTS, TIMESTEPS, BANDS, condition)
+  expected = jax.jit(UNet(**UNET_FIELDS).apply)({"params": params["unet"]}, LATENTS, TIMESTEPS, BANDS, condition)
+  np.testing.assert_allclose(found, expected, atol=1e-5)

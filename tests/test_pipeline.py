@@ -1,0 +1,170 @@
+"""Sizes and grids of the animator, and a whole animation with tiny untrained networks."""
+
+import math
+
+import helpers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from configs import ldm_coordinated
+from configs import renderer as renderer_config
+from gid_jax import pipeline
+from gid_jax.models.renderer import Renderer, RendererConfig
+from gid_jax.types import SpectralVolume, UserError
+
+SIDES = st.integers(2, 5000)
+NUM_BANDS = 3
+
+
+@settings(max_examples=60, deadline=None)
+@given(width=SIDES, aspect=st.floats(0.1, 10), multiple=st.sampled_from([16, 32]))
+def test_working_size_has_the_photos_aspect_and_the_training_area(width, aspect, multiple):
+  height = max(1, round(width / aspect))
+  area = 160 * 256
+  h, w = pipeline.working_size(height, width, area=area, multiple=multiple)
+  assert h % multiple == w % multiple == 0 and h > 0 and w > 0
+  assert area / 1.4 < h * w < area * 1.4
+  wanted = min(max(width / height, 0.25), 4.0)
+  assert wanted / 1.15 < w / h < wanted * 1.15
+
+
+def test_working_size_of_the_training_photos_is_the_training_size():
+  assert pipeline.working_size(160, 256, area=160 * 256, multiple=32) == (160, 256)
+  assert pipeline.working_size(1600, 2560, area=160 * 256, multiple=32) == (160, 256)
+
+
+@given(height=SIDES, width=SIDES, long_side=st.none() | st.integers(2, 2000))
+def test_output_size_is_even_and_never_larger(height, width, long_side):
+  h, w = pipeline.output_size(height, width, long_side=long_side)
+  scale = min(1.0, (long_side or math.inf) / max(height, width))
+  for found, ideal in ((h, height * scale), (w, width * scale)):
+    assert found % 2 == 0
+    # Even sizes lose less than two pixels; two are the least a video has.
+    assert ideal - 2 < found < ideal + 0.01 or found == 2
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.tuples(*[st.integers(2, 40)] * 4), st.integers(0, 99))
+def test_resized_images_keep_range_and_flat_colours(sizes, seed):
+  height, width, new_height, new_width = sizes
+  image = np.random.default_rng(seed).random((height, width, 3)).astype(np.float32)
+  resized = pipeline.resize_image(image, new_height, new_width)
+  assert resized.shape == (new_height, new_width, 3) and resized.dtype == np.float32
+  assert resized.min() >= 0 and resized.max() <= 1
+  flat = np.full((height, width, 3), image[0, 0], np.float32)
+  np.testing.assert_allclose(pipeline.resize_image(flat, new_height, new_width) - image[0, 0], 0, atol=1e-5)
+
+
+def test_shrinking_averages_areas():
+  image = np.random.default_rng(0).random((6, 8, 3)).astype(np.float32)
+  expected = image.reshape(3, 2, 4, 2, 3).mean(axis=(1, 3))
+  np.testing.assert_allclose(pipeline.resize_image(image, 3, 4), expected, atol=1e-6)
+  np.testing.assert_array_equal(pipeline.resize_image(image, 6, 8), image)
+
+
+@pytest.fixture(scope="module")
+def animator(quick_compilation):
+  motion = ldm_coordinated.get_config("tiny").to_dict()
+  motion["model"]["num_bands"] = NUM_BANDS
+  motion["model"]["vae"]["multipliers"] = (1, 2)
+  motion["model"]["unet"] |= {"multipliers": (1,), "attention_levels": (0,)}
+  motion["sampling"] = {"steps": 3, "guidance": 0.5, "spacing": "trailing"}
+  model = pipeline.make_motion_model(motion["model"])
+  bands = np.zeros((1, NUM_BANDS), np.int32)
+  inputs = (np.zeros((1, NUM_BANDS, 16, 24, 4)), bands, np.zeros((1, 32, 48, 3)), bands)
+  motion_params = helpers.random_params(model.init, *inputs)
+
+  # The renderer keeps its own start, at which it shows the photo.
+  render = renderer_config.get_config("tiny").to_dict()
+  network = Renderer(RendererConfig(**render["model"]["renderer"]))
+  shape = (1, 8, 8)
+  inputs = (jnp.zeros((*shape, 3)), jnp.zeros((*shape, 2)), jnp.zeros(shape), jnp.zeros((1, network.config.style_dim)))
+  render_params = jax.jit(network.init)(jax.random.key(0, impl="rbg"), *inputs)["params"]
+  return pipeline.Animator((motion_params, motion), (render_params, render))
+
+
+PHOTO = helpers.smooth_image(45, 70)
+
+
+@pytest.fixture(scope="module")
+def spectrum(animator):
+  calls = []
+  found = animator.predict_spectrum(
+    jax.random.key(0), PHOTO, progress=lambda done, total: calls.append((done, total))
+  )
+  assert calls == [(1, 3), (2, 3), (3, 3)]
+  return found
+
+
+def render(animator, spectrum, **options):
+  return np.stack(list(animator.render(PHOTO, spectrum, **options)))
+
+
+def test_the_spectrum_lies_on_the_motion_grid(animator, spectrum):
+  height, width = animator.working_size(45, 70)
+  assert height % 4 == width % 4 == 0
+  assert spectrum.coefficients.shape == (NUM_BANDS, height // 2, width // 2, 4)
+  assert (spectrum.num_frames, spectrum.fps) == (150, 30.0)
+  assert np.all(np.isfinite(spectrum.coefficients)) and np.any(spectrum.coefficients)
+
+
+def test_a_seed_gives_its_own_motion(animator, spectrum):
+  again = animator.predict_spectrum(jax.random.key(0), PHOTO)
+  np.testing.assert_array_equal(again.coefficients, spectrum.coefficients)
+  other = animator.predict_spectrum(jax.random.key(1), PHOTO)
+  assert np.max(np.abs(other.coefficients - spectrum.coefficients)) > 1e-2
+
+
+def test_guidance_and_steps_can_be_chosen(animator, spectrum):
+  # Two steps reuse the program of three: a step at a time.
+  for options in (dict(steps=2), dict(guidance=3.0)):
+    other = animator.predict_spectrum(jax.random.key(0), PHOTO, **options)
+    assert other.coefficients.shape == spectrum.coefficients.shape
+    assert np.max(np.abs(other.coefficients - spectrum.coefficients)) > 1e-3
+  with pytest.raises(UserError, match="1001"):
+    animator.predict_spectrum(jax.random.key(0), PHOTO, steps=1001)
+
+
+def sway(animator, pixels):
+  """A volume in which every pixel swings to the right and back within a second, `pixels` of the photo wide."""
+  height, width = animator.working_size(45, 70)
+  coefficients = np.zeros((6, height // 2, width // 2, 4), np.float32)
+  coefficients[5, ..., 0] = -pixels / 2 * (width / 2) / 70 * 150 / 2
+  return SpectralVolume(coefficients, num_frames=150, fps=30.0)
+
+
+def test_a_video_begins_on_the_photo_and_moves_it(animator):
+  frames = render(animator, sway(animator, 8.0), frames=31)
+  assert frames.shape == (31, 44, 70, 3) and frames.dtype == np.uint8
+  photo = 255 * pipeline.resize_image(PHOTO, 44, 70)
+  assert np.max(np.abs(frames[0] - photo)) < 6
+  # Half a second on, everything is 8 px further right; after the whole second it is back.
+  moved = np.abs(frames[15, 4:-4, 16:-4] - photo[4:-4, 8:-12])
+  assert np.mean(moved) < 3 < np.mean(np.abs(frames[15, 4:-4, 16:-4] - photo[4:-4, 16:-4]))
+  np.testing.assert_allclose(frames[30].astype(int), frames[0], atol=1)
+
+
+def test_the_same_request_gives_the_same_frames(animator, spectrum):
+  first = render(animator, spectrum, frames=4)
+  np.testing.assert_array_equal(render(animator, spectrum, frames=4), first)
+  assert np.any(first[3] != first[0])
+
+
+def test_without_magnification_the_video_is_a_still(animator, spectrum):
+  frames = render(animator, spectrum, frames=4, magnify=0.0)
+  np.testing.assert_array_equal(frames, np.broadcast_to(frames[0], frames.shape))
+  assert np.max(np.abs(frames[0] - 255 * pipeline.resize_image(PHOTO, 44, 70))) < 6
+
+
+def test_twice_the_frame_rate_shows_the_same_motion(animator, spectrum):
+  slow, fast = render(animator, spectrum, frames=4), render(animator, spectrum, frames=7, fps=60.0)
+  np.testing.assert_array_equal(fast[::2], slow)
+  assert np.any(fast[1] != fast[0])
+
+
+def test_a_smaller_video_keeps_the_aspect(animator, spectrum):
+  assert render(animator, spectrum, frames=1, size=40).shape == (1, 24, 40, 3)

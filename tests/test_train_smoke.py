@@ -1,0 +1,200 @@
+"""All four stages on a tiny data set, through `train`: they run, resume exactly, build on each other and learn."""
+
+import json
+import math
+
+import helpers
+import jax
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from configs import ldm, ldm_coordinated, renderer, vae
+from data_pipeline.builder import save_window
+from gid_jax import train as training
+from gid_jax.checkpoint import CheckpointStore, restore_params
+from gid_jax.objectives import make_objective
+from gid_jax.types import UserError, Window
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+HEIGHT, WIDTH, NUM_BANDS = 32, 48, 4
+NUM_STORED_BANDS = 16
+SCALE = 40 * np.exp(-np.arange(NUM_STORED_BANDS) / 5)
+OVERFITTING_STEPS = 30
+
+
+def make_window(seed):
+  """A smooth photo whose pixels swing to the side, and two frames: the photo moved by 2 px and made redder."""
+  rng = np.random.default_rng(seed)
+  photo = helpers.smooth_image(HEIGHT, WIDTH + 4)
+  image = np.uint8(255 * photo[:, 4:])
+  moved = 0.7 * photo[:, 2:-2] + [0.3, 0.0, 0.0]
+  flows = np.zeros((2, HEIGHT, WIDTH, 2), np.float16)
+  flows[..., 0] = 2.0
+  amplitudes = SCALE[:, None, None, None]
+  waves = helpers.smooth_image(HEIGHT // 2, WIDTH // 2)[..., [0, 1, 2, 0]] - 0.5
+  return Window(
+    image=image,
+    spectrum=np.float16(amplitudes * waves * rng.normal(size=(NUM_STORED_BANDS, 1, 1, 4))),
+    frames=np.uint8(255 * np.stack([moved, moved])),
+    flows=flows,
+    depth=np.full((HEIGHT, WIDTH), 2.0, np.float16),
+    scene=f"scene{seed}",
+    source="synthetic",
+  )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, quick_compilation):
+  folder = tmp_path_factory.mktemp("windows")
+  for split, seeds in (("train", (0, 1)), ("validation", (2,))):
+    (folder / split).mkdir()
+    for seed in seeds:
+      save_window(folder / split / f"synthetic-{seed}.safetensors", make_window(seed))
+  (folder / "statistics.json").write_text(json.dumps({"scale": SCALE.tolist()}))
+  return folder
+
+
+def make_config(module, data, *, num_steps=4, **init):
+  config = module.get_config("tiny")
+  config.data.directory = str(data)
+  config.optimizer.num_steps = num_steps
+  if config.stage != "renderer":  # smaller than `tiny`, which takes twice the time to compile
+    config.data.num_bands = config.model.num_bands = NUM_BANDS
+    config.model.vae.multipliers = (1, 2)
+    config.model.unet.multipliers, config.model.unet.attention_levels = (1,), (0,)
+  for name, value in init.items():
+    config.init[name] = str(value)
+  return config
+
+
+def read_metrics(workdir):
+  return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def flatten(params):
+  return {path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(params, sep="/").items()}
+
+
+def assert_same(first, second):
+  first, second = flatten(first), flatten(second)
+  assert set(first) == set(second)
+  for path, leaf in first.items():
+    np.testing.assert_array_equal(leaf, second[path], err_msg=path)
+
+
+@pytest.fixture(scope="module")
+def runs(data, tmp_path_factory):
+  """The final state and work folder of the three stages of the motion model."""
+  root, results = tmp_path_factory.mktemp("runs"), {}
+  for name, module, init in (
+    ("vae", vae, {}),
+    ("ldm", ldm, dict(vae=root / "vae")),
+    ("ldm_coordinated", ldm_coordinated, dict(ldm=root / "ldm")),
+  ):
+    config = make_config(module, data, **init)
+    results[name] = training.train(config, root / name), root / name
+  return results
+
+
+@pytest.mark.parametrize("stage", ["vae", "ldm", "ldm_coordinated"])
+def test_a_stage_runs_and_reports(runs, stage):
+  state, workdir = runs[stage]
+  lines = read_metrics(workdir)
+  losses = {line["step"]: line["loss"] for line in lines if "loss" in line}
+  validation = {line["step"]: line["validation_loss"] for line in lines if "validation_loss" in line}
+  assert list(losses) == [1, 2, 3, 4] and list(validation) == [2, 4]
+  assert all(math.isfinite(value) and value > 0 for value in (*losses.values(), *validation.values()))
+  assert int(state.step) == 4
+  _, config = restore_params(workdir)
+  assert config["stage"] == stage
+
+
+def test_each_stage_trains_its_own_part_and_keeps_the_earlier_ones(runs):
+  states = {name: state for name, (state, _) in runs.items()}
+  top = {name: {path.split("/")[0] for path in flatten(state.params)} for name, state in states.items()}
+  assert top == {"vae": {"vae"}, "ldm": {"unet", "encoder"}, "ldm_coordinated": {"unet"}}
+  assert all("frequency_attention" in path for path in flatten(states["ldm_coordinated"].params))
+  auto_encoder, _ = restore_params(runs["vae"][1])
+  assert_same(auto_encoder["vae"], states["ldm"].frozen["vae"])
+  stage_1, _ = restore_params(runs["ldm"][1])
+  assert_same(stage_1, states["ldm_coordinated"].frozen)
+  # Stage 2 moved what it may move: its output projections began at zero.
+  projections = [leaf for path, leaf in flatten(states["ldm_coordinated"].params).items() if "/out/kernel" in path]
+  assert projections and all(np.any(leaf) for leaf in projections)
+
+
+def test_stage_2_restores_as_the_complete_motion_model(runs):
+  params, config = restore_params(runs["ldm_coordinated"][1])
+  assert set(params) == {"vae", "encoder", "unet", "band_scale", "latent_mean", "latent_std"}
+  np.testing.assert_allclose(params["band_scale"], SCALE[:NUM_BANDS], rtol=1e-6)
+  assert np.all(params["latent_std"] > 0) and np.any(params["latent_mean"])
+  state = runs["ldm_coordinated"][0]
+  averaged = {path: leaf for path, leaf in flatten(params).items() if "frequency_attention" in path}
+  assert_same(averaged, flatten(state.ema_params))
+  assert config["model"]["unet"]["frequency_attention"] and config["sampling"]["steps"] > 0
+
+
+class Killed(Exception):
+  """The end of a run between two saves."""
+
+
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(runs, data, tmp_path, monkeypatch):
+  class StoreOfAKilledRun(CheckpointStore):
+    def save(self, step, **parts):
+      if step == 3:
+        self.close()  # the save of step 2 is on disk
+        raise Killed
+      return super().save(step, **parts)
+
+  config = make_config(vae, data)
+  with monkeypatch.context() as patch:
+    patch.setattr(training, "CheckpointStore", StoreOfAKilledRun)
+    with pytest.raises(Killed):
+      training.train(config, tmp_path)
+  assert [line["step"] for line in read_metrics(tmp_path) if "loss" in line] == [1, 2, 3]
+  state = training.train(config, tmp_path)
+  expected, _ = runs["vae"]
+  assert_same(expected.params, state.params)
+  assert_same(expected.ema_params, state.ema_params)
+  assert [line["step"] for line in read_metrics(tmp_path) if "loss" in line] == [1, 2, 3, 4]
+
+  # More steps than before: the run goes on where it ended.
+  longer = training.train(make_config(vae, data, num_steps=6), tmp_path)
+  assert int(longer.step) == 6
+  assert [line["step"] for line in read_metrics(tmp_path) if "loss" in line] == [1, 2, 3, 4, 5, 6]
+  before, after = (flatten(s.params)["vae/encoder/conv_in/kernel"] for s in (state, longer))
+  assert np.any(before != after)
+
+
+def test_an_earlier_stage_that_does_not_fit_is_an_error(runs, data, tmp_path):
+  folder = {name: workdir for name, (_, workdir) in runs.items()}
+  with pytest.raises(UserError, match="no checkpoint"):
+    training.train(make_config(ldm, data, vae=tmp_path / "nothing"), tmp_path / "a")
+  with pytest.raises(UserError, match="holds stage 'vae'; name a trained 'ldm'"):
+    training.train(make_config(ldm_coordinated, data, ldm=folder["vae"]), tmp_path / "b")
+  config = make_config(ldm, data, vae=folder["vae"])
+  config.model.vae.channels = 4
+  batch = dict(
+    slice=np.zeros((1, 1, 16, 24, 4)), band=np.zeros((1, 1), np.int32), image=np.zeros((1, HEIGHT, WIDTH, 3))
+  )
+  objective = make_objective(config, band_scale=np.ones(NUM_BANDS))
+  with pytest.raises(UserError, match="same model sizes"):
+    jax.eval_shape(objective.initialize, jax.random.key(0), batch)  # no compilation: the shapes do not fit
+
+
+def test_the_renderer_learns_a_batch_by_heart(data, tmp_path):
+  config = make_config(renderer, data, num_steps=OVERFITTING_STEPS)
+  config.data.augment = False
+  config.model.renderer.channels = (8, 8)
+  config.optimizer.learning_rate = 5e-3
+  config.eval_every = config.save_every = OVERFITTING_STEPS
+  training.train(config, tmp_path)
+  lines = read_metrics(tmp_path)
+  losses = [line["loss"] for line in lines if "loss" in line]
+  assert len(losses) == OVERFITTING_STEPS and np.all(np.isfinite(losses))
+  assert np.mean(losses[-4:]) < 0.5 * np.mean(losses[:4])
+  assert math.isfinite(lines[-1]["validation_psnr"])
+  params, _ = restore_params(tmp_path)
+  assert set(params) == {"pyramid", "decoder"}

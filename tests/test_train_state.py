@@ -1,0 +1,94 @@
+"""The training state: parameters split and joined, one update, its average and its random numbers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import traverse_util
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gid_jax.train_state import create_train_state, merge_params, split_params, train_step
+
+NAMES = st.text("abc", min_size=1, max_size=2)
+TREES = st.recursive(st.floats(0, 1), lambda children: st.dictionaries(NAMES, children, min_size=1, max_size=3))
+RATE = 0.1
+
+
+@given(st.dictionaries(NAMES, TREES, max_size=4), st.integers(0, 2**32 - 1))
+def test_split_and_merge_are_inverse(params, seed):
+  paths = sorted(traverse_util.flatten_dict(params, sep="/"))
+  coins = np.random.default_rng(seed).random(len(paths))
+  chosen = {path for path, coin in zip(paths, coins, strict=True) if coin < 0.5}
+  trained, frozen = split_params(params, trainable=chosen.__contains__)
+  assert set(traverse_util.flatten_dict(trained, sep="/")) == chosen
+  assert set(traverse_util.flatten_dict(frozen, sep="/")) == set(paths) - chosen
+  assert merge_params(trained, frozen) == merge_params(frozen, trained) == params
+
+
+def test_the_later_tree_counts():
+  first, second = {"a": {"b": 1, "c": 2}}, {"a": {"b": 3}, "d": 4}
+  assert merge_params(first, second) == {"a": {"b": 3, "c": 2}, "d": 4}
+  assert merge_params(second, first) == {"a": {"b": 1, "c": 2}, "d": 4}
+  assert first == {"a": {"b": 1, "c": 2}}
+
+
+def loss_fn(key, params, batch):
+  # Linear regression through a frozen factor, and the random number that a loss would use.
+  error = batch["x"] * params["net"]["frozen"] @ params["net"]["weight"] - batch["y"]
+  loss = (error**2).mean()
+  return loss, {"loss": loss, "draw": jax.random.uniform(key)}
+
+
+@pytest.fixture(scope="module")
+def run():
+  tx = optax.sgd(RATE)
+  step = jax.jit(lambda key, state, batch: train_step(key, state, batch, loss_fn=loss_fn, tx=tx, ema_decay=0.25))
+  params = {"net": {"weight": jnp.array([1.0, -2.0]), "frozen": jnp.array([0.3, np.pi])}}
+  state = create_train_state(params, trainable=lambda path: path == "net/weight", tx=tx)
+  rng = np.random.default_rng(0)
+  batches = [{"x": rng.normal(size=(4, 2)), "y": rng.normal(size=4)} for _ in range(6)]
+  states, metrics = [state], []
+  for batch in batches:
+    state, result = step(jax.random.key(7), states[-1], batch)
+    states.append(state)
+    metrics.append(result)
+  return batches, states, metrics
+
+
+def test_updates_are_gradient_descent(run):
+  batches, states, metrics = run
+  weight, frozen = np.array([1.0, -2.0]), np.array([0.3, np.pi])
+  for index, (batch, result) in enumerate(zip(batches, metrics, strict=True)):
+    design = batch["x"] * frozen
+    error = design @ weight - batch["y"]
+    gradient = 2 * design.T @ error / 4
+    np.testing.assert_allclose(result["loss"], np.mean(error**2), rtol=1e-4)
+    np.testing.assert_allclose(result["gradient_norm"], np.linalg.norm(gradient), rtol=1e-4)
+    weight = weight - RATE * gradient
+    np.testing.assert_allclose(states[index + 1].params["net"]["weight"], weight, rtol=1e-4)
+    assert states[index + 1].step == index + 1
+
+
+def test_frozen_parameters_keep_every_bit(run):
+  _, states, _ = run
+  for state in states:
+    assert set(state.params["net"]) == set(state.ema_params["net"]) == {"weight"}
+    np.testing.assert_array_equal(state.frozen["net"]["frozen"], np.float32([0.3, np.pi]))
+
+
+def test_the_average_warms_up_to_its_decay(run):
+  _, states, _ = run
+  average = np.array(states[0].params["net"]["weight"])
+  # (1 + n) / (10 + n) is 0.1, 0.18, 0.25, then above the decay.
+  for state, decay in zip(states[1:], [1 / 10, 2 / 11, 3 / 12, 0.25, 0.25, 0.25], strict=True):
+    average = decay * average + (1 - decay) * np.asarray(state.params["net"]["weight"])
+    np.testing.assert_allclose(state.ema_params["net"]["weight"], average, rtol=1e-5)
+
+
+def test_random_numbers_depend_on_key_and_step_alone(run):
+  _, _, metrics = run
+  draws = [float(result["draw"]) for result in metrics]
+  expected = [float(jax.random.uniform(jax.random.fold_in(jax.random.key(7), step))) for step in range(6)]
+  assert draws == expected and len(set(draws)) == 6
