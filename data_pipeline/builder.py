@@ -32,8 +32,9 @@ from data_pipeline.clips import clip_to_sequences, find_clips, seam_ratio
 from data_pipeline.statistics import write_statistics
 from data_pipeline.synthetic import load_backgrounds, load_sprites, sample_scene, scene_to_window
 from data_pipeline.trajectories import FILTER_RULES, sequence_to_window
+from gid_jax.errors import UserError
 from gid_jax.media import read_clip
-from gid_jax.types import UserError, Window
+from gid_jax.types import Window
 
 SPLITS = ("train", "validation")
 # Of the published loops, those that close stay under 3 and those that do not start at 5.

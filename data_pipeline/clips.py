@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from gid_jax.errors import UserError
 from gid_jax.media import resample_clip
-from gid_jax.types import Clip, UserError
+from gid_jax.types import Clip
 
 _SUFFIXES = {".mp4", ".mov", ".webm", ".mkv", ".avi", ".m4v"}
 _MIN_FPS = 15.0

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from gid_jax.errors import UserError
 from gid_jax.input_pipeline import list_windows, read_window
-from gid_jax.types import UserError
 
 _LOWEST, _BIN_WIDTH, _NUM_BINS = np.log(1e-4), 0.005, 4146
 _EDGES = _LOWEST + _BIN_WIDTH * np.arange(_NUM_BINS)

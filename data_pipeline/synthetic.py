@@ -18,7 +18,8 @@ import numpy as np
 
 from data_pipeline import plants, props
 from data_pipeline.sprites import SUPERSAMPLE, Strips, Wind, smooth_noise
-from gid_jax.types import UserError, Window
+from gid_jax.errors import UserError
+from gid_jax.types import Window
 
 LONG_SIDE = 512
 

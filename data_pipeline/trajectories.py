@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from gid_jax.types import UserError, Window
+from gid_jax.errors import UserError
+from gid_jax.types import Window
 
 # Finest scale 0 is what makes DIS sub-pixel: on a moving texture of known motion its error was 0.03 px, against
 # 0.34 px at the default finest scale. Larger frames (x1.5) gained under 0.01 px for three times the work, starting

@@ -19,7 +19,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from gid_jax.types import UserError
+from gid_jax.errors import UserError
 
 _FORMAT = "gid-jax weights"
 _VERSION = 1

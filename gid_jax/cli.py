@@ -16,14 +16,11 @@ from typing import Annotated
 import tyro
 
 from gid_jax import __version__
+from gid_jax.errors import UserError
 
 # The same as gid_jax.encoding.VIDEO_SUFFIXES (a test compares them), which cannot be imported without JAX.
 _VIDEO_SUFFIXES = (".mp4", ".webm", ".gif", ".webp")
 _DEMO_PHOTO = Path(__file__).parent / "pretrained" / "photo.jpg"
-
-
-class RequestError(Exception):
-  """A request that cannot be carried out: the `gid_jax.types.UserError` of the part that must not import JAX."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       args=arguments,
     )
     animate(request) if isinstance(request, AnimateRequest) else export(request)
-  except RequestError as error:
+  except UserError as error:
     print("gid: error: " + " ".join(str(error).splitlines()), file=sys.stderr)
     return 2
   except KeyboardInterrupt:
@@ -107,16 +104,11 @@ def animate(request: AnimateRequest) -> None:
     request: the options.
 
   Raises:
-    RequestError: an option out of range, an unreadable photo or an unwritable output.
+    UserError: an option out of range, an unreadable photo or an unwritable output.
   """
   photo, output = check_request(request)
   configure_jax()
-  from gid_jax.types import UserError
-
-  try:
-    _animate(request, photo, output)
-  except UserError as error:
-    raise RequestError(str(error)) from error
+  _animate(request, photo, output)
 
 
 def export(request: ExportRequest) -> None:
@@ -126,24 +118,25 @@ def export(request: ExportRequest) -> None:
     request: the options.
 
   Raises:
-    RequestError: nothing to export, or a work folder without a readable checkpoint.
+    UserError: nothing to export, or a work folder without a readable checkpoint.
   """
   if request.motion is None and request.renderer is None:
-    raise RequestError("nothing to export; give --motion, --renderer or both")
+    raise UserError("nothing to export; give --motion, --renderer or both")
   from gid_jax.checkpoint import export_weights, restore_params
   from gid_jax.pipeline import MOTION_WEIGHTS, RENDERER_WEIGHTS
-  from gid_jax.types import UserError
 
-  try:
-    for workdir, name in ((request.motion, MOTION_WEIGHTS), (request.renderer, RENDERER_WEIGHTS)):
-      if workdir is not None:
-        params, config = restore_params(workdir)
-        # Paths of the machine that trained say nothing to others.
-        config = {part: value for part, value in config.items() if part not in ("init", "data", "loss")}
-        export_weights(request.output / name, params, config=config)
-        print(f"Wrote {request.output / name}: {_format_bytes((request.output / name).stat().st_size)}")
-  except (UserError, OSError) as error:
-    raise RequestError(str(error)) from error
+  for workdir, name in ((request.motion, MOTION_WEIGHTS), (request.renderer, RENDERER_WEIGHTS)):
+    if workdir is None:
+      continue
+    params, config = restore_params(workdir)
+    # Paths of the machine that trained say nothing to others.
+    config = {part: value for part, value in config.items() if part not in ("init", "data", "loss")}
+    path = request.output / name
+    try:
+      export_weights(path, params, config=config)
+    except OSError as error:
+      raise UserError(f"cannot write {path}: {error.strerror}") from error
+    print(f"Wrote {path}: {_format_bytes(path.stat().st_size)}")
 
 
 def check_request(request: AnimateRequest) -> tuple[Path, Path]:
@@ -156,7 +149,7 @@ def check_request(request: AnimateRequest) -> tuple[Path, Path]:
     The photo to read and the video to write.
 
   Raises:
-    RequestError: naming the first thing that is wrong.
+    UserError: naming the first thing that is wrong.
   """
   limits = {
     "--seed": (request.seed, 0, 2**32 - 1),
@@ -167,9 +160,9 @@ def check_request(request: AnimateRequest) -> tuple[Path, Path]:
   }
   for option, (value, low, high) in limits.items():
     if not low <= value <= high:
-      raise RequestError(f"{option} is {value}; it must be between {low} and {high}")
+      raise UserError(f"{option} is {value}; it must be between {low} and {high}")
   if not math.isfinite(request.magnify):
-    raise RequestError(f"--magnify is {request.magnify}; it must be a finite number")
+    raise UserError(f"--magnify is {request.magnify}; it must be a finite number")
   photo = _DEMO_PHOTO if request.photo is None else request.photo
   default = Path("gid_demo.mp4") if request.photo is None else photo.with_name(f"{photo.stem}_animated.mp4")
   output = default if request.output is None else request.output
@@ -177,7 +170,7 @@ def check_request(request: AnimateRequest) -> tuple[Path, Path]:
     _check_photo(photo)
     _check_output(output, photo, request)
   except OSError as error:
-    raise RequestError(f"{error.filename}: {error.strerror}") from error
+    raise UserError(f"{error.filename}: {error.strerror}") from error
   return photo, output
 
 
@@ -205,32 +198,32 @@ def configure_jax() -> None:
 
 def _check_photo(photo: Path) -> None:
   if not photo.exists():
-    raise RequestError(f"cannot read {photo}: no such file")
+    raise UserError(f"cannot read {photo}: no such file")
   if not photo.is_file():
-    raise RequestError(f"{photo} is not a file; give a photo")
+    raise UserError(f"{photo} is not a file; give a photo")
   if not os.access(photo, os.R_OK):
-    raise RequestError(f"cannot read {photo}: permission denied")
+    raise UserError(f"cannot read {photo}: permission denied")
   if photo.stat().st_size == 0:
-    raise RequestError(f"{photo} is empty (0 bytes)")
+    raise UserError(f"{photo} is empty (0 bytes)")
 
 
 def _check_output(output: Path, photo: Path, request: AnimateRequest) -> None:
   suffix = output.suffix.lower()
   if suffix not in _VIDEO_SUFFIXES:
     choices = ", ".join(_VIDEO_SUFFIXES)
-    raise RequestError(f"{output}: unknown video format '{output.suffix}'; use one of {choices}")
+    raise UserError(f"{output}: unknown video format '{output.suffix}'; use one of {choices}")
   if suffix == ".gif" and request.fps > 50:
-    raise RequestError(f"{output}: GIF plays at most 50 frames per second; lower --fps or write .mp4")
+    raise UserError(f"{output}: GIF plays at most 50 frames per second; lower --fps or write .mp4")
   if not output.parent.is_dir():
-    raise RequestError(f"cannot write {output}: the folder {output.parent} does not exist")
+    raise UserError(f"cannot write {output}: the folder {output.parent} does not exist")
   if output.is_dir():
-    raise RequestError(f"{output} is a folder; give a file name")
+    raise UserError(f"{output} is a folder; give a file name")
   if output.exists() and output.samefile(photo):
-    raise RequestError(f"{output} is the photo itself; choose another --output")
+    raise UserError(f"{output} is the photo itself; choose another --output")
   if output.exists() and not request.force:
-    raise RequestError(f"{output} already exists; use --force or --output")
+    raise UserError(f"{output} already exists; use --force or --output")
   if not os.access(output.parent, os.W_OK | os.X_OK):
-    raise RequestError(f"cannot write into {output.parent}: permission denied; choose another --output")
+    raise UserError(f"cannot write into {output.parent}: permission denied; choose another --output")
 
 
 def _animate(request: AnimateRequest, photo: Path, output: Path) -> None:

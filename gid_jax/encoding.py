@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from gid_jax.types import UserError
+from gid_jax.errors import UserError
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".gif", ".webp")
 

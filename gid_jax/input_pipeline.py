@@ -20,7 +20,8 @@ import grain
 import numpy as np
 import safetensors
 
-from gid_jax.types import UserError, Window
+from gid_jax.errors import UserError
+from gid_jax.types import Window
 
 Batch = dict[str, np.ndarray]
 STAGES = ("vae", "ldm", "ldm_coordinated", "renderer")

@@ -23,7 +23,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageCms, ImageOps
 
 from gid_jax.encoding import VIDEO_SUFFIXES, check_frame, complete_or_nothing, describe_failure, encode_frames
-from gid_jax.types import Clip, UserError
+from gid_jax.errors import UserError
+from gid_jax.types import Clip
 
 MIN_SIDE = 16
 MAX_MEGAPIXELS = 100

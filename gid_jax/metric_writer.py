@@ -11,7 +11,7 @@ import cv2
 import jax
 import numpy as np
 
-from gid_jax.types import UserError
+from gid_jax.errors import UserError
 
 
 class MetricWriter:

@@ -21,7 +21,8 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from gid_jax import spectral
-from gid_jax.types import PRNGKey, SpectralVolume, UserError
+from gid_jax.errors import UserError
+from gid_jax.types import PRNGKey, SpectralVolume
 
 _PRECISION = jax.lax.Precision.HIGHEST
 _TINY = 1e-12  # a scene in which nothing moves still has to be divided by something

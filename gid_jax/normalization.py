@@ -12,7 +12,7 @@ The forward has infinite slope at 0 and is for data only; gradients pass through
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gid_jax.types import UserError
+from gid_jax.errors import UserError
 
 _SMALLEST_SCALE = 1e-6  # pixels; a band that never moves still has to be divided by something
 

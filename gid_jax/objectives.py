@@ -13,13 +13,14 @@ import numpy as np
 
 from gid_jax.checkpoint import restore_params
 from gid_jax.diffusion.schedule import add_noise, make_schedule, training_target
+from gid_jax.errors import UserError
 from gid_jax.models.encoders import FROZEN_TRUNK, efficientnet_lite0_params
 from gid_jax.models.features import gradient_loss, perceptual_loss, vgg16_params
 from gid_jax.models.motion_model import MotionModel
 from gid_jax.models.renderer import Renderer, RendererConfig
 from gid_jax.pipeline import MOTION_WEIGHTS, load_pretrained, make_motion_model
 from gid_jax.train_state import Batch, LossFn, Metrics, Params, merge_params
-from gid_jax.types import PRNGKey, UserError
+from gid_jax.types import PRNGKey
 
 
 class Objective(NamedTuple):

@@ -24,9 +24,10 @@ from gid_jax.checkpoint import import_weights
 from gid_jax.diffusion.guidance import classifier_free
 from gid_jax.diffusion.sampler import sample
 from gid_jax.diffusion.schedule import Schedule, make_schedule, sampling_steps
+from gid_jax.errors import UserError
 from gid_jax.models.motion_model import MotionModel
 from gid_jax.models.renderer import Renderer, RendererConfig, composite
-from gid_jax.types import PRNGKey, SpectralVolume, UserError
+from gid_jax.types import PRNGKey, SpectralVolume
 
 MOTION_WEIGHTS = "motion.safetensors"
 RENDERER_WEIGHTS = "renderer.safetensors"

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from gid_jax.types import UserError
+from gid_jax.errors import UserError
 
 _AXES = ("data", "fsdp")
 

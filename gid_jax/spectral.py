@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from gid_jax.types import SpectralVolume, UserError
+from gid_jax.errors import UserError
+from gid_jax.types import SpectralVolume
 
 _PRECISION = jax.lax.Precision.HIGHEST  # the default would round to bfloat16 on a TPU
 _CHUNK = 16  # frames evaluated together when only their mean is wanted

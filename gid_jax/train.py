@@ -20,11 +20,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from gid_jax import sharding
 from gid_jax.checkpoint import CheckpointStore, checkpoint_directory
+from gid_jax.errors import UserError
 from gid_jax.input_pipeline import make_eval_batches, make_train_iterator, read_scale
 from gid_jax.metric_writer import MetricWriter
 from gid_jax.objectives import make_objective
 from gid_jax.train_state import Batch, LossFn, Metrics, TrainState, create_train_state, merge_params, train_step
-from gid_jax.types import PRNGKey, UserError
+from gid_jax.types import PRNGKey
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Stage and size, such as configs/ldm.py:default.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints and metrics; resumed when it has some.")

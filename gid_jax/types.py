@@ -65,7 +65,3 @@ class Window(NamedTuple):
   depth: np.ndarray
   scene: str
   source: str
-
-
-class UserError(Exception):
-  """Bad input or an impossible request: its one-line message says what, where and what to do."""

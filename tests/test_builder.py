@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from data_pipeline import builder, statistics
+from gid_jax.errors import UserError
 from gid_jax.input_pipeline import read_scale, read_window
 from gid_jax.media import write_video
-from gid_jax.types import UserError, Window
+from gid_jax.types import Window
 
 NUM_FRAMES, NUM_BANDS = 16, 4
 SMALL = [

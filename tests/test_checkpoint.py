@@ -22,7 +22,7 @@ from gid_jax.checkpoint import (
   import_weights,
   restore_params,
 )
-from gid_jax.types import UserError
+from gid_jax.errors import UserError
 
 CONFIG = {"stage": "vae", "model": {"channels": [8, 16]}, "rate": 1e-4}
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from gid_jax import cli, encoding, media
-from gid_jax.types import UserError
+from gid_jax.errors import UserError
 
 CHECKOUT = Path(cli.__file__).parents[1]
 CONFIGURED_VARIABLES = (
@@ -98,7 +98,7 @@ def test_animate_writes_beside_the_photo_and_says_so(photo, engine, capsys):
   np.testing.assert_allclose(clip.times, np.arange(5) / 25, atol=1e-3)
   out = capsys.readouterr().out
   assert "JAX " in out.splitlines()[0] and "device" in out.splitlines()[0]
-  assert "Compiling and sampling" in out and "10/10" in out and "5/5" in out
+  assert "Sampling" in out and "Rendering" in out and "10/10" in out and "5/5" in out
   last = out.splitlines()[-1]
   assert last.startswith("Wrote beach_animated.mp4: 48x32, 5 frames, 25 fps, 0.2 s, ")
 
@@ -269,7 +269,7 @@ from gid_jax import cli
 
 class Animator:
   @classmethod
-  def from_pretrained(cls): return cls()
+  def from_pretrained(cls, directory): return cls()
   def predict_spectrum(self, key, image, *, steps, progress): return None
   def render(self, image, spectrum, *, frames, **options):
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))

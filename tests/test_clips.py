@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline import clips
-from gid_jax.types import Clip, UserError
+from gid_jax.errors import UserError
+from gid_jax.types import Clip
 
 
 def make_shot(seed, num_frames, *, height=48, width=80, amplitude=2.0, period=12):

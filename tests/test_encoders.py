@@ -7,8 +7,8 @@ import pytest
 import safetensors.numpy
 from scipy.signal import correlate2d
 
+from gid_jax.errors import UserError
 from gid_jax.models import encoders
-from gid_jax.types import UserError
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

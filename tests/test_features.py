@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.signal import correlate
 
+from gid_jax.errors import UserError
 from gid_jax.models import features
-from gid_jax.types import UserError
 
 CHANNELS = {1: (64, 64), 2: (128, 128), 3: (256, 256, 256), 4: (512, 512, 512), 5: (512, 512, 512)}
 

@@ -14,6 +14,7 @@ CHECKOUT = Path(__file__).parents[1]
 
 ORDER = (
   # The paper's mathematics.
+  "gid_jax.errors",
   "gid_jax.types",
   "gid_jax.spectral",
   "gid_jax.normalization",

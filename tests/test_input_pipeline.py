@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from gid_jax import input_pipeline as ip
-from gid_jax.types import UserError, Window
+from gid_jax.errors import UserError
+from gid_jax.types import Window
 
 SIZE, NUM_BANDS, NUM_FRAMES = (32, 48), 4, 3
 SOURCES = {"real": 6, "loop": 3, "synthetic": 5}

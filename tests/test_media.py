@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from gid_jax import media
-from gid_jax.types import Clip, UserError
+from gid_jax.errors import UserError
+from gid_jax.types import Clip
 
 SWATCHES = np.array(
   [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [0, 0, 0], [128, 128, 128], [200, 150, 120], [30, 90, 160]],
@@ -463,7 +464,7 @@ FULL_DISK = """
 import resource, sys
 import numpy as np
 from gid_jax import media
-from gid_jax.types import UserError
+from gid_jax.errors import UserError
 noise = [np.random.default_rng(i).integers(0, 256, (64, 64, 3), np.uint8) for i in range(12)]
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 for name in sys.argv[1:]:

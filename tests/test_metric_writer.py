@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gid_jax.errors import UserError
 from gid_jax.metric_writer import MetricWriter
-from gid_jax.types import UserError
 
 
 def read_lines(workdir):

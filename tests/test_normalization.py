@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gid_jax import normalization
-from gid_jax.types import UserError
+from gid_jax.errors import UserError
 
 
 def _coefficients(shape=(6, 4, 5, 7, 4), seed=0):

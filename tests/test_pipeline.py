@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from configs import ldm_coordinated
 from configs import renderer as renderer_config
 from gid_jax import pipeline
+from gid_jax.errors import UserError
 from gid_jax.models.renderer import Renderer, RendererConfig
-from gid_jax.types import SpectralVolume, UserError
+from gid_jax.types import SpectralVolume
 
 SIDES = st.integers(2, 5000)
 NUM_BANDS = 3

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gid_jax import sharding
-from gid_jax.types import UserError
+from gid_jax.errors import UserError
 
 DISTRIBUTED = (
   "JAX_NUM_PROCESSES",
@@ -45,7 +45,7 @@ def test_mesh_params_batch_and_restore_on_four_devices(tmp_path):
     import jax, jax.numpy as jnp, numpy as np
     from gid_jax import sharding
     from gid_jax.checkpoint import CheckpointStore
-    from gid_jax.types import UserError
+    from gid_jax.errors import UserError
 
     def refused(function, *args, **options):
       try:

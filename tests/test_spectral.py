@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gid_jax import spectral
-from gid_jax.types import SpectralVolume, UserError
+from gid_jax.errors import UserError
+from gid_jax.types import SpectralVolume
 
 
 def _random_motion(num_frames, height=3, width=4, seed=0):

@@ -4,7 +4,8 @@ import pytest
 
 from data_pipeline import plants, props, synthetic
 from data_pipeline.sprites import Stem, Wind, make_curve
-from gid_jax.types import UserError, Window
+from gid_jax.errors import UserError
+from gid_jax.types import Window
 
 TINY = {"height": 48, "width": 64, "num_frames": 20}
 

@@ -13,8 +13,9 @@ from configs import ldm, ldm_coordinated, renderer, vae
 from data_pipeline.builder import save_window
 from gid_jax import train as training
 from gid_jax.checkpoint import CheckpointStore, restore_params
+from gid_jax.errors import UserError
 from gid_jax.objectives import make_objective
-from gid_jax.types import UserError, Window
+from gid_jax.types import Window
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

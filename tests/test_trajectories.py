@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from data_pipeline import trajectories
-from gid_jax.types import UserError
+from gid_jax.errors import UserError
 
 HEIGHT, WIDTH = 80, 112
 

@@ -18,8 +18,8 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import Array, Float
 
+from gid_jax.errors import UserError
 from gid_jax.models.layers import GroupNorm, ResBlock
-from gid_jax.types import UserError
 
 FROZEN_TRUNK = "frozen_trunk"
 

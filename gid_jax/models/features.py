@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gid_jax.types import UserError
+from gid_jax.errors import UserError
 
 # Convolutions of each block; every block but the last ends in a 2x2 maximum.
 _BLOCK_SIZES = (2, 2, 3, 3, 3)
