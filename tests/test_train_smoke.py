@@ -180,9 +180,9 @@ def test_an_earlier_stage_that_does_not_fit_is_an_error(runs, data, tmp_path):
   batch = dict(
     slice=np.zeros((1, 1, 16, 24, 4)), band=np.zeros((1, 1), np.int32), image=np.zeros((1, HEIGHT, WIDTH, 3))
   )
-  objective = make_objective(config, band_scale=np.ones(NUM_BANDS))
+  objective = make_objective(config)
   with pytest.raises(UserError, match="same model sizes"):
-    jax.eval_shape(objective.initialize, jax.random.key(0), batch)  # no compilation: the shapes do not fit
+    jax.eval_shape(objective.initialize, jax.random.key(0), [batch])  # no compilation: the shapes do not fit
 
 
 def test_the_renderer_learns_a_batch_by_heart(data, tmp_path):
