@@ -4,6 +4,9 @@ The motion model must be the same in `vae`, `ldm` and `ldm_coordinated`, so its 
 - `tiny`: tests; seconds on a CPU.
 - `default`: the embedded weights; hours on two CPU cores.
 - `paper`: Li et al. 2024; accelerators.
+
+Every config has `init`: the work folders, or exported weights files, of the stages it builds on; and under its own
+name, to start from (fine-tuning), such as `--config.init.renderer=gid_jax/pretrained/renderer.safetensors`.
 """
 
 import ml_collections

@@ -26,5 +26,5 @@ def get_config(size: str = "default"):
   config.sampling = common.sampling(size)
   config.condition_drop = 0.1
   config.data.bands_per_example = 1 if size == "paper" else 2
-  config.init = dict(vae="runs/vae", encoder="")
+  config.init = dict(vae="runs/vae", encoder="", ldm="")
   return config

@@ -25,6 +25,7 @@ def get_config(size: str = "default"):
   config.model = ml_collections.ConfigDict(
     dict(image_size=(32, 48) if size == "tiny" else (160, 256), renderer=RENDERERS[size])
   )
+  config.init = dict(renderer="")
   config.loss = dict(vgg="", l1=1.0, structure=0.5, gradient_scales=2 if size == "tiny" else 3)
   if size == "default":
     config.data.crop = (128, 128)

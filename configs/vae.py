@@ -20,6 +20,7 @@ def get_config(size: str = "default"):
     learning_rate={"paper": 1e-4}.get(size, 1e-3),
   )
   config.model = common.motion_model(size, frequency_attention=False)
+  config.init = dict(vae="")
   config.loss = dict(gradient=0.2, kl=1e-6, gradient_scales=2 if size == "tiny" else 3)
   if size == "default":
     config.data.crop = (80, 128)

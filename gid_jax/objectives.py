@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
-from gid_jax.checkpoint import restore_params
+from gid_jax.checkpoint import import_weights, restore_params
 from gid_jax.diffusion.schedule import add_noise, make_schedule, training_target
 from gid_jax.errors import UserError
 from gid_jax.models.encoders import FROZEN_TRUNK, efficientnet_lite0_params
@@ -19,7 +20,7 @@ from gid_jax.models.features import gradient_loss, perceptual_loss, vgg16_params
 from gid_jax.models.motion_model import MotionModel
 from gid_jax.models.renderer import Renderer, RendererConfig
 from gid_jax.pipeline import MOTION_WEIGHTS, load_pretrained, make_motion_model
-from gid_jax.train_state import Batch, LossFn, Metrics, Params, merge_params
+from gid_jax.train_state import Batch, LossFn, Metrics, Params
 from gid_jax.types import PRNGKey
 
 
@@ -60,8 +61,8 @@ def make_vae_objective(config: Any, *, band_scale: np.ndarray) -> Objective:
   def initialize(key, batches):
     batch = batches[0]
     init = jax.jit(functools.partial(model.init, method="reconstruct"))
-    params = init(key, key, batch["slice"], batch["band"])["params"]
-    return params | {"band_scale": jnp.asarray(band_scale)}
+    params = init(key, key, batch["slice"], batch["band"])["params"] | {"band_scale": jnp.asarray(band_scale)}
+    return _overlay(params, config.init.vae, stages=("vae", "ldm", "ldm_coordinated")) if config.init.vae else params
 
   def loss_fn(key: PRNGKey, params: Params, batch: Batch) -> tuple[jax.Array, Metrics]:
     results: Any = model.apply({"params": params}, key, batch["slice"], batch["band"], method="reconstruct")
@@ -78,9 +79,10 @@ def make_vae_objective(config: Any, *, band_scale: np.ndarray) -> Objective:
 def make_ldm_objective(config: Any) -> Objective:
   """Denoising of latent slices [b k h w z] (section 4): independent bands, or all K with frequency attention.
 
-  Stage "ldm" starts from a trained auto-encoder and its band scale (`config.init.vae`) and draws a time step for every
-  slice; stage "ldm_coordinated" starts from a trained stage 1 (`config.init.ldm`), draws one time step for
-  all bands of an example and trains the frequency attention only.
+  Stage "ldm" starts from a trained auto-encoder and its band scale (`config.init.vae`), or goes on from a trained
+  motion model (`config.init.ldm`), and draws a time step for every slice; stage "ldm_coordinated" starts from a
+  trained stage 1 (`config.init.ldm`), draws one time step for all bands of an example and trains the frequency
+  attention only.
   """
   model = make_motion_model(config.model)
   schedule = make_schedule(**config.schedule)
@@ -88,15 +90,11 @@ def make_ldm_objective(config: Any) -> Objective:
 
   def initialize(key, batches):
     batch = batches[0]
-    source, stage = (config.init.ldm, "ldm") if coordinated else (config.init.vae, "vae")
-    earlier, settings = restore_params(source)
-    if settings["stage"] != stage:
-      raise UserError(f"config.init.{stage}={source}: holds stage {settings['stage']!r}; name a trained {stage!r}")
     timesteps = jnp.zeros_like(batch["band"])
     params = jax.jit(model.init)(key, batch["slice"], batch["band"], batch["image"], timesteps)["params"]
-    params = _overlay(params, earlier, source=source)
-    if coordinated:
-      return params
+    if coordinated or config.init.ldm:
+      return _overlay(params, config.init.ldm, stages=("ldm", "ldm_coordinated"))
+    params = _overlay(params, config.init.vae, stages=("vae", "ldm", "ldm_coordinated"))
     if config.model.encoder.kind == "efficientnet_lite0":
       params["encoder"][FROZEN_TRUNK] = jax.tree.map(jnp.asarray, _read_trunk(config.init.encoder))
     return params | _measure_latents(model, params, batches)
@@ -135,7 +133,8 @@ def make_renderer_objective(config: Any) -> Objective:
   def initialize(key, batches):
     batch = batches[0]
     noise = jnp.zeros((batch["image"].shape[0], model.config.style_dim))
-    return jax.jit(model.init)(key, batch["image"], batch["flow"], batch["depth"], noise)["params"]
+    params = jax.jit(model.init)(key, batch["image"], batch["flow"], batch["depth"], noise)["params"]
+    return _overlay(params, config.init.renderer, stages=("renderer",)) if config.init.renderer else params
 
   def loss_fn(key: PRNGKey, params: Params, batch: Batch) -> tuple[jax.Array, Metrics]:
     noise = jax.random.normal(key, (batch["image"].shape[0], model.config.style_dim))
@@ -153,13 +152,22 @@ def make_renderer_objective(config: Any) -> Objective:
   return Objective(initialize, lambda path: True, loss_fn)
 
 
-def _overlay(params: Params, earlier: Params, *, source: str) -> Params:
-  """Puts an earlier stage's parameters over freshly made ones, refusing a change of shape."""
-  merged = merge_params(params, jax.tree.map(jnp.asarray, earlier))
-  before, after = (jax.tree_util.tree_map(np.shape, tree) for tree in (params, merged))
-  if before != after:
+def _overlay(params: Params, source: str, *, stages: Sequence[str]) -> Params:
+  """Puts trained parameters over freshly made ones: those of a work folder or of an exported weights file.
+
+  A part that this stage's model lacks (frequency attention in stage 1) is left out.
+
+  Raises:
+    UserError: `source` holds another stage than one of `stages`, or a model of other sizes.
+  """
+  trained, settings = (import_weights if source.endswith(".safetensors") else restore_params)(source)
+  if settings["stage"] not in stages:
+    raise UserError(f"{source}: holds stage {settings['stage']!r}; name a trained {stages[0]!r}")
+  flat = traverse_util.flatten_dict(params)
+  trained = {path: leaf for path, leaf in traverse_util.flatten_dict(trained).items() if path in flat}
+  if any(np.shape(leaf) != np.shape(flat[path]) for path, leaf in trained.items()):
     raise UserError(f"{source}: its model differs from this config's; train both stages with the same model sizes")
-  return merged
+  return traverse_util.unflatten_dict(flat | {path: jnp.asarray(leaf) for path, leaf in trained.items()})
 
 
 def _read_trunk(path: str) -> Params:

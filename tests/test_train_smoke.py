@@ -12,7 +12,7 @@ from flax import traverse_util
 from configs import ldm, ldm_coordinated, renderer, vae
 from data_pipeline.builder import save_window
 from gid_jax import train as training
-from gid_jax.checkpoint import CheckpointStore, restore_params
+from gid_jax.checkpoint import CheckpointStore, export_weights, restore_params
 from gid_jax.errors import UserError
 from gid_jax.objectives import make_objective
 from gid_jax.types import Window
@@ -183,6 +183,19 @@ def test_an_earlier_stage_that_does_not_fit_is_an_error(runs, data, tmp_path):
   objective = make_objective(config)
   with pytest.raises(UserError, match="same model sizes"):
     jax.eval_shape(objective.initialize, jax.random.key(0), [batch])  # no compilation: the shapes do not fit
+
+
+def test_stage_1_goes_on_from_exported_weights(runs, data, tmp_path):
+  params, config = restore_params(runs["ldm_coordinated"][1])
+  export_weights(tmp_path / "motion.safetensors", params, config=config, dtype="float32")
+  objective = make_objective(make_config(ldm, data, ldm=tmp_path / "motion.safetensors"))
+  batch = dict(
+    slice=np.zeros((1, 1, 16, 24, 4)), band=np.zeros((1, 1), np.int32), image=np.zeros((1, HEIGHT, WIDTH, 3))
+  )
+  started, trained = flatten(objective.initialize(jax.random.key(0, impl="rbg"), [batch])), flatten(params)
+  assert set(started) == {path for path in trained if "frequency_attention" not in path} != set(trained)
+  for path, leaf in started.items():
+    np.testing.assert_array_equal(leaf, trained[path], err_msg=path)
 
 
 def test_the_renderer_learns_a_batch_by_heart(data, tmp_path):
