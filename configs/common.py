@@ -67,7 +67,7 @@ def sampling(size: str) -> ml_collections.ConfigDict:
   """How to sample a trained model by default; travels with the exported weights."""
   if size == "paper":
     return ml_collections.ConfigDict(dict(steps=250, guidance=1.75, spacing="leading"))
-  return ml_collections.ConfigDict(dict(steps=16, guidance=0.5, spacing="trailing"))
+  return ml_collections.ConfigDict(dict(steps=12, guidance=1.0, spacing="trailing"))
 
 
 def training(

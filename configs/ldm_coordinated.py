@@ -15,7 +15,7 @@ def get_config(size: str = "default"):
   config = common.training(
     "ldm_coordinated",
     size,
-    num_steps={"paper": 200_000}.get(size, 600),
+    num_steps={"paper": 200_000}.get(size, 350),
     batch_size={"paper": 96}.get(size, 2),
     learning_rate={"paper": 5e-5}.get(size, 4e-4),
   )
