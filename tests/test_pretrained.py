@@ -1,0 +1,33 @@
+"""The embedded weights: within their size, undamaged, and good for what the README shows first."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import gid_jax
+from gid_jax import media, spectral
+from gid_jax.pipeline import MOTION_WEIGHTS, RENDERER_WEIGHTS, Animator, resize_image
+
+FOLDER = Path(gid_jax.__file__).parent / "pretrained"
+
+
+def test_weights_stay_under_60_megabytes():
+  assert sum((FOLDER / name).stat().st_size for name in (MOTION_WEIGHTS, RENDERER_WEIGHTS)) < 60e6
+  assert (FOLDER / "MODEL_CARD.md").exists() and (FOLDER / "NOTICE").exists()
+
+
+def test_bundled_photo_moves_where_it_should():
+  photo = media.read_image(FOLDER / "photo.jpg")
+  animator = Animator.from_pretrained()
+  volume = animator.predict_spectrum(jax.random.key(0), photo)
+  working = animator.working_size(*photo.shape[:2])
+  motion = spectral.spectrum_to_motion(spectral.resize_spectrum(volume, *working), anchor_first_frame=True)
+  length = np.sort(np.linalg.norm(motion, axis=-1).mean(axis=0).ravel())
+  fifth = length.size // 5
+  assert length[-fifth:].mean() >= 1.0
+  assert length[:fifth].mean() <= 0.3
+  first, later = animator.render(photo, volume, frames=2, fps=2.0, size=256)
+  reference = resize_image(photo, *first.shape[:2])
+  assert -10 * np.log10(np.mean((first / 255.0 - reference) ** 2)) >= 32
+  assert np.abs(later.astype(float) - first).mean() > 1  # half a second later something has moved
