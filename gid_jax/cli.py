@@ -164,10 +164,11 @@ def check_request(request: AnimateRequest) -> tuple[Path, Path]:
   if not math.isfinite(request.magnify):
     raise UserError(f"--magnify is {request.magnify}; it must be a finite number")
   photo = _DEMO_PHOTO if request.photo is None else request.photo
-  default = Path("gid_demo.mp4") if request.photo is None else photo.with_name(f"{photo.stem}_animated.mp4")
-  output = default if request.output is None else request.output
   try:
     _check_photo(photo)
+    beside = photo.parent / f"{photo.stem}_animated.mp4"
+    default = Path("gid_demo.mp4") if request.photo is None else beside
+    output = default if request.output is None else request.output
     _check_output(output, photo, request)
   except OSError as error:
     raise UserError(f"{error.filename}: {error.strerror}") from error

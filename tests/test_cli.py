@@ -173,6 +173,7 @@ def test_refuses_photos_that_are_none(capsys, engine):
   Path("folder.jpg").mkdir()
   assert_refused(capsys, "missing.jpg", match="cannot read missing.jpg: no such file")
   assert_refused(capsys, "folder.jpg", match="folder.jpg is not a file")
+  assert_refused(capsys, ".", match=". is not a file")
   assert_refused(capsys, "empty.jpg", match="empty.jpg is empty")
   assert_refused(capsys, "text.jpg", match="text.jpg is not an image")
   assert_refused(capsys, "cut.jpg", match="cut.jpg is truncated or damaged")
