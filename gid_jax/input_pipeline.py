@@ -275,7 +275,7 @@ def _mix_sources(files: Sequence[Path], weights: Mapping[str, float], fields: Se
       continue
     own = [file for file in files if file.name.split("-", 1)[0] == name]
     if not own:
-      raise UserError(f"config.data.sources has {name!r} but no file {name}-*.safetensors is in train/; remove it")
+      raise UserError(f"no {name}-*.safetensors in train/; build some or give --config.data.sources.{name}=0")
     source = grain.MapDataset.source(WindowSource(own, fields=fields))
     parents.append(source.shuffle(seed + index).repeat())
     proportions.append(float(weight))
