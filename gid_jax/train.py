@@ -32,7 +32,15 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints and metri
 
 
 def make_optimizer(config: Any) -> optax.GradientTransformation:
-  """AdamW with warm-up, cosine decay to a tenth, and gradients clipped by their global norm."""
+  """AdamW with warm-up, cosine decay to a tenth, and gradients clipped by their global norm.
+
+  Raises:
+    UserError: the warm-up is not shorter than the training.
+  """
+  if config.warmup_steps >= config.num_steps:
+    raise UserError(
+      f"config.optimizer.warmup_steps={config.warmup_steps} is not below num_steps={config.num_steps}; lower it"
+    )
   schedule = optax.warmup_cosine_decay_schedule(
     0.0, config.learning_rate, config.warmup_steps, config.num_steps, config.learning_rate * 0.1
   )
@@ -61,7 +69,7 @@ def train(config: Any, workdir: str | Path) -> TrainState:
     UserError: data, weights or an earlier stage are missing or do not fit.
   """
   # --- machines -------------------------------------------------------------------------------------------------
-  # Steps in flight hold the CPU backend's few threads while they wait for one another (ten times slower on 2 cores).
+  # On a CPU nothing is won by dispatching ahead, and progress and steps per second would tell of work not yet done.
   jax.config.update("jax_cpu_enable_async_dispatch", False)
   sharding.maybe_initialize_distributed()
   mesh = sharding.make_mesh(**config.mesh)

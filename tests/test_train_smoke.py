@@ -185,6 +185,13 @@ def test_an_earlier_stage_that_does_not_fit_is_an_error(runs, data, tmp_path):
     jax.eval_shape(objective.initialize, jax.random.key(0), [batch])  # no compilation: the shapes do not fit
 
 
+def test_a_warm_up_longer_than_the_training_is_an_error(data):
+  config = make_config(vae, data)
+  config.optimizer.warmup_steps = config.optimizer.num_steps
+  with pytest.raises(UserError, match="warmup_steps=4 is not below num_steps=4"):
+    training.make_optimizer(config.optimizer)
+
+
 def test_stage_1_goes_on_from_exported_weights(runs, data, tmp_path):
   params, config = restore_params(runs["ldm_coordinated"][1])
   export_weights(tmp_path / "motion.safetensors", params, config=config, dtype="float32")
