@@ -21,6 +21,8 @@ ORDER = (
   "gid_jax.splat",
   "gid_jax.modal",
   "gid_jax.flow",
+  "gid_jax.tracking",
+  "gid_jax.storage",
   # Networks.
   "gid_jax.models.layers",
   "gid_jax.models.encoders",
@@ -47,6 +49,7 @@ ORDER = (
   "gid_jax.train_state",
   "gid_jax.objectives",
   "gid_jax.sharding",
+  "gid_jax.augmentation",
   "gid_jax.input_pipeline",
   "gid_jax.metric_writer",
   "gid_jax.train",

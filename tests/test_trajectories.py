@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from data_pipeline import trajectories
+from gid_jax import tracking
 from gid_jax.errors import UserError
 
 HEIGHT, WIDTH = 80, 112
@@ -51,7 +52,7 @@ def make_moving_square(num_frames, *, amplitude=3.0, hollow=False):
 def test_flow_of_a_swinging_texture_is_subpixel():
   path = oscillate(12, amplitude=4)
   frames = to_frames([translate(make_texture(0), *d) for d in path], noise=1)
-  flow = trajectories.estimate_window_flow(frames)
+  flow = tracking.estimate_window_flow(frames)
   assert flow.shape == (12, HEIGHT, WIDTH, 2)
   assert not flow[0].any()
   error = np.linalg.norm(flow - path[:, None, None], axis=-1)[:, 10:-10, 10:-10]
@@ -63,7 +64,7 @@ def test_flow_runs_from_the_first_frame_and_not_along_a_chain():
   frames = to_frames([translate(make_texture(0), *d) for d in oscillate(5)])
   swapped = frames.copy()
   swapped[2] = make_texture(9).astype(np.uint8)
-  straight, disturbed = (trajectories.estimate_window_flow(f) for f in (frames, swapped))
+  straight, disturbed = (tracking.estimate_window_flow(f) for f in (frames, swapped))
   np.testing.assert_array_equal(straight[[1, 3, 4]], disturbed[[1, 3, 4]])
   assert np.abs(straight[2] - disturbed[2]).max() > 0.5
 
@@ -72,7 +73,7 @@ def test_texture_confidence_separates_texture_from_walls_and_blur():
   image = np.full((HEIGHT, WIDTH, 3), 128, np.float32)
   image[:, :50] = make_texture(1)[:, :50]
   image[:, 62:] = make_texture(2, sigma=20)[:, 62:]
-  confidence = trajectories.texture_confidence(to_frames([image], noise=1)[0])
+  confidence = tracking.texture_confidence(to_frames([image], noise=1)[0])
   assert confidence[:, 5:42].mean() > 0.7
   assert confidence[10:-10, 75:-10].mean() < 0.15
   assert confidence.min() >= 0 and confidence.max() <= 1
@@ -88,7 +89,7 @@ def make_window(frames, **options):
 
 def test_wall_is_still_and_moving_thing_moves():
   frames, path = make_moving_square(30)
-  raw = np.linalg.norm(trajectories.estimate_window_flow(frames), axis=-1).mean(0)
+  raw = np.linalg.norm(tracking.estimate_window_flow(frames), axis=-1).mean(0)
   depth = make_window(frames).depth.astype(np.float32)
   true_depth = np.linalg.norm(path, axis=-1).mean()
   wall = np.s_[:, 85:]
@@ -108,7 +109,7 @@ def test_support_drops_flow_that_rest_explains_as_well():
   frames = to_frames([make_texture(4)] * 8, noise=1)
   invented = np.zeros((8, HEIGHT, WIDTH, 2), np.float32)
   invented[1:, :, :40, 0] = 6
-  _, support = trajectories.flow_confidence(frames, invented)
+  _, support = tracking.flow_confidence(frames, invented)
   assert support[:, :30].max() < 0.05
   assert support[:, 55:].min() > 0.95
 
@@ -144,9 +145,9 @@ def test_camera_shift_is_found_and_removed_but_stays_in_the_pairs():
     alpha = translate(square, *(d + shift), border=cv2.BORDER_CONSTANT)[..., None]
     images.append(alpha * translate(make_texture(5), *(d + shift)) + (1 - alpha) * translate(make_texture(6), *shift))
   frames = to_frames(images, noise=1)
-  flow = trajectories.estimate_window_flow(frames)
-  confidence, _ = trajectories.flow_confidence(frames, flow)
-  found = trajectories.find_camera_shift(flow, confidence)
+  flow = tracking.estimate_window_flow(frames)
+  confidence, _ = tracking.flow_confidence(frames, flow)
+  found = tracking.find_camera_shift(flow, confidence)
   np.testing.assert_allclose(found, camera, atol=0.08)
 
   window = make_window(frames, num_pairs=23)
@@ -159,7 +160,7 @@ def test_camera_at_rest_is_left_alone_even_when_most_of_the_picture_sways():
   flow = np.zeros((20, HEIGHT, WIDTH, 2), np.float32)
   sway = oscillate(20)[:, None, None]
   flow[:, 30:] = sway * np.linspace(0.1, 1, HEIGHT - 30)[:, None, None]
-  assert not trajectories.find_camera_shift(flow, np.ones((HEIGHT, WIDTH), np.float32)).any()
+  assert not tracking.find_camera_shift(flow, np.ones((HEIGHT, WIDTH), np.float32)).any()
 
 
 def test_pairs_hold_frames_of_the_window_and_their_flow():
@@ -202,7 +203,7 @@ def test_unknown_rule_names_the_choices():
 def test_rejected_sequence_gives_its_verdicts():
   frames = to_frames([translate(make_texture(0), *d) for d in oscillate(12, amplitude=5)])
   verdict = {"main": "camera", "supplement": "camera"}
-  raw = trajectories.estimate_window_flow(frames)
+  raw = tracking.estimate_window_flow(frames)
   assert {rule: trajectories.filter_window(raw, rule=rule)[1] for rule in verdict} == verdict
   frames, _ = make_moving_square(12, amplitude=0.5)
   window, verdicts = trajectories.sequence_to_window(
