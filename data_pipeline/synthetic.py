@@ -18,6 +18,7 @@ import numpy as np
 
 from data_pipeline import plants, props
 from data_pipeline.sprites import SUPERSAMPLE, Strips, Wind, smooth_noise
+from data_pipeline.trajectories import shrink_vectors
 from gid_jax.errors import UserError
 from gid_jax.types import Window
 
@@ -281,21 +282,17 @@ def _load_images(folder: str | pathlib.Path, mode: int) -> list[np.ndarray]:
   return images
 
 
-def scene_to_window(scene: Scene, *, num_bands: int, num_pairs: int, rng: np.random.Generator) -> Window:
-  """Makes a training sample: spectrum on the half-resolution grid and `num_pairs` random later frames with flow.
+def scene_to_window(
+  scene: Scene, *, num_bands: int, num_pairs: int, motion_stride: int = 2, rng: np.random.Generator
+) -> Window:
+  """Makes a training sample: spectrum on every `motion_stride`-th pixel and `num_pairs` random later frames with flow.
 
-  Raises UserError for odd picture sizes.
+  Raises UserError for a picture whose sides are no multiples of `motion_stride`.
   """
-  h, w = scene.image.shape[:2]
-  if h % 2 or w % 2:
-    raise UserError(f"scene_to_window: the scene is {h}x{w} px; make both sides even to halve its motion grid.")
-  spectrum = scene.spectral_volume(num_bands)
-  # The mean of 2 x 2 pixels, in pixels of a grid that is half as fine.
-  halved = spectrum.reshape(num_bands, h // 2, 2, w // 2, 2, 4).mean((2, 4)) / 2
   times = np.sort(rng.choice(np.arange(1, scene.num_frames), num_pairs, replace=num_pairs >= scene.num_frames))
   return Window(
     image=scene.image,
-    spectrum=halved.astype(np.float16),
+    spectrum=shrink_vectors(scene.spectral_volume(num_bands), stride=motion_stride).astype(np.float16),
     frames=np.stack([scene.frame(t) for t in times]),
     flows=scene.displacement(times).astype(np.float16),
     depth=scene.mean_magnitude().astype(np.float16),

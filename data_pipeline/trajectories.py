@@ -7,7 +7,6 @@ frequencies and a trajectory stays a trajectory.
 
 from collections.abc import Mapping
 
-import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
@@ -51,10 +50,19 @@ def filter_window(motion: Float[np.ndarray, "t h w 2"], *, rule: str = "main") -
   return True, ""
 
 
-def halve_motion(motion: Float[np.ndarray, "t h w 2"]) -> Float[np.ndarray, "t h/2 w/2 2"]:
-  """Brings motion [t h w 2] to half resolution: area average of 2 x 2 pixels, vectors halved. h and w must be even."""
-  size = (motion.shape[2] // 2, motion.shape[1] // 2)
-  return np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in motion]) / 2
+def shrink_vectors(
+  vectors: Float[np.ndarray, "*b h w c"], *, stride: int
+) -> Float[np.ndarray, "*b h/stride w/stride c"]:
+  """Brings a field of vectors to a coarser grid: the mean of stride x stride pixels, in pixels of the new grid.
+
+  Raises:
+    UserError: the sides are no multiples of `stride`.
+  """
+  *batch, height, width, channels = vectors.shape
+  if height % stride or width % stride:
+    raise UserError(f"Frames of {height}x{width} px: both sides must be multiples of the motion stride {stride}.")
+  blocks = vectors.reshape(*batch, height // stride, stride, width // stride, stride, channels)
+  return blocks.mean((-4, -2)) / stride
 
 
 def motion_to_coefficients(
@@ -78,6 +86,7 @@ def sequence_to_window(
   *,
   num_bands: int = 16,
   num_pairs: int = 6,
+  motion_stride: int = 2,
   scene: str,
   source: str,
   rng: np.random.Generator,
@@ -88,9 +97,10 @@ def sequence_to_window(
   The spectrum is cleaned of the camera's shift. The pairs keep it, because a pair must explain its two frames.
 
   Args:
-    frames: [t h w 3] uint8 RGB, h and w even.
+    frames: [t h w 3] uint8 RGB, h and w multiples of `motion_stride`.
     num_bands: bands kept in the spectrum.
     num_pairs: number of later frames kept for the renderer.
+    motion_stride: pixels of the frames from one point of the spectrum's grid to the next.
     scene: name of the scene, for the split.
     source: "real" or "loop".
     rng: draws which frames become pairs.
@@ -106,7 +116,7 @@ def sequence_to_window(
   pairs = np.sort(rng.choice(np.arange(1, len(frames)), num_pairs, replace=False))
   window = Window(
     image=frames[0],
-    spectrum=motion_to_coefficients(halve_motion(motion), num_bands=num_bands).astype(np.float16),
+    spectrum=shrink_vectors(motion_to_coefficients(motion, num_bands=num_bands), stride=motion_stride).astype(np.float16),
     frames=frames[pairs],
     flows=(motion[pairs] + shift[pairs, None, None]).astype(np.float16),
     depth=mean_magnitude(motion).astype(np.float16),

@@ -225,7 +225,7 @@ def test_window_has_agreed_shapes_and_scaling():
 
 def test_window_rejects_odd_sizes():
   scene = synthetic.sample_scene(0, height=33, width=40, num_frames=4)
-  with pytest.raises(UserError, match="even"):
+  with pytest.raises(UserError, match="multiples of the motion stride"):
     synthetic.scene_to_window(scene, num_bands=2, num_pairs=1, rng=np.random.default_rng(0))
 
 

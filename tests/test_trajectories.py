@@ -126,9 +126,9 @@ def test_spectrum_matches_the_dft_of_the_true_motion():
     assert np.abs(found - true).mean() < 0.05 * 30 * 0.5
 
 
-def test_halve_motion_averages_blocks_and_halves_vectors():
+def test_shrink_vectors_averages_blocks_and_rescales():
   motion = np.random.default_rng(0).standard_normal((3, 4, 6, 2)).astype(np.float32)
-  half = trajectories.halve_motion(motion)
+  half = trajectories.shrink_vectors(motion, stride=2)
   expected = np.array([
     [[motion[t, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2].reshape(4, 2).mean(0) / 2 for x in range(3)] for y in range(2)]
     for t in range(3)

@@ -1,0 +1,227 @@
+"""From the frames of a clip to clean trajectories: flow from the first frame, confidence, clean-up (section 6).
+
+Flow always runs directly from the first frame to each later one, so errors do not add up along time. The clean-up
+is one fixed linear operator per clip: it acts on every frame alike, so it neither creates nor removes
+frequencies and a trajectory stays a trajectory.
+"""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+# Finest scale 0 is what makes DIS sub-pixel: on a moving texture of known motion its error was 0.03 px, against
+# 0.34 px at the default finest scale. Larger frames (x1.5) gained under 0.01 px for three times the work, starting
+# from the previous frame's flow gained nothing, and the numbers below cost half the defaults' time at equal error.
+_DIS_FINEST_SCALE = 0
+_DIS_PATCH_STRIDE = 5
+_DIS_DESCENT_STEPS = 8
+_DIS_REFINEMENTS = 2
+
+
+def estimate_window_flow(frames: UInt8[np.ndarray, "t h w 3"]) -> Float[np.ndarray, "t h w 2"]:
+  """Estimates dense flow from the first frame to every frame with DIS and variational refinement.
+
+  Args:
+    frames: [t h w 3] uint8 RGB.
+
+  Returns:
+    [t h w 2] float32 (dx, dy) in pixels; frame 0 is exactly zero.
+  """
+  estimator = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+  estimator.setFinestScale(_DIS_FINEST_SCALE)
+  estimator.setPatchStride(_DIS_PATCH_STRIDE)
+  estimator.setGradientDescentIterations(_DIS_DESCENT_STEPS)
+  estimator.setVariationalRefinementIterations(_DIS_REFINEMENTS)
+  gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+  flow = np.zeros((*frames.shape[:3], 2), np.float32)
+  for t in range(1, len(gray)):
+    # A clip of a lower rate repeats frames.
+    repeated = np.array_equal(gray[t], gray[t - 1])
+    flow[t] = flow[t - 1] if repeated else estimator.calc(gray[0], gray[t], None)
+  return flow
+
+
+def texture_confidence(image: UInt8[np.ndarray, "h w 3"], *, threshold: float = 2.0) -> Float[np.ndarray, "h w"]:
+  """Rates how well an image pins motion down, from its structure tensor.
+
+  Args:
+    image: [h w 3] uint8 RGB.
+    threshold: gradient, in grey levels per pixel across the weaker direction, that earns a confidence of 0.5.
+
+  Returns:
+    [h w] float32 in [0, 1]: near 0 on flat or blurred regions, near 1 on corners and strong edges.
+  """
+  gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+  gray = cv2.GaussianBlur(gray, (0, 0), 0.8)
+  gx, gy = cv2.Scharr(gray, cv2.CV_32F, 1, 0, scale=1 / 32), cv2.Scharr(gray, cv2.CV_32F, 0, 1, scale=1 / 32)
+  xx, yy, xy = (cv2.GaussianBlur(product, (0, 0), 1.5) for product in (gx * gx, gy * gy, gx * gy))
+  half_trace, spread = (xx + yy) / 2, np.hypot((xx - yy) / 2, xy)
+  # A plain edge leaves one direction open, yet the smoothness term resolves it well enough to earn some trust.
+  energy = np.maximum(half_trace - spread, 0) + 0.1 * (half_trace + spread)
+  return energy / (energy + threshold**2)
+
+
+def flow_confidence(
+  frames: UInt8[np.ndarray, "t h w 3"], flow: Float[np.ndarray, "t h w 2"], *, num_checks: int = 24
+) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
+  """Rates each trajectory by its texture, by how well it explains the frames, and by whether rest would do as well.
+
+  Args:
+    frames: [t h w 3] uint8 RGB.
+    flow: [t h w 2] pixels from frame 0 to each frame.
+    num_checks: number of frames, spread over the window, whose photometric residual is measured.
+
+  Returns:
+    The confidence [h w] in [0, 1], and the support [h w] in [0, 1] by which to multiply the flow: it is low where
+    flow of a pixel or more explains the frames no better than no motion, as where something passes in front of a
+    still edge. One value per trajectory, so that the clean-up is the same at every frame.
+  """
+  gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) for frame in frames]
+  height, width = gray[0].shape
+  columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+  checks = np.unique(np.linspace(1, len(frames) - 1, min(num_checks, len(frames) - 1)).round().astype(int))
+  moving, resting = np.zeros((2, height, width), np.float32)
+  for t in checks:
+    map_x, map_y = columns + flow[t, ..., 0], rows + flow[t, ..., 1]
+    warped = cv2.remap(gray[t], map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    moving += np.abs(warped - gray[0]) / len(checks)
+    resting += np.abs(gray[t] - gray[0]) / len(checks)
+  mean = cv2.GaussianBlur(gray[0], (0, 0), 3)
+  contrast = np.sqrt(np.maximum(cv2.GaussianBlur(gray[0] ** 2, (0, 0), 3) - mean**2, 0))
+  agreement = np.exp(-((cv2.GaussianBlur(moving, (0, 0), 1.5) / (6 + contrast)) ** 2))
+  # A wide window, or the support would be speckled and tear the flow of one thing apart.
+  moving, resting = (cv2.GaussianBlur(residual, (0, 0), 4) for residual in (moving, resting))
+  improvement = np.clip(5 * (resting - moving) / (resting + 0.5), 0, 1)
+  # Subtle motion changes the frames by less than their noise: it is taken on trust.
+  large = np.clip(np.linalg.norm(flow[checks], axis=-1).mean(0) - 1, 0, 1)
+  return (texture_confidence(frames[0]) * agreement).astype(np.float32), 1 - large * (1 - improvement)
+
+
+def _blur_coarsely(values: np.ndarray, sigma: float, *, shrink: int) -> np.ndarray:
+  # A reduced resolution is plenty for a field this smooth.
+  height, width = values.shape[:2]
+  coarse = cv2.resize(values, (-(-width // shrink), -(-height // shrink)), interpolation=cv2.INTER_AREA)
+  return cv2.resize(cv2.GaussianBlur(coarse, (0, 0), sigma / shrink), (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def find_enclosed(weight: Float[np.ndarray, "h w"], *, reach: int) -> Float[np.ndarray, "h w"]:
+  """Rates how far each pixel [h w] is surrounded: 1 where there is weight within `reach` pixels on all four sides."""
+  length, across = 2 * (reach // 2) + 1, 2 * (reach // 6) + 1
+  sides = [
+    cv2.boxFilter(weight, -1, size, anchor=anchor)
+    for size, anchors in (((length, across), (0, length - 1)), ((across, length), (0, length - 1)))
+    for anchor in ((place, across // 2) if size[0] == length else (across // 2, place) for place in anchors)
+  ]
+  return np.clip(np.min(sides, axis=0) / 0.02, 0, 1)
+
+
+def damp_flow(
+  flow: Float[np.ndarray, "t h w 2"], confidence: Float[np.ndarray, "h w"], *, sigma: float, damping: float = 0.04
+) -> Float[np.ndarray, "t h w 2"]:
+  """Replaces untrusted flow by the trusted flow around it, and by rest where there is none.
+
+  Computes `F' = (G*(c² F) + e H*(c² F)) / (G*c² + e H*c² + damping)` and returns `c F + (1 - c) F'` at every frame: the
+  flat inside of a moving textured thing follows its edges, a flat wall of its own comes to rest. H is three times as
+  wide as G and counts only where trusted flow is found on all sides (e), so that a petal's inside is filled and a
+  wall beside it is not. The square keeps the many slightly trusted pixels of a wall from outvoting rest.
+
+  Args:
+    flow: [t h w 2] pixels.
+    confidence: [h w] in [0, 1].
+    sigma: width of the Gaussian G in pixels, how far trusted flow reaches.
+    damping: weight of the assumption that things rest, as a squared confidence.
+
+  Returns:
+    [t h w 2] float32 pixels.
+  """
+  enclosed = find_enclosed(confidence**2, reach=round(5 * sigma))
+
+  def blur(values: np.ndarray, wide_weight: np.ndarray) -> np.ndarray:
+    return _blur_coarsely(values, sigma, shrink=2) + wide_weight * _blur_coarsely(values, 3 * sigma, shrink=4)
+
+  trust = np.repeat(confidence[..., None], 2, -1).astype(np.float32)
+  total = np.repeat(blur(trust[..., 0] ** 2, enclosed)[..., None], 2, -1)
+  # Where the wide average counts, rest weighs less: it was ruled out on all sides.
+  total += np.float32(damping) * (1 - 0.9 * enclosed[..., None])
+  result = np.empty_like(flow)
+  for t, frame in enumerate(flow):
+    filled = blur(frame * trust**2, enclosed[..., None]) / total
+    result[t] = filled + trust * (frame - filled)
+  return result
+
+
+def find_camera_shift(
+  flow: Float[np.ndarray, "t h w 2"],
+  confidence: Float[np.ndarray, "h w"],
+  *,
+  tolerance: float = 0.2,
+  largest: float = 2.0,
+) -> Float[np.ndarray, "t 2"]:
+  """Finds a small translation that the whole picture shares: what is left of the camera's own motion.
+
+  Args:
+    flow: [t h w 2] pixels.
+    confidence: [h w] in [0, 1].
+    tolerance: distance in pixels within which a trajectory agrees with the shift, root mean square over time.
+    largest: a shift of more pixels than this is a thing that moves, not a camera that shakes.
+
+  Returns:
+    [t 2] float32 pixels. All zero unless most trusted pixels agree with the shift in most of the 4 x 4 parts of the
+    picture, so that one large swinging thing is no camera, and more parts agree with it than with a camera at rest.
+  """
+  trusted = confidence > 0.4
+  rest = np.zeros((len(flow), 2), np.float32)
+  if trusted.mean() < 0.1:
+    return rest
+  paths = flow[:, trusted][:, ::4]
+  shift = np.median(paths, axis=1)
+  if np.linalg.norm(shift, axis=-1).max() > largest:
+    return rest
+  rows, columns = np.nonzero(trusted)
+  part = (rows * 4 // trusted.shape[0] * 4 + columns * 4 // trusted.shape[1])[::4]
+  size = np.bincount(part, minlength=16)
+
+  def count_parts(path: np.ndarray) -> int:
+    agrees = np.sqrt(((paths - path[:, None]) ** 2).sum(-1).mean(0)) < tolerance
+    shares = np.bincount(part, weights=agrees, minlength=16) / np.maximum(size, 1)
+    return int(((shares > 0.5) & (size >= 8)).sum())
+
+  num_moved = count_parts(shift)
+  return shift.astype(np.float32) if num_moved >= 9 and num_moved > count_parts(rest) else rest
+
+
+def mean_magnitude(motion: Float[np.ndarray, "t h w 2"]) -> Float[np.ndarray, "h w"]:
+  """Averages the length of each pixel's displacement [t h w 2] over time, as [h w] pixels."""
+  return np.sqrt(motion[..., 0] ** 2 + motion[..., 1] ** 2).mean(0)
+
+
+class MeasuredMotion(NamedTuple):
+  """Trajectories measured in the frames of one clip.
+
+  Attributes:
+    motion: [t h w 2] float32 displacement from frame 0, pixels; cleaned, and free of the camera's shift.
+    confidence: [h w] float32 in [0, 1], how far a trajectory was measured rather than filled in.
+    shift: [t 2] float32 pixels, the translation all of the picture shares, which was taken out of `motion`.
+  """
+
+  motion: Float[np.ndarray, "t h w 2"]
+  confidence: Float[np.ndarray, "h w"]
+  shift: Float[np.ndarray, "t 2"]
+
+
+def measure_motion(frames: UInt8[np.ndarray, "t h w 3"]) -> MeasuredMotion:
+  """Measures the motion texture of a clip against its first frame (section 3).
+
+  Args:
+    frames: [t h w 3] uint8 RGB, without a cut.
+
+  Returns:
+    Clean trajectories: untrusted flow is replaced by the trusted flow around it, or by rest.
+  """
+  raw = estimate_window_flow(frames)
+  confidence, support = flow_confidence(frames, raw)
+  shift = find_camera_shift(raw, confidence)
+  motion = damp_flow((raw - shift[:, None, None]) * support[..., None], confidence, sigma=0.04 * frames.shape[1])
+  return MeasuredMotion(motion, confidence, shift)
