@@ -16,9 +16,9 @@ import numpy as np
 from flax import traverse_util
 
 from gid_jax.diffusion.schedule import add_noise, make_schedule, training_target
-from gid_jax.input_pipeline import list_windows, read_window
 from gid_jax.normalization import normalize
 from gid_jax.pipeline import Animator, make_motion_model
+from gid_jax.storage import example_to_window, list_sources, open_split
 
 
 def main():
@@ -64,12 +64,13 @@ def main():
       ]
     )
 
-  files = list_windows(options.data, "validation")
-  files = [files[i] for i in np.random.default_rng(0).permutation(len(files))[: options.windows]]
+  splits = [open_split(options.data, source, "validation") for source in list_sources(options.data)]
+  places = [(examples, i) for examples in splits for i in range(len(examples))]
+  places = [places[i] for i in np.random.default_rng(0).permutation(len(places))[: options.windows]]
   rows, sources = [], []
-  for index, path in enumerate(files):
-    window = read_window(path, fields=("image", "spectrum"))
-    image, slices = window.image[None] / np.float32(255), window.spectrum[None].astype(np.float32)
+  for index, (examples, i) in enumerate(places):
+    window = example_to_window(examples[i], fields=("image", "spectrum"), bands=range(num_bands))
+    image, slices = window.image[None] / np.float32(255), window.spectrum[None]
     draws = [errors(jax.random.key(4 * index + draw), image, slices) for draw in range(4)]
     rows.append(np.mean(draws, axis=0))
     sources.append(window.source)

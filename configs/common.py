@@ -12,6 +12,8 @@ name, to start from (fine-tuning), such as `--config.init.renderer=gid_jax/pretr
 import ml_collections
 
 SIZES = ("tiny", "default", "paper")
+# Photo pixels per pixel of the motion grid; a data set is built for one of them.
+MOTION_STRIDES = dict(tiny=2, default=2, paper=1)
 
 
 def check_size(size: str) -> str:
@@ -27,17 +29,17 @@ def motion_model(size: str, *, frequency_attention: bool) -> ml_collections.Conf
   vae = dict(latent_channels=4, slice_channels=4, num_blocks=1, multipliers=(1, 2, 4))
   unet = dict(out_channels=4, frequency_attention=frequency_attention, dtype="float32")
   if size == "tiny":
-    image_size, motion_stride = (32, 48), 2
+    image_size = (32, 48)
     vae |= dict(channels=8, groups=4)
     encoder = dict(kind="resnet", channels=4, hidden=8)
     unet |= dict(channels=8, multipliers=(1, 2), num_blocks=1, attention_levels=(1,), head_channels=8, groups=4)
   elif size == "default":
-    image_size, motion_stride = (160, 256), 2
+    image_size = (160, 256)
     vae |= dict(channels=24, groups=8)
     encoder = dict(kind="efficientnet_lite0", channels=48, hidden=96)
     unet |= dict(channels=64, multipliers=(1, 2, 4), num_blocks=1, attention_levels=(1, 2), head_channels=32, groups=16)
   else:
-    image_size, motion_stride = (160, 256), 1
+    image_size = (160, 256)
     vae |= dict(channels=128, groups=32, num_blocks=2)
     encoder = dict(kind="resnet", channels=16, hidden=128)
     unet |= dict(channels=128, multipliers=(1, 4, 8), num_blocks=2, attention_levels=(1, 2), head_channels=32)
@@ -45,7 +47,7 @@ def motion_model(size: str, *, frequency_attention: bool) -> ml_collections.Conf
   return ml_collections.ConfigDict(
     dict(
       image_size=image_size,
-      motion_stride=motion_stride,
+      motion_stride=MOTION_STRIDES[size],
       num_bands=16,
       num_frames=150,
       fps=30.0,
@@ -85,9 +87,11 @@ def training(
       data=dict(
         directory="data/windows",
         num_bands=16,
+        motion_stride=MOTION_STRIDES[size],
         # Shares of real clips, published loops and simulated scenes; none takes all windows alike.
         sources=dict(real=0.4, loop=0.3, synthetic=0.3) if size == "default" else {},
-        augment=True,
+        # Flip probability, largest rotation, enlargement, and change of colours; what is left out is not done.
+        augmentation=dict(flip=0.5, max_degrees=5.0, zoom=(1.0, 1.5), jitter=0.2),
         bands_per_example=1,
         crop=None,
         num_threads=2,

@@ -1,99 +1,55 @@
-"""Builds a training data set from clips, seamless loops and simulated scenes.
+"""Builds a training data set from clips, seamless loops and simulated scenes, on Apache Beam.
 
-  python -m data_pipeline.builder --output windows --clips clips --loops loops --synthetic 700
+  python -m data_pipeline.builder --output windows --clips clips --loops loops --synthetic 700 --num_workers 8
 
-writes one `.safetensors` per window into `train/` and `validation/`, split by scene so that no scene is in both;
-`records/` with what became of every clip; `rejected.jsonl` with every clip and window that was left out and why; and
-`statistics.json` with the scale of every band. A build that was killed goes on where it stopped: a clip with a record
-is finished, and every window is drawn from its own name, so the result is the same. A record made with other options
-is made again.
+writes `gid_windows/SOURCE/1.0.0/` for each source given (`real`, `loop`, `synthetic`): a TensorFlow Datasets folder of
+array_record files, read without TensorFlow, split by scene so that no scene is in both `train` and `validation`. Beside
+it lie `statistics.json` with the scale of every band, `rejected.jsonl` with every clip and window that was left out and
+why, `records.jsonl` with what became of every clip, and `cache/` with the windows of every finished clip.
+
+A worker uses one core, so give as many as there are. A build that was killed goes on after the last finished clip and
+ends with the same data set; so does one with another number of workers. Clips made with other options or changed since
+are made again, and sources not named keep what they have. `cache/` may be deleted to halve the space: the data set
+stays, and a later build with other clips or options begins from nothing.
+
+Any Beam runner makes the windows when its flags follow `--`. The folders must be at the same path on all its machines,
+for example on a network file system, and the package must be installed there. On a Flink cluster:
+
+  python -m data_pipeline.builder --output /shared/windows --clips /shared/clips -- \
+    --runner=FlinkRunner --flink_master=flink:8081 --parallelism=64 \
+    --environment_type=DOCKER --environment_config=registry/gid-jax-worker
 """
 
 import argparse
-import csv
+import contextlib
 import json
-import multiprocessing
+import logging
 import os
-import re
-import time
+import shlex
+import sys
+import threading
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import lru_cache
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import cv2
-import numpy as np
-from safetensors.numpy import save_file
-
-from data_pipeline.clips import clip_to_sequences, find_clips, seam_ratio
+from data_pipeline.dataset import write_source
 from data_pipeline.statistics import write_statistics
-from data_pipeline.synthetic import load_backgrounds, load_sprites, sample_scene, scene_to_window
-from data_pipeline.trajectories import FILTER_RULES, sequence_to_window
+from data_pipeline.tasks import (
+  SHARED_SETTINGS,
+  Task,
+  cache_path,
+  find_record,
+  plan_tasks,
+  run_task,
+  run_task_apart,
+)
+from data_pipeline.trajectories import FILTER_RULES
 from gid_jax.errors import UserError
-from gid_jax.media import read_clip
-from gid_jax.types import Window
+from gid_jax.storage import DATASET_NAME, DATASET_VERSION
 
-SPLITS = ("train", "validation")
-# Of the published loops, those that close stay under 3 and those that do not start at 5.
-_MAX_SEAM_RATIO = 4.0
-
-
-class Task(NamedTuple):
-  """One clip, or one simulated scene, to turn into windows.
-
-  Attributes:
-    name: source and file stem or seed, the beginning of its windows' file names: "real-oak_leaves".
-    source: "real", "loop" or "synthetic".
-    path: the video; "" for a simulated scene.
-    scene: name of the scene.
-    split: "train" or "validation".
-    settings: everything else that decides the result, as JSON values.
-  """
-
-  name: str
-  source: str
-  path: str
-  scene: str
-  split: str
-  settings: dict[str, Any]
-
-
-def file_to_scene(path: str | Path) -> str:
-  """Guesses the scene from a file name: its stem without a trailing number, `sim_x_view1_0` being scene x."""
-  return re.sub(r"_\d+$", "", re.sub(r"^sim_(.*?)(_view\d+)?(_\d+)?$", r"\1", Path(path).stem))
-
-
-def read_scenes(folder: str | Path) -> dict[str, str]:
-  """Reads the scene of each file from the table beside a folder (`clips/` has `clips.csv`), where there is one."""
-  table = Path(folder).with_suffix(".csv")
-  if not table.exists():
-    return {}
-  with open(table, newline="") as file:
-    return {Path(row["file"]).name: row["scene"] for row in csv.DictReader(file)}
-
-
-def scene_to_split(scene: str, *, held_out: Sequence[str] | None) -> str:
-  """Assigns a scene to a split: by the list, or without one a tenth of the scenes by a hash of the name."""
-  if held_out is None:
-    return SPLITS[zlib.crc32(scene.encode()) % 10 == 0]
-  return SPLITS[scene in held_out]
-
-
-def save_window(path: str | Path, window: Window) -> None:
-  """Writes a window as safetensors, its two names as metadata, complete or not at all.
-
-  Not as npz: NumPy reads its headers through Python's own parser, which Python 3.11 cannot run in several threads.
-  """
-  path = Path(path)
-  temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-  fields = window._asdict()
-  names = {name: fields.pop(name) for name in ("scene", "source")}
-  save_file({name: np.ascontiguousarray(value) for name, value in fields.items()}, temporary, metadata=names)
-  os.replace(temporary, path)
-
+Records = dict[str, dict[str, Any]]
 
 def _write_text(path: Path, text: str) -> None:
   temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -101,125 +57,104 @@ def _write_text(path: Path, text: str) -> None:
   os.replace(temporary, path)
 
 
-def _seed_rng(name: str) -> np.random.Generator:
-  return np.random.default_rng(zlib.crc32(name.encode()))
+def _write_lines(path: Path, items: Sequence[Mapping[str, Any]]) -> None:
+  _write_text(path, "".join(json.dumps(item) + "\n" for item in items))
 
 
-@lru_cache(maxsize=1)
-def _load_photos(backgrounds: str, sprites: str) -> tuple[list, list]:
-  return load_backgrounds(backgrounds) if backgrounds else [], load_sprites(sprites) if sprites else []
-
-
-def _make_windows(task: Task) -> Iterator[tuple[Window | None, dict[str, str]]]:
-  settings = task.settings
-  size = {"height": settings["height"], "width": settings["width"]}
-  if task.source == "synthetic":
-    backgrounds, sprites = _load_photos(settings["backgrounds"], settings["sprites"])
-    length = {"num_frames": settings["num_frames"], "fps": settings["fps"]}
-    scene = sample_scene(settings["seed"], **size, **length, backgrounds=backgrounds, sprites=sprites)
-    bands = {"num_bands": settings["num_bands"], "num_pairs": settings["num_pairs"]}
-    yield scene_to_window(scene, **bands, rng=_seed_rng(task.name)), {}
-    return
-  clip = read_clip(task.path)
-  sequences = clip_to_sequences(
-    clip,
-    **size,
-    num_frames=settings["num_frames"],
-    fps=settings["fps"],
-    stride=settings["stride"],
-    max_sequences=settings["max_windows"],
-    wrap=task.source == "loop" and seam_ratio(clip.frames) <= _MAX_SEAM_RATIO,
-  )
-  for index, frames in enumerate(sequences):
-    yield sequence_to_window(
-      frames,
-      num_bands=settings["num_bands"],
-      num_pairs=settings["num_pairs"],
-      scene=task.scene,
-      source=task.source,
-      rng=_seed_rng(f"{task.name}-{index:02d}"),
-      rule=settings["rule"],
-    )
-
-
-def run_task(task: Task, output: str | Path) -> dict[str, Any]:
-  """Makes the windows of one task and its record; never raises, whatever the file holds.
-
-  Args:
-    task: what to make.
-    output: the data set's folder, with its `train`, `validation` and `records`.
-
-  Returns:
-    The record: the task's fields, names of the windows, verdicts of every filter rule, rejections with reasons.
-  """
-  output, began = Path(output), time.monotonic()
-  for split in SPLITS:
-    for stale in (output / split).glob(f"{task.name}-*.safetensors"):
-      stale.unlink()
-  record = {**task._asdict(), "windows": [], "verdicts": [], "rejected": []}
+def _read_records(output: Path) -> Records:
   try:
-    for index, (window, verdicts) in enumerate(_make_windows(task)):
-      name = f"{task.name}-{index:02d}"
-      if verdicts:
-        record["verdicts"].append(verdicts)
-      if window is None:
-        record["rejected"].append({"name": name, "reason": verdicts[task.settings["rule"]]})
-      else:
-        save_window(output / task.split / f"{name}.safetensors", window)
-        record["windows"].append(name)
-  except Exception as error:
-    # One bad file among thousands must not cost the build: its reason is listed.
-    reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    record["rejected"].append({"name": task.name, "reason": reason})
-  record["seconds"] = round(time.monotonic() - began, 2)
-  _write_text(output / "records" / f"{task.name}.json", json.dumps(record, indent=1) + "\n")
-  return record
+    records = [json.loads(line) for line in (output / "records.jsonl").read_text().splitlines()]
+  except FileNotFoundError:
+    return {}
+  except ValueError:
+    raise UserError(f"{output / 'records.jsonl'} is damaged: delete it and build again.") from None
+  return {record["name"]: record for record in records}
 
 
-def plan_tasks(options: argparse.Namespace) -> list[Task]:
-  """Lists everything the options ask for.
-
-  Raises:
-    UserError: nothing is asked for, a folder has no videos, or two files would share a name.
-  """
-  shared = {key: getattr(options, key) for key in ("height", "width", "num_frames", "fps", "num_bands", "num_pairs")}
-  tasks = []
-  for source, folder, stride in (
-    ("real", options.clips, options.stride),
-    ("loop", options.loops, options.loop_stride),
-  ):
-    scenes = read_scenes(folder) if folder else {}
-    for path in find_clips(folder) if folder else []:
-      scene = scenes.get(path.name, file_to_scene(path))
-      if scene in options.exclude or path.stem in options.exclude:
-        continue
-      most = min(2, options.max_windows) if scene in options.minor else options.max_windows
-      settings = {**shared, "stride": stride, "max_windows": most, "rule": options.rule}
-      split = scene_to_split(scene, held_out=options.held_out_scenes)
-      tasks.append(Task(f"{source}-{path.stem}", source, str(path), scene, split, settings))
-  for seed in range(options.synthetic):
-    settings = {**shared, "seed": seed, "backgrounds": options.backgrounds, "sprites": options.sprites}
-    split = SPLITS[seed % 10 == 9]
-    tasks.append(Task(f"synthetic-{seed:06d}", "synthetic", "", f"synthetic-{seed}", split, settings))
-  if not tasks:
-    raise UserError("Nothing to build: give --clips, --loops or --synthetic.")
-  repeated = [name for name, count in Counter(task.name for task in tasks).items() if count > 1]
-  if repeated:
-    raise UserError(f"Two files are both called {repeated[0]}: rename one, window names come from file names.")
-  return tasks
+def _check_shared_settings(tasks: Sequence[Task], kept: Sequence[Mapping[str, Any]], output: Path) -> None:
+  for record in kept:
+    for key in SHARED_SETTINGS:
+      before, now = record["settings"][key], tasks[0].settings[key]
+      if before != now:
+        raise UserError(
+          f"{output} holds windows of source {record['source']!r} made with --{key} {before}, not {now}: "
+          f"build that source again in the same command, or give another --output."
+        )
 
 
-def _is_finished(task: Task, output: Path) -> bool:
+@contextlib.contextmanager
+def _report_progress(todo: Sequence[Task], cache: Path) -> Iterator[None]:
+  """Prints a line for each task whose file appears, whichever machine wrote it."""
+  pending, stop = {task.name: task for task in todo}, threading.Event()
+
+  def look() -> None:
+    for task in [task for task in pending.values() if cache_path(task, cache).exists()]:
+      record = find_record(task, cache)
+      assert record is not None  # A file of another task was deleted before.
+      del pending[task.name]
+      line = f"[{len(todo) - len(pending)}/{len(todo)}] {task.name}: {len(record['windows'])} windows"
+      lost = record["rejected"]
+      reason = f", {len(lost)} rejected ({lost[0]['reason']})" if lost else ""
+      print(f"{line} in {record['seconds']} s{reason}", flush=True)
+
+  def watch() -> None:
+    while not stop.wait(1.0):
+      look()
+
+  thread = threading.Thread(target=watch, daemon=True)
+  thread.start()
   try:
-    record = json.loads((output / "records" / f"{task.name}.json").read_text())
-  except (OSError, ValueError):
-    return False
-  same = all(record.get(key) == value for key, value in task._asdict().items())
-  return same and all((output / task.split / f"{name}.safetensors").exists() for name in record["windows"])
+    yield
+  finally:
+    stop.set()
+    thread.join()
+    look()
 
 
-def _start_worker() -> None:
-  cv2.setNumThreads(1)
+def _run_tasks(todo: Sequence[Task], cache: Path, options: argparse.Namespace) -> None:
+  """Makes the windows of every task that is not finished: Create -> Reshuffle -> run_task."""
+  # Imported where it is used: Beam takes seconds and warns about cloud clients that are not installed.
+  import apache_beam as beam
+  from apache_beam.options.pipeline_options import PipelineOptions
+  from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+  from apache_beam.transforms.environments import SubprocessSDKEnvironment
+
+  if options.beam_options:
+    runner, pipeline_options = None, PipelineOptions(options.beam_options)
+  else:
+    environment = None
+    if options.num_workers > 0:
+      # New processes, because JAX's threads do not survive a fork; what they say goes to a file.
+      log = shlex.quote(str(cache / "workers.log"))
+      command = f"{shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main 2> {log}"
+      environment = SubprocessSDKEnvironment.from_command_string(command)
+    runner = FnApiRunner(default_environment=environment)
+    flags = {"direct_num_workers": max(options.num_workers, 1), "direct_running_mode": None}
+    pipeline_options = PipelineOptions([], **flags)
+  work = run_task if not options.beam_options and options.num_workers < 1 else run_task_apart
+  with _report_progress(todo, cache), beam.Pipeline(runner, options=pipeline_options) as pipeline:
+    _ = pipeline | beam.Create(todo) | beam.Reshuffle() | beam.Map(work, str(cache))
+
+
+def _count(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  removed = {rule: Counter(v[rule] for r in records for v in r["verdicts"] if v[rule]) for rule in FILTER_RULES}
+  return {
+    "windows": dict(Counter(f"{r['source']}/{r['split']}" for r in records for _ in r["windows"])),
+    "removed": {rule: dict(counts) for rule, counts in removed.items()},
+    "rejected": sum(len(record["rejected"]) for record in records),
+  }
+
+
+def _is_complete(output: Path, tasks: Sequence[Task], before: Records) -> bool:
+  """Whether a source's data set is there and is what its tasks would give."""
+  source = tasks[0].source
+  listed = {name for name, record in before.items() if record["source"] == source}
+  same = listed == {task.name for task in tasks} and all(
+    before[task.name]["fingerprint"] == task.fingerprint and before[task.name]["split"] == task.split for task in tasks
+  ) and not any(before[name]["failed"] for name in listed)
+  empty = not any(before[name]["windows"] for name in listed)
+  info = output / DATASET_NAME / source / DATASET_VERSION / "dataset_info.json"
+  return same and (empty or info.exists())
 
 
 def build(options: argparse.Namespace) -> dict[str, Any]:
@@ -229,50 +164,70 @@ def build(options: argparse.Namespace) -> dict[str, Any]:
     Counts: "windows" by source and split, "removed" by filter rule and reason, "rejected" in total.
 
   Raises:
-    UserError: nothing to build, or no window came out of it.
+    UserError: nothing to build, no training window came out of it, or the options do not fit what is there.
   """
   tasks = plan_tasks(options)
   output = Path(options.output)
-  for folder in (*SPLITS, "records"):
-    (output / folder).mkdir(parents=True, exist_ok=True)
-  for leftover in output.glob("*/*.tmp"):
+  cache = output / "cache"
+  before = _read_records(output)
+  sources: dict[str, list[Task]] = {}
+  for task in tasks:
+    sources.setdefault(task.source, []).append(task)
+  kept = [record for record in before.values() if record["source"] not in sources]
+  _check_shared_settings(tasks, kept, output)
+  cache.mkdir(parents=True, exist_ok=True)
+  for leftover in (*output.glob("*.tmp"), *cache.glob("*.tmp")):
     leftover.unlink()
-  # In scattered order, filmed ones first: a build stopped half-way then holds some of every scene.
-  order = sorted(tasks, key=lambda task: (task.source == "synthetic", zlib.crc32(task.name.encode())))
-  todo = [task for task in order if not _is_finished(task, output)]
+  changed = {source: todo for source, todo in sources.items() if not _is_complete(output, todo, before)}
+  # In scattered order: a build stopped half-way then holds some of every scene.
+  order = sorted((t for todo in changed.values() for t in todo), key=lambda task: zlib.crc32(task.name.encode()))
+  todo = [task for task in order if (find_record(task, cache) or {"failed": True})["failed"]]
+  for task in todo:
+    cache_path(task, cache).unlink(missing_ok=True)
   print(f"{len(tasks)} clips and scenes, {len(tasks) - len(todo)} of them finished before", flush=True)
-  for number, record in enumerate(_run_all(todo, output, options.num_workers), 1):
-    kept, lost = len(record["windows"]), len(record["rejected"])
-    done = f"[{number}/{len(todo)}] {record['name']}: {kept} windows in {record['seconds']} s"
-    print(done + (f", {lost} rejected ({record['rejected'][0]['reason']})" if lost else ""), flush=True)
-  records = [json.loads((output / "records" / f"{task.name}.json").read_text()) for task in tasks]
-  rejected = [{**lost, "scene": record["scene"]} for record in records for lost in record["rejected"]]
-  _write_text(output / "rejected.jsonl", "".join(json.dumps(lost) + "\n" for lost in rejected))
-  counts = {
-    "windows": dict(Counter(f"{r['source']}/{r['split']}" for r in records for _ in r["windows"])),
-    "removed": {
-      rule: dict(Counter(v[rule] for r in records for v in r["verdicts"] if v[rule])) for rule in FILTER_RULES
-    },
-    "rejected": len(rejected),
-  }
-  statistics = write_statistics(output, num_frames=options.num_frames, fps=options.fps, percentile=options.percentile)
-  print(f"windows: {counts['windows']}")
-  for rule, removed in counts["removed"].items():
-    used = "removed" if rule == options.rule else "would remove"
-    print(f"rule {rule} ({FILTER_RULES[rule]}) {used}: {removed or 'nothing'}")
-  print(f"rejected: {len(rejected)}, listed in {output / 'rejected.jsonl'}")
-  print(f"scale at the {options.percentile:g}th percentile: {[round(s, 3) for s in statistics['scale']]}")
+  if todo:
+    _run_tasks(todo, cache, options)
+  records = {record["name"]: record for record in kept}
+  for task in tasks:
+    record = before[task.name] if task.source not in changed else find_record(task, cache)
+    if record is None:
+      raise UserError(f"{task.path or task.name} was changed or taken away while it was read: build again.")
+    records[task.name] = record
+  if changed:
+    # Until all is done, nothing says that these sources are complete.
+    _write_lines(output / "records.jsonl", [r for r in before.values() if r["source"] not in changed])
+    for source, its_tasks in changed.items():
+      filled = [(task.split, str(cache_path(task, cache))) for task in its_tasks if records[task.name]["windows"]]
+      write_source(output, source, filled, beam_options=options.beam_options)
+  rejected = [{**lost, "scene": record["scene"]} for record in records.values() for lost in record["rejected"]]
+  _write_lines(output / "rejected.jsonl", rejected)
+  counts = _count(list(records.values()))
+  _print_counts(counts, options.rule, output)
+  if not any(key.endswith("/train") for key in counts["windows"]):
+    raise UserError(f"No training window came out: see {output / 'rejected.jsonl'}, and give more clips.")
+  _update_statistics(output, bool(changed), options)
+  if changed:
+    _write_lines(output / "records.jsonl", list(records.values()))
   return counts
 
 
-def _run_all(tasks: Sequence[Task], output: Path, num_workers: int) -> Iterator[dict[str, Any]]:
-  if num_workers <= 1:
-    yield from (run_task(task, output) for task in tasks)
-    return
-  # Spawned, because JAX's threads do not survive a fork.
-  context = multiprocessing.get_context("spawn")
-  with ProcessPoolExecutor(num_workers, mp_context=context, initializer=_start_worker) as pool:
-    yield from pool.map(run_task, tasks, [output] * len(tasks))
+def _print_counts(counts: Mapping[str, Any], used: str, output: Path) -> None:
+  print(f"windows: {counts['windows'] or 'none'}")
+  for rule, removed in counts["removed"].items():
+    verb = "removed" if rule == used else "would remove"
+    print(f"rule {rule} ({FILTER_RULES[rule]}) {verb}: {removed or 'nothing'}")
+  print(f"rejected: {counts['rejected']}, listed in {output / 'rejected.jsonl'}", flush=True)
+
+
+def _update_statistics(output: Path, changed: bool, options: argparse.Namespace) -> None:
+  try:
+    statistics = json.loads((output / "statistics.json").read_text())
+  except (FileNotFoundError, ValueError):
+    statistics = {}
+  if changed or statistics.get("percentile") != options.percentile:
+    length = {"num_frames": options.num_frames, "fps": options.fps}
+    statistics = write_statistics(output, **length, percentile=options.percentile)
+  print(f"scale at the {options.percentile:g}th percentile: {[round(s, 3) for s in statistics['scale']]}")
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -281,7 +236,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
   def names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
 
-  parser = argparse.ArgumentParser(description="Build a training data set.")
+  parser = argparse.ArgumentParser(prog="python -m data_pipeline.builder", description="Build a training data set.")
   parser.add_argument("--output", required=True, help="folder of the data set")
   parser.add_argument("--clips", default="", help="folder of filmed clips, with an optional table <folder>.csv")
   parser.add_argument("--loops", default="", help="folder of seamless loops, likewise")
@@ -292,8 +247,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
   parser.add_argument("--exclude", type=names, default=[], help="scenes or file stems to leave out")
   parser.add_argument("--minor", type=names, default=[], help="scenes of which to keep at most 2 windows a clip")
   parser.add_argument("--rule", choices=list(FILTER_RULES), default="main", help="filter rule that decides")
-  parser.add_argument("--stride", type=int, default=50, help="frames between the starts of a clip's windows")
-  parser.add_argument("--loop_stride", type=int, default=25, help="the same for loops")
+  parser.add_argument("--stride", type=int, default=10, help="frames between the starts of a clip's windows")
   parser.add_argument("--max_windows", type=int, default=8, help="windows a clip")
   parser.add_argument("--num_frames", type=int, default=150)
   parser.add_argument("--fps", type=float, default=30.0)
@@ -301,9 +255,14 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
   parser.add_argument("--width", type=int, default=256)
   parser.add_argument("--num_bands", type=int, default=16)
   parser.add_argument("--num_pairs", type=int, default=6)
+  parser.add_argument("--motion_stride", type=int, choices=(1, 2), default=2, help="pixels from one motion to the next")
   parser.add_argument("--percentile", type=float, default=95.0, help="of the normalisation scale")
-  parser.add_argument("--num_workers", type=int, default=2)
-  return parser.parse_args(arguments)
+  parser.add_argument("--num_workers", type=int, default=2, help="processes, one core each; 0: in this one")
+  parser.add_argument("beam_options", nargs="*", help="after --: flags of Apache Beam, for any other runner")
+  options = parser.parse_args(arguments)
+  if options.beam_options and not options.beam_options[0].startswith("--"):
+    parser.error(f"unrecognised argument {options.beam_options[0]!r}; flags for Apache Beam go after --")
+  return options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -315,4 +274,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+  # One core a worker, so that workers do not fight and give the same numbers however many there are.
+  os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+  os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+  for noisy in ("apache_beam", "absl", "root"):
+    logging.getLogger(noisy).setLevel(logging.ERROR)
   main()

@@ -1,31 +1,31 @@
-"""From a video file to cut sequences: constant rate, one aspect, no cut inside, no black lead-in (section 6)."""
+"""From a video file to sequences of one length, rate and size, in bounded memory (section 6)."""
 
+import contextlib
 import itertools
-from collections.abc import Iterator
+import math
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from data_pipeline.cuts import Crop, Overview, find_picture, find_shots, make_overview, measure_repeats
+from gid_jax.decoding import decode_frames, describe_truncation, find_nearest_frames, repair_times
 from gid_jax.errors import UserError
-from gid_jax.media import resample_clip
 from gid_jax.types import Clip
 
 _SUFFIXES = {".mp4", ".mov", ".webm", ".mkv", ".avi", ".m4v"}
 _MIN_FPS = 15.0
 # A clip a little too short is completed by playing its end backwards: at most a quarter of the window.
 _MIN_FRACTION = 0.75
-
-
-class Crop(NamedTuple):
-  """A rectangle of the source frame, whole pixels."""
-
-  top: int
-  left: int
-  height: int
-  width: int
+# Of the published loops, those that close stay under 3 and those that do not start at 5.
+_MAX_SEAM_RATIO = 4.0
+# All of a loop is held at once, because its last window needs its first frame.
+_MAX_LOOP_SECONDS = 20.0
+# An hour at 30 frames per second, whose overview fills 170 MB.
+_MAX_FRAMES = 108_000
 
 
 def find_clips(folder: str | Path) -> list[Path]:
@@ -41,72 +41,9 @@ def find_clips(folder: str | Path) -> list[Path]:
   return paths
 
 
-def _thumbnails(frames: np.ndarray) -> np.ndarray:
-  size = (48, 32)
-  return np.stack([
-    cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA) for frame in frames
-  ]).astype(np.float32)
-
-
-def find_cuts(frames: UInt8[np.ndarray, "t h w 3"], *, threshold: float = 12.0, ratio: float = 5.0) -> list[int]:
-  """Finds the frames that begin a new shot.
-
-  A cut changes the frame by more than `threshold` grey levels on average, and by `ratio` times more than the
-  strongest ordinary change nearby, so that flicker and fast motion are not cuts.
-
-  Args:
-    frames: [t h w 3] uint8 RGB.
-    threshold: mean absolute grey difference of two thumbnails.
-    ratio: how far the change must stand out of the 12 changes around it (their 80th percentile).
-
-  Returns:
-    Indices i in 1 ... t-1 for which a cut lies between frames i-1 and i.
-  """
-  steps = np.abs(np.diff(_thumbnails(frames), axis=0)).mean((1, 2))
-  cuts = []
-  for i in np.flatnonzero(steps > threshold):
-    nearby = np.concatenate([steps[max(0, i - 6) : i], steps[i + 1 : i + 7]])
-    if len(nearby) == 0 or steps[i] > ratio * np.percentile(nearby, 80):
-      cuts.append(int(i) + 1)
-  return cuts
-
-
-def count_black_lead(frames: UInt8[np.ndarray, "t h w 3"]) -> int:
-  """Counts the first of [t h w 3] frames that show nothing: no thumbnail pixel brighter than 24 of 255."""
-  visible = (_thumbnails(frames) > 24).any((1, 2))
-  return int(visible.argmax()) if visible.any() else len(frames)
-
-
-def seam_ratio(frames: UInt8[np.ndarray, "t h w 3"]) -> float:
-  """Measures the seam of a loop [t h w 3]: the step from last to first frame over the median step, 1 if perfect."""
-  gray = frames[:, ::2, ::2].mean(-1, dtype=np.float32)
-  steps = np.abs(np.diff(gray, axis=0)).mean((1, 2))
-  return float(np.abs(gray[-1] - gray[0]).mean() / max(np.median(steps), 1e-3))
-
-
-def _loop_to_rate(clip: Clip, fps: float) -> np.ndarray:
-  # The last frame is shown for one step too: the period is longer than the last time stamp.
-  period = clip.times[-1] + float(np.median(np.diff(clip.times)))
-  wanted = np.arange(round(period * fps)) / fps
-  distance = np.abs(wanted[:, None] - clip.times[None])
-  return clip.frames[np.minimum(distance, period - distance).argmin(1)]
-
-
-def _plan_indices(frames: np.ndarray, *, num_frames: int, stride: int, wrap: bool) -> list[np.ndarray]:
-  """Lists the frame indices of every window in time."""
-  if wrap:
-    return [(start + np.arange(num_frames)) % len(frames) for start in range(0, len(frames), stride)]
-  lead = count_black_lead(frames)
-  borders = [lead, *(cut for cut in find_cuts(frames) if cut > lead), len(frames)]
-  plans = []
-  for begin, end in itertools.pairwise(borders):
-    length = end - begin
-    if length >= num_frames:
-      plans += [begin + start + np.arange(num_frames) for start in range(0, length - num_frames + 1, stride)]
-    elif length >= _MIN_FRACTION * num_frames:
-      steps = np.arange(num_frames)
-      plans.append(begin + np.where(steps < length, steps, 2 * length - 2 - steps))
-  return plans
+def seam_ratio(overview: Overview) -> float:
+  """Measures the seam of a loop: the step from last to first frame over the median step, 1 if perfect."""
+  return overview.seam / max(float(np.median(overview.changes[1:])), 1e-3)
 
 
 def plan_crops(size: tuple[int, int], target: tuple[int, int]) -> list[Crop]:
@@ -127,23 +64,25 @@ def plan_crops(size: tuple[int, int], target: tuple[int, int]) -> list[Crop]:
   return [Crop(round(place * free_rows), round(place * free_columns), height, width) for place in places]
 
 
-def find_active_crop(frames: UInt8[np.ndarray, "t h w 3"], target: tuple[int, int], zoom: float) -> Crop | None:
+def find_active_crop(
+  frames: Sequence[UInt8[np.ndarray, "h w 3"]], target: tuple[int, int], zoom: float
+) -> Crop | None:
   """Finds the place where a crop `zoom` times smaller than the largest one sees most change.
 
   Args:
-    frames: [t h w 3] uint8 RGB.
+    frames: t frames [h w 3] uint8 RGB.
     target: (height, width) of the window.
     zoom: over 1.
 
   Returns:
     The crop, or None when it would have fewer pixels than the window.
   """
-  size = frames.shape[1:3]
+  size = frames[0].shape[:2]
   scale = min(size[0] / target[0], size[1] / target[1]) / zoom
   if scale < 1:
     return None
   height, width = round(target[0] * scale), round(target[1] * scale)
-  sample = frames[:: max(1, len(frames) // 30)].mean(-1, dtype=np.float32)
+  sample = np.stack([frame.mean(-1, dtype=np.float32) for frame in frames[:: max(1, len(frames) // 30)]])
   change = np.abs(np.diff(sample, axis=0)).mean(0)
   total = cv2.integral(change)
   best, crop = -1.0, None
@@ -157,9 +96,9 @@ def find_active_crop(frames: UInt8[np.ndarray, "t h w 3"], target: tuple[int, in
 
 
 def cut_frames(
-  frames: UInt8[np.ndarray, "t h w 3"], crop: Crop, *, height: int, width: int
+  frames: Sequence[UInt8[np.ndarray, "h w 3"]], crop: Crop, *, height: int, width: int
 ) -> UInt8[np.ndarray, "t height width 3"]:
-  """Crops frames [t h w 3] and resizes them to [t height width 3], by area average where they shrink."""
+  """Crops t frames [h w 3] and resizes them to [t height width 3], by area average where they shrink."""
   interpolation = cv2.INTER_AREA if crop.height >= height else cv2.INTER_CUBIC
   rows, columns = slice(crop.top, crop.top + crop.height), slice(crop.left, crop.left + crop.width)
   resized = [cv2.resize(frame[rows, columns], (width, height), interpolation=interpolation) for frame in frames]
@@ -167,25 +106,28 @@ def cut_frames(
 
 
 def clip_to_sequences(
-  clip: Clip,
+  source: Clip | str | Path,
   *,
   num_frames: int = 150,
   fps: float = 30.0,
   height: int = 160,
   width: int = 256,
-  stride: int = 50,
+  stride: int = 10,
   zoom: float = 1.5,
   max_sequences: int | None = None,
-  wrap: bool = False,
+  loop: bool = False,
 ) -> Iterator[UInt8[np.ndarray, "t h w 3"]]:
   """Cuts a clip into sequences of one length, rate and size.
 
   Every `stride` frames a sequence starts, in one to three crop positions and once more closer up where most moves.
-  Sequences never span a cut nor begin in black. A shot that is short by less than a quarter is completed by
-  playing its end backwards.
+  Sequences hold no cut, flash, dissolve, fade, black frame or gap in time, and black bars are cropped. A shot that is
+  short by less than a quarter is completed by playing its end backwards.
+
+  A file is decoded twice, at the least size that the closer crop needs: once to find its shots, once to cut them.
+  In memory are the frames of the sequences that overlap in time, however long and large the video is.
 
   Args:
-    clip: frames and times.
+    source: a video file, or its frames and times.
     num_frames: length T of a sequence.
     fps: its rate.
     height: rows, pixels.
@@ -193,29 +135,123 @@ def clip_to_sequences(
     stride: frames from one start to the next.
     zoom: enlargement of the closer crop; 1 for none.
     max_sequences: at most so many, spread evenly over time and crops.
-    wrap: the clip is a seamless loop: start anywhere and wrap around.
+    loop: the clip may be a seamless loop: if it closes, sequences start anywhere and wrap around.
 
   Yields:
     [num_frames height width 3] uint8 RGB.
 
   Raises:
-    UserError: the clip's own rate is under 15 frames per second, or no shot is long enough.
+    UserError: not a readable video, under 15 different frames per second, a still picture, or no shot is long
+      enough. A damaged or very long file first yields the sequences of its good beginning.
   """
-  native = 1 / float(np.median(np.diff(clip.times)))
-  if native < _MIN_FPS:
-    raise UserError(f"{native:.1f} frames per second: at least {_MIN_FPS:.0f} are needed to follow 3 Hz motion.")
-  frames = _loop_to_rate(clip, fps) if wrap else resample_clip(clip, fps=fps).frames
-  plans = _plan_indices(frames, num_frames=num_frames, stride=stride, wrap=wrap)
-  if not plans:
-    raise UserError(f"No shot of at least {_MIN_FRACTION * num_frames / fps:.2f} s in {len(frames) / fps:.2f} s.")
-  crops: list[Crop | None] = [*plan_crops(frames.shape[1:3], (height, width))]
-  if zoom > 1 and min(frames.shape[1] / height, frames.shape[2] / width) >= zoom:
+  def read_frames() -> Iterator[tuple[np.ndarray, float]]:
+    if isinstance(source, Clip):
+      return zip(source.frames, source.times, strict=True)
+    return decode_frames(source, short_side=math.ceil(zoom * max(height, width)))
+
+  overview, times, problem = _survey(read_frames())
+  if problem is None and not isinstance(source, Clip):
+    problem = describe_truncation(source, num_frames=len(times), seconds=times[-1])
+  try:
+    picture = find_picture(overview.brightest)
+    plans = _plan_indices(overview, times, num_frames=num_frames, fps=fps, stride=stride, loop=loop)
+  except UserError as error:
+    raise UserError(f"{problem}; {error}" if problem else str(error)) from error
+  size = (picture.height, picture.width)
+  crops: list[Crop | None] = [*plan_crops(size, (height, width))]
+  if zoom > 1 and min(size[0] / height, size[1] / width) >= zoom:
     crops.append(None)
-  choices = [(plan, crop) for plan in plans for crop in crops]
+  choices = [(plan, crop) for plan in range(len(plans)) for crop in crops]
   if max_sequences is not None and len(choices) > max_sequences:
     choices = [choices[i] for i in np.linspace(0, len(choices) - 1, max_sequences).round().astype(int)]
-  for plan, crop in choices:
-    shot = frames[plan]
-    crop = crop or find_active_crop(shot, (height, width), zoom)
-    assert crop is not None  # The size was checked above.
-    yield cut_frames(shot, crop, height=height, width=width)
+  chosen = {plan: [crop for _, crop in group] for plan, group in itertools.groupby(choices, lambda choice: choice[0])}
+  rows = slice(picture.top, picture.top + picture.height)
+  columns = slice(picture.left, picture.left + picture.width)
+  with contextlib.closing((frame[rows, columns] for frame, _ in read_frames())) as frames:
+    for shot, places in zip(_gather_frames(frames, [plans[i] for i in chosen]), chosen.values(), strict=True):
+      for place in places:
+        crop = place or find_active_crop(shot, (height, width), zoom)
+        assert crop is not None  # The size was checked above.
+        yield cut_frames(shot, crop, height=height, width=width)
+  if problem is not None:
+    raise UserError(f"{problem}; only what comes before is used")
+
+
+def _survey(frames: Iterator[tuple[np.ndarray, float]]) -> tuple[Overview, np.ndarray, str | None]:
+  """Looks at all frames up to the first damage; gives overview, repaired times, and what was wrong, if anything."""
+  times: list[float] = []
+  problem: list[str] = []
+
+  def look() -> Iterator[np.ndarray]:
+    try:
+      for frame, time in frames:
+        if len(times) == _MAX_FRAMES:
+          problem.append(f"the video has more than {_MAX_FRAMES:,} frames")
+          return
+        times.append(time)
+        yield frame
+    except UserError as error:
+      if len(times) < 2:
+        raise
+      problem.append(str(error))
+
+  looked = look()
+  first = next(looked, None)
+  second = next(looked, None)
+  if first is None or second is None:
+    raise UserError(f"{'no' if first is None else 'one'} frame: a clip needs at least 2")
+  overview = make_overview(itertools.chain([first, second], looked))
+  return overview, repair_times(np.asarray(times)), problem[0] if problem else None
+
+
+def _plan_indices(
+  overview: Overview, times: np.ndarray, *, num_frames: int, fps: float, stride: int, loop: bool
+) -> list[np.ndarray]:
+  """Lists, for every sequence in time, which frames of the clip it shows."""
+  rate = 1 / float(np.median(np.diff(times)))
+  shown = rate * (1 - measure_repeats(overview.changes))
+  if shown < _MIN_FPS:
+    repeats = f" different from one another ({rate:.1f} in all)" if shown < 0.99 * rate else ""
+    needed = f"at least {_MIN_FPS:.0f} are needed to follow 3 Hz motion"
+    raise UserError(f"{shown:.1f} frames per second{repeats}: {needed}.")
+  if np.percentile(overview.changes[1:], 80) < 0.01:
+    raise UserError("nothing moves: it is a still picture.")
+  if loop and times[-1] <= _MAX_LOOP_SECONDS and seam_ratio(overview) <= _MAX_SEAM_RATIO:
+    # The last frame is shown for one step too: the period is longer than the last time stamp.
+    wanted = np.arange(round((times[-1] + 1 / rate) * fps)) / fps
+    distance = np.abs(wanted[:, None] - times[None])
+    indices = np.minimum(distance, times[-1] + 1 / rate - distance).argmin(1)
+    return [indices[(start + np.arange(num_frames)) % len(indices)] for start in range(0, len(indices), stride)]
+  plans, longest = [], 0
+  for begin, end in find_shots(overview, times):
+    indices = begin + find_nearest_frames(times[begin:end] - times[begin], fps=fps)
+    length = len(indices)
+    longest = max(longest, length)
+    if length >= num_frames:
+      plans += [indices[start : start + num_frames] for start in range(0, length - num_frames + 1, stride)]
+    elif length >= _MIN_FRACTION * num_frames:
+      steps = np.arange(num_frames)
+      plans.append(indices[np.where(steps < length, steps, 2 * length - 2 - steps)])
+  if not plans:
+    found = f"the longest in {times[-1] + 1 / rate:.2f} s lasts {longest / fps:.2f} s"
+    raise UserError(f"No shot of at least {_MIN_FRACTION * num_frames / fps:.2f} s: {found}.")
+  return plans
+
+
+def _gather_frames(frames: Iterator[np.ndarray], plans: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
+  """Yields the frames of each plan as soon as they are read; keeps only what later plans need."""
+  uses = Counter(index for plan in plans for index in {*plan.tolist()})
+  held: dict[int, np.ndarray] = {}
+  waiting = deque(plans)
+  for index, frame in enumerate(frames):
+    if uses[index]:
+      held[index] = frame
+    while waiting and waiting[0].max() <= index:
+      plan = waiting.popleft().tolist()
+      yield [held[i] for i in plan]
+      for i in {*plan}:
+        uses[i] -= 1
+        if not uses[i]:
+          del held[i]
+    if not waiting:
+      return

@@ -1,5 +1,7 @@
 """Statistics of a built data set: per-band scales for normalisation, and the paper's Figure 2.
 
+  python -m data_pipeline.statistics windows --figure figure2.png
+
 Magnitudes of complex coefficients are counted in histograms of their logarithm, so a data set of any size needs
 one pass and little memory; a bin is 0.5 % wide, which bounds the error of a percentile.
 """
@@ -7,14 +9,15 @@ one pass and little memory; a bin is 0.5 % wide, which bounds the error of a per
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from gid_jax.errors import UserError
-from gid_jax.input_pipeline import list_windows, read_window
+from gid_jax.storage import example_to_window, list_sources, open_split
 
 _LOWEST, _BIN_WIDTH, _NUM_BINS = np.log(1e-4), 0.005, 4146
 _EDGES = _LOWEST + _BIN_WIDTH * np.arange(_NUM_BINS)
@@ -45,6 +48,12 @@ class BandHistogram:
     for band, values in enumerate(bins):
       self.counts[band] += np.bincount(values.ravel(), minlength=_NUM_BINS + 1)
 
+  def merge(self, other: "BandHistogram") -> None:
+    """Adds what another histogram of as many bands has counted."""
+    self.counts += other.counts
+    self.power += other.power
+    self.num_values += other.num_values
+
 
 def histograms_to_percentile(
   histograms: Sequence[BandHistogram], percentile: float
@@ -71,33 +80,49 @@ def histograms_to_percentile(
   return np.exp([np.interp(percentile / 100, band, edges) for band in cumulative])
 
 
-def collect_histograms(directory: str | Path, *, step: int = 2) -> tuple[BandHistogram, BandHistogram, tuple[int, int]]:
-  """Counts the training windows of a data set, filmed and published ones apart from synthetic ones.
+def read_spectra(directory: str | Path, *, source: str, bands: Sequence[int] | None = None) -> Iterator[np.ndarray]:
+  """Reads the spectra [k h w 4] of a source's training windows one by one, or only some of their bands.
+
+  Raises:
+    UserError: there is no such source, or it is damaged.
+  """
+  for example in open_split(directory, source, "train"):
+    yield example_to_window(example, fields=("spectrum",), bands=bands).spectrum
+
+
+def collect_histograms(
+  directory: str | Path, *, step: int = 2
+) -> tuple[dict[str, BandHistogram], int, tuple[int, int]]:
+  """Counts the training windows of a data set, filmed and published ones apart from simulated ones.
 
   Args:
     directory: a data set as `data_pipeline.builder` writes it.
     step: count every `step`-th row and column; neighbours are nearly equal.
 
   Returns:
-    The histogram of the real and loop windows, that of the synthetic ones, and (height, width) of the motion grid.
+    Histograms named "real and loop" and "synthetic" (only those with windows), the number of training windows, and
+    (height, width) of the motion grid.
 
   Raises:
-    UserError: there are no training windows, or one cannot be read.
+    UserError: there is no data set or it has no training windows.
   """
-  groups: dict[bool, BandHistogram] = {}
-  shape = (0, 0, 0, 0)
-  for path in list_windows(directory, "train"):
-    window = read_window(path, fields=("spectrum",))
-    shape = window.spectrum.shape
-    for synthetic in (False, True):
-      groups.setdefault(synthetic, BandHistogram(shape[0]))
-    groups[window.source == "synthetic"].add(window.spectrum[:, ::step, ::step])
-  return groups[False], groups[True], shape[1:3]
+  groups: dict[str, BandHistogram] = {}
+  num_windows, size = 0, (0, 0)
+  for source in list_sources(directory):
+    for spectrum in read_spectra(directory, source=source):
+      histogram = BandHistogram(len(spectrum))
+      histogram.add(spectrum[:, ::step, ::step])
+      groups.setdefault("synthetic" if source == "synthetic" else "real and loop", BandHistogram(len(spectrum)))
+      groups["synthetic" if source == "synthetic" else "real and loop"].merge(histogram)
+      num_windows, size = num_windows + 1, spectrum.shape[1:3]
+  if not groups:
+    raise UserError(f"{directory} has no training windows to take statistics from: build more clips.")
+  return groups, num_windows, size
 
 
 def write_statistics(
   directory: str | Path, *, num_frames: int, fps: float, percentile: float = 95.0
-) -> dict:
+) -> dict[str, Any]:
   """Computes the per-band scale over the training windows and writes `statistics.json` into the data set.
 
   Real and loop windows together weigh as much as the synthetic ones when both are there.
@@ -114,23 +139,76 @@ def write_statistics(
   Raises:
     UserError: there are no training windows, or one cannot be read.
   """
-  natural, synthetic, (height, width) = collect_histograms(directory)
-  scales = {p: histograms_to_percentile([natural, synthetic], p).round(5).tolist() for p in (95.0, 97.0, percentile)}
+  groups, num_windows, (height, width) = collect_histograms(directory)
+  histograms = list(groups.values())
+  scales = {p: histograms_to_percentile(histograms, p).round(5).tolist() for p in (95.0, 97.0, percentile)}
   statistics = {
     "percentile": percentile,
     "scale": scales[percentile],
     "scale_95": scales[95.0],
     "scale_97": scales[97.0],
-    "num_windows": len(list_windows(directory, "train")),
+    "num_windows": num_windows,
     "motion": {"height": height, "width": width},
     "num_frames": num_frames,
     "fps": fps,
   }
   path = Path(directory) / "statistics.json"
-  temporary = path.with_name(path.name + ".tmp")
+  temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
   temporary.write_text(json.dumps(statistics, indent=2) + "\n")
   os.replace(temporary, path)
   return statistics
+
+
+def read_statistics(directory: str | Path) -> dict[str, Any]:
+  """Reads a data set's `statistics.json`.
+
+  Raises:
+    UserError: it is missing or damaged.
+  """
+  path = Path(directory) / "statistics.json"
+  try:
+    return json.loads(path.read_text())
+  except FileNotFoundError:
+    raise UserError(f"No {path}: build the data first.") from None
+  except ValueError as error:
+    raise UserError(f"{path} is damaged ({error}): delete it and build again.") from error
+
+
+def collect_figure(directory: str | Path) -> dict[str, Any]:
+  """Computes the numbers of the paper's Figure 2.
+
+  Args:
+    directory: a data set with its `statistics.json`.
+
+  Returns:
+    "frequencies" [k] Hz; "amplitude": name of the group -> [k 2] root mean square magnitude of x and y, pixels of the
+    motion grid; "edges" [n+1] and, of the real scalars of the highest band, their density [n] "by_resolution" (divided
+    by the grid's width or height) and "adaptive" (section 4.1); "beyond": the share of "adaptive" outside -1 ... 1.
+
+  Raises:
+    UserError: there are no statistics or no windows.
+  """
+  statistics = read_statistics(directory)
+  groups, _, (height, width) = collect_histograms(directory)
+  top = len(statistics["scale"]) - 1
+  edges = np.linspace(-2, 2, 162)  # Zero lies in the middle of a bin.
+  size = np.array([width, height, width, height], np.float32)
+  counts = {"by_resolution": np.zeros(len(edges) - 1), "adaptive": np.zeros(len(edges) - 1)}
+  num_values = num_beyond = 0
+  for source in list_sources(directory):
+    for spectrum in read_spectra(directory, source=source, bands=[top]):
+      adaptive = np.sign(spectrum) * np.sqrt(np.abs(spectrum) / statistics["scale"][top])
+      for name, values in (("by_resolution", spectrum / size), ("adaptive", adaptive)):
+        counts[name] += np.histogram(values, edges)[0]
+      num_values += spectrum.size
+      num_beyond += int((np.abs(adaptive) > 1).sum())
+  return {
+    "frequencies": np.arange(top + 1) * statistics["fps"] / statistics["num_frames"],
+    "amplitude": {name: np.sqrt(group.power / group.num_values) for name, group in groups.items()},
+    "edges": edges,
+    **{name: count / num_values / (edges[1] - edges[0]) for name, count in counts.items()},
+    "beyond": num_beyond / num_values,
+  }
 
 
 def draw_statistics(directory: str | Path, path: str | Path) -> None:
@@ -141,56 +219,65 @@ def draw_statistics(directory: str | Path, path: str | Path) -> None:
     path: image to write.
 
   Raises:
-    UserError: there are no statistics.
+    UserError: there are no statistics, or the image cannot be written.
   """
   import matplotlib
 
   matplotlib.use("Agg")
   import matplotlib.pyplot as plt
 
-  file = Path(directory) / "statistics.json"
-  if not file.exists():
-    raise UserError(f"No {file}: build the data first.")
-  statistics = json.loads(file.read_text())
-  natural, synthetic, (height, width) = collect_histograms(directory)
-  num_bands = len(statistics["scale"])
-  frequencies = np.arange(num_bands) * statistics["fps"] / statistics["num_frames"]
-  sample = [read_window(p, fields=("spectrum",)).spectrum[-1, ::4, ::4] for p in list_windows(directory, "train")]
-  values = np.stack(sample).astype(np.float32).ravel()
-  figure, (power, histogram) = plt.subplots(1, 2, figsize=(10, 3.5))
-  for name, group in (("real and loop", natural), ("synthetic", synthetic)):
-    if group.num_values:
-      for axis, style in enumerate(("-", "--")):
-        mean = group.power[:, axis] / group.num_values
-        power.semilogy(frequencies[1:], mean[1:], style, label=f"{name}, {'xy'[axis]}")
-  power.set(xlabel="frequency (Hz)", ylabel="power (px²)", title="Average power spectrum")
+  numbers = collect_figure(directory)
+  figure, (power, histogram) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+  for (name, amplitude), colour in zip(sorted(numbers["amplitude"].items()), ("tab:blue", "tab:orange"), strict=False):
+    for axis, style in enumerate(("-", "--")):
+      power.semilogy(
+        numbers["frequencies"], amplitude[:, axis] ** 2, style, color=colour, marker=".", label=f"{'xy'[axis]}, {name}"
+      )
+  power.set(xlabel="frequency (Hz)", ylabel="mean |S|² (px²)", title="Average power spectrum")
+  power.grid(alpha=0.3)
   power.legend()
-  scale = statistics["scale"][-1]
-  normalized = np.sign(values) * np.sqrt(np.abs(values) / scale)
-  by_resolution = values / np.sqrt(height * width)
-  bins = np.linspace(-1, 1, 101).tolist()
-  histogram.hist(by_resolution, bins, density=True, alpha=0.6, label="scaled with resolution")
-  histogram.hist(normalized, bins, density=True, alpha=0.6, label="frequency adaptive")
-  histogram.set(yscale="log", xlabel="coefficient", title=f"Values at {frequencies[-1]:.1f} Hz")
+  after = f"after: frequency-adaptive ({100 * numbers['beyond']:.1f} % beyond ±1)"
+  for name, label, colour in (
+    ("by_resolution", "before: divided by width or height", "tab:gray"),
+    ("adaptive", after, "tab:green"),
+  ):
+    histogram.stairs(numbers[name], numbers["edges"], color=colour, label=label)
+    histogram.stairs(numbers[name], numbers["edges"], color=colour, fill=True, alpha=0.2)
+  title = f"Coefficients at {numbers['frequencies'][-1]:.1f} Hz"
+  histogram.set(yscale="log", xlabel="value", ylabel="density", title=title, xlim=(-2, 2))
+  low, high = histogram.get_ylim()
+  histogram.set_ylim(low, high * 30)  # Room for the legend.
+  histogram.grid(alpha=0.3)
   histogram.legend()
-  figure.tight_layout()
-  figure.savefig(path, dpi=120)
-  plt.close(figure)
+  try:
+    figure.savefig(path, dpi=130)
+  except (OSError, ValueError) as error:
+    raise UserError(f"{path}: cannot write the figure ({error}); give a name like figure2.png.") from error
+  finally:
+    plt.close(figure)
+
+
+def _format_scales(statistics: Mapping[str, Any]) -> str:
+  rows = ["band    Hz   95th %   97th %"]
+  for band, scales in enumerate(zip(statistics["scale_95"], statistics["scale_97"], strict=True)):
+    hertz = band * statistics["fps"] / statistics["num_frames"]
+    rows.append(f"{band:4d}  {hertz:4.1f}  {scales[0]:7.3f}  {scales[1]:7.3f}")
+  return "\n".join(rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-  """Prints the scale of a data set and draws its figure: `python -m data_pipeline.statistics DIR --figure out.png`."""
-  parser = argparse.ArgumentParser(description="Statistics of a built data set.")
+  """Prints the scales of a data set and draws its figure: `python -m data_pipeline.statistics DIR --figure out.png`."""
+  parser = argparse.ArgumentParser(prog="python -m data_pipeline.statistics", description="Statistics of a data set.")
   parser.add_argument("directory", help="data set written by data_pipeline.builder")
   parser.add_argument("--figure", help="write the paper's Figure 2 to this image file")
   options = parser.parse_args(arguments)
   try:
+    statistics = read_statistics(options.directory)
+    print(f"{statistics['num_windows']} training windows; percentile of the magnitude per band, in pixels")
+    print(_format_scales(statistics))
     if options.figure:
       draw_statistics(options.directory, options.figure)
-    file = Path(options.directory) / "statistics.json"
-    if not file.exists():
-      raise UserError(f"No {file}: build the data first.")
-    print(file.read_text(), end="")
+      print(f"wrote {options.figure}")
   except UserError as error:
     raise SystemExit(f"error: {error}") from None
 

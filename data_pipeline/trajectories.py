@@ -1,8 +1,6 @@
-"""From a cut sequence of frames to one training window: optical flow, confidence, clean-up, filters (section 6).
+"""From a cut sequence of frames to one training window: the filters, the motion grid, the renderer's pairs (section 6).
 
-Flow always runs directly from the first frame to each later one, so errors do not add up along time. The clean-up
-is one fixed linear operator per window: it acts on every frame alike, so it neither creates nor removes
-frequencies and a trajectory stays a trajectory.
+The motion itself is measured by `gid_jax.tracking`, which `gid inspect` and `gid animate VIDEO` use as well.
 """
 
 from collections.abc import Mapping
@@ -53,7 +51,7 @@ def filter_window(motion: Float[np.ndarray, "t h w 2"], *, rule: str = "main") -
 def shrink_vectors(
   vectors: Float[np.ndarray, "*b h w c"], *, stride: int
 ) -> Float[np.ndarray, "*b h/stride w/stride c"]:
-  """Brings a field of vectors to a coarser grid: the mean of stride x stride pixels, in pixels of the new grid.
+  """Brings vectors [*b h w c] to a coarser grid: the mean of stride x stride pixels, in pixels of the new grid.
 
   Raises:
     UserError: the sides are no multiples of `stride`.
@@ -114,9 +112,10 @@ def sequence_to_window(
   if verdicts[rule]:
     return None, verdicts
   pairs = np.sort(rng.choice(np.arange(1, len(frames)), num_pairs, replace=False))
+  spectrum = shrink_vectors(motion_to_coefficients(motion, num_bands=num_bands), stride=motion_stride)
   window = Window(
     image=frames[0],
-    spectrum=shrink_vectors(motion_to_coefficients(motion, num_bands=num_bands), stride=motion_stride).astype(np.float16),
+    spectrum=spectrum.astype(np.float16),
     frames=frames[pairs],
     flows=(motion[pairs] + shift[pairs, None, None]).astype(np.float16),
     depth=mean_magnitude(motion).astype(np.float16),

@@ -1,70 +1,21 @@
-"""The `gid` command: `gid animate [PHOTO]` turns a photo into a video, `gid export` turns training runs into weights.
+"""The `gid` command: `gid animate [PHOTO or VIDEO]`, `gid inspect VIDEO` and `gid export`.
 
 Whatever can be refused is refused before JAX is imported, so that help is instant and a typing error does not
 cost minutes of sampling. This file therefore imports nothing heavy at its top.
 """
 
-import dataclasses
-import math
+import importlib.util
 import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 
 from gid_jax import __version__
 from gid_jax.errors import UserError
-
-# The same as gid_jax.encoding.VIDEO_SUFFIXES (a test compares them), which cannot be imported without JAX.
-_VIDEO_SUFFIXES = (".mp4", ".webm", ".gif", ".webp")
-_DEMO_PHOTO = Path(__file__).parent / "pretrained" / "photo.jpg"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AnimateRequest:
-  """Animate a photo: predict how it moves, render the motion and write a video.
-
-  Attributes:
-    photo: The photo to animate; without one, a demonstration photo is animated into ./gid_demo.mp4.
-    output: Video to write, .mp4, .webm, .gif or .webp. Default: PHOTO_animated.mp4 beside the photo.
-    seed: Another seed gives another motion.
-    steps: Sampling steps, 1 to 1000; more is slower and finer. Default: what the weights were tuned for.
-    frames: Number of frames to render.
-    fps: Frames per second of the video; the motion keeps its speed.
-    magnify: Scales the motion; 0 is a still, 2 moves twice as far.
-    size: Long side of the video in pixels; a photo is never enlarged.
-    weights: Folder of motion.safetensors and renderer.safetensors from `gid export`. Default: the embedded weights.
-    force: Replace the output if it exists.
-  """
-
-  photo: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[PHOTO]", help_behavior_hint="")] = None
-  output: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
-  seed: int = 0
-  steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
-  frames: int = 150
-  fps: float = 30.0
-  magnify: float = 1.0
-  size: int = 512
-  weights: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None
-  force: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ExportRequest:
-  """Write the newest checkpoints of two training runs as weights for `gid animate --weights FOLDER`.
-
-  Attributes:
-    motion: Work folder of a `ldm_coordinated` (or `ldm`) run.
-    renderer: Work folder of a `renderer` run.
-    output: Folder to write motion.safetensors and renderer.safetensors into; weights there are replaced.
-  """
-
-  motion: Path | None = None
-  renderer: Path | None = None
-  output: Path
+from gid_jax.options import AnimateRequest, ExportRequest, InspectRequest, check_animate, check_inspect
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,13 +32,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = ["--help"]
   try:
     request = tyro.extras.subcommand_cli_from_dict(
-      {"animate": AnimateRequest, "export": ExportRequest},
+      {"animate": AnimateRequest, "inspect": InspectRequest, "export": ExportRequest},
       prog="gid",
       description="Generative Image Dynamics: one still photo in, natural oscillating motion out. "
       "`gid --version` prints the version.",
       args=arguments,
     )
-    animate(request) if isinstance(request, AnimateRequest) else export(request)
+    if isinstance(request, AnimateRequest):
+      animate(request)
+    elif isinstance(request, InspectRequest):
+      inspect(request)
+    else:
+      export(request)
   except UserError as error:
     print("gid: error: " + " ".join(str(error).splitlines()), file=sys.stderr)
     return 2
@@ -104,11 +60,44 @@ def animate(request: AnimateRequest) -> None:
     request: the options.
 
   Raises:
-    UserError: an option out of range, an unreadable photo or an unwritable output.
+    UserError: an option out of range, an unreadable photo or video, or an unwritable output.
   """
-  photo, output = check_request(request)
+  source, output = check_animate(request)
   configure_jax()
-  _animate(request, photo, output)
+  from gid_jax.shots import is_video
+
+  if is_video(source):
+    if request.steps is not None:
+      raise UserError(f"--steps is for photos; the motion of the video {source} is measured, not sampled")
+    _animate_video(request, source, output)
+  else:
+    _animate_photo(request, source, output)
+
+
+def inspect(request: InspectRequest) -> None:
+  """Carries out `gid inspect`.
+
+  Args:
+    request: the options.
+
+  Raises:
+    UserError: an option out of range, an unreadable video, an unwritable output, or matplotlib is missing.
+  """
+  output = check_inspect(request)
+  if importlib.util.find_spec("matplotlib") is None:
+    raise UserError("gid inspect draws with matplotlib; install it with: pip install 'gid-jax[plots]'")
+  configure_jax()
+  start = time.perf_counter()
+  from gid_jax.drawing import inspection_to_png
+  from gid_jax.encoding import complete_or_nothing
+  from gid_jax.inspection import inspect_video
+
+  console = _console()
+  with _progress(console) as progress:
+    inspection = inspect_video(request.video, start=request.start, progress=_report_to(progress))
+  with console.status("Drawing"), complete_or_nothing(output, overwrite=request.force) as temporary:
+    temporary.write_bytes(inspection_to_png(inspection))
+  console.print(f"Wrote {output}: {_format_bytes(output.stat().st_size)}, in {time.perf_counter() - start:.1f} s")
 
 
 def export(request: ExportRequest) -> None:
@@ -139,49 +128,15 @@ def export(request: ExportRequest) -> None:
     print(f"Wrote {path}: {_format_bytes(path.stat().st_size)}")
 
 
-def check_request(request: AnimateRequest) -> tuple[Path, Path]:
-  """Checks everything that needs neither JAX nor the photo's pixels.
-
-  Args:
-    request: the options.
-
-  Returns:
-    The photo to read and the video to write.
-
-  Raises:
-    UserError: naming the first thing that is wrong.
-  """
-  limits = {
-    "--seed": (request.seed, 0, 2**32 - 1),
-    "--steps": (1 if request.steps is None else request.steps, 1, 1000),
-    "--frames": (request.frames, 2, 100_000),
-    "--fps": (request.fps, 0.1, 240),
-    "--size": (request.size, 64, 4096),
-  }
-  for option, (value, low, high) in limits.items():
-    if not low <= value <= high:
-      raise UserError(f"{option} is {value}; it must be between {low} and {high}")
-  if not math.isfinite(request.magnify):
-    raise UserError(f"--magnify is {request.magnify}; it must be a finite number")
-  photo = _DEMO_PHOTO if request.photo is None else request.photo
-  try:
-    _check_photo(photo)
-    beside = photo.parent / f"{photo.stem}_animated.mp4"
-    default = Path("gid_demo.mp4") if request.photo is None else beside
-    output = default if request.output is None else request.output
-    _check_output(output, photo, request)
-  except OSError as error:
-    raise UserError(f"{error.filename}: {error.strerror}") from error
-  return photo, output
-
-
 def configure_jax() -> None:
   """Sets the environment for the coming import of JAX, leaving alone what the user has set.
 
-  Programs are compiled once and kept in the user's cache folder, small ones included, and GPU memory is taken as
-  it is needed.
+  Programs are compiled once and kept in the user's cache folder, small ones included; GPU memory is taken as it is
+  needed; every CPU core is a device, for optical flow splits its frames over devices.
   """
   os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+  if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(os.cpu_count() or 1))
   os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
   os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
   if "JAX_COMPILATION_CACHE_DIR" in os.environ:
@@ -197,49 +152,16 @@ def configure_jax() -> None:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
 
 
-def _check_photo(photo: Path) -> None:
-  if not photo.exists():
-    raise UserError(f"cannot read {photo}: no such file")
-  if not photo.is_file():
-    raise UserError(f"{photo} is not a file; give a photo")
-  if not os.access(photo, os.R_OK):
-    raise UserError(f"cannot read {photo}: permission denied")
-  if photo.stat().st_size == 0:
-    raise UserError(f"{photo} is empty (0 bytes)")
-
-
-def _check_output(output: Path, photo: Path, request: AnimateRequest) -> None:
-  suffix = output.suffix.lower()
-  if suffix not in _VIDEO_SUFFIXES:
-    choices = ", ".join(_VIDEO_SUFFIXES)
-    raise UserError(f"{output}: unknown video format '{output.suffix}'; use one of {choices}")
-  if suffix == ".gif" and request.fps > 50:
-    raise UserError(f"{output}: GIF plays at most 50 frames per second; lower --fps or write .mp4")
-  if not output.parent.is_dir():
-    raise UserError(f"cannot write {output}: the folder {output.parent} does not exist")
-  if output.is_dir():
-    raise UserError(f"{output} is a folder; give a file name")
-  if output.exists() and output.samefile(photo):
-    raise UserError(f"{output} is the photo itself; choose another --output")
-  if output.exists() and not request.force:
-    raise UserError(f"{output} already exists; use --force or --output")
-  if not os.access(output.parent, os.W_OK | os.X_OK):
-    raise UserError(f"cannot write into {output.parent}: permission denied; choose another --output")
-
-
-def _animate(request: AnimateRequest, photo: Path, output: Path) -> None:
+def _animate_photo(request: AnimateRequest, photo: Path, output: Path) -> None:
   start = time.perf_counter()
   import jax
-  from rich.console import Console
 
   from gid_jax import media
   from gid_jax.pipeline import Animator
 
-  console = Console(highlight=False, markup=False, soft_wrap=True)
+  console = _console()
   image = media.read_image(photo)
-  devices = jax.devices()
-  plural = "device" if len(devices) == 1 else "devices"
-  console.print(f"JAX {jax.__version__} on {jax.default_backend()}, {len(devices)} {plural}")
+  _print_devices(console)
   with console.status("Loading the model"):
     animator = Animator.from_pretrained(request.weights)
   with _progress(console) as progress:
@@ -250,16 +172,78 @@ def _animate(request: AnimateRequest, photo: Path, output: Path) -> None:
       steps=request.steps,
       progress=lambda done, total: progress.update(sampling, completed=done, total=total, description="Sampling"),
     )
+    num_frames = 150 if request.frames is None else request.frames
     frames = animator.render(
-      image, spectrum, frames=request.frames, fps=request.fps, magnify=request.magnify, size=request.size
+      image, spectrum, frames=num_frames, fps=request.fps, magnify=request.magnify, size=request.size
     )
-    rendered = progress.track(frames, total=request.frames, description="Rendering")
+    rendered = progress.track(frames, total=num_frames, description="Rendering")
     video = media.write_video(output, rendered, fps=request.fps, overwrite=request.force)
+  _print_video(console, video, request.fps, start)
+
+
+def _animate_video(request: AnimateRequest, source: Path, output: Path) -> None:
+  start = time.perf_counter()
+  import numpy as np
+
+  from gid_jax import media, shots
+  from gid_jax.inspection import FilmComparison, fit_working_size, measure_spectrum
+  from gid_jax.pipeline import ImageRenderer
+
+  console = _console()
+  shot = shots.read_shot(source, size=fit_working_size)
+  image = shots.read_first_frame(source).astype(np.float32) / 255
+  _print_devices(console)
+  renderer = ImageRenderer.from_pretrained(request.weights)
+  num_frames = request.frames or max(2, round(len(shot.frames) * request.fps / shot.fps))
+  comparison = FilmComparison(shot, fps=request.fps)
+  with _progress(console) as progress:
+    spectrum = measure_spectrum(shot, progress=_report_to(progress))
+    # Anchoring would shift the whole film by half of what separates its last frame from its first.
+    frames = renderer.render(
+      image, spectrum, frames=num_frames, fps=request.fps, magnify=request.magnify, size=request.size,
+      anchor_first_frame=False)
+    rendered = comparison.watch(progress.track(frames, total=num_frames, description="Rendering"))
+    video = media.write_video(output, rendered, fps=request.fps, overwrite=request.force)
+  if request.magnify == 1 and comparison.num_frames:
+    console.print(
+      f"Against the film, over {comparison.num_frames} frames: {comparison.error:.2f} grey levels;"
+      f" its first frame at rest: {comparison.still_error:.2f}")
+  _print_video(console, video, request.fps, start)
+
+
+def _console():
+  from rich.console import Console
+
+  return Console(highlight=False, markup=False, soft_wrap=True)
+
+
+def _print_devices(console) -> None:
+  import jax
+
+  devices = jax.devices()
+  plural = "device" if len(devices) == 1 else "devices"
+  console.print(f"JAX {jax.__version__} on {jax.default_backend()}, {len(devices)} {plural}")
+
+
+def _print_video(console, video, fps: float, start: float) -> None:
   console.print(
-    f"Wrote {video.path}: {video.width}x{video.height}, {video.num_frames} frames, {request.fps:g} fps, "
-    f"{video.num_frames / request.fps:.1f} s, {_format_bytes(video.num_bytes)}, "
+    f"Wrote {video.path}: {video.width}x{video.height}, {video.num_frames} frames, {fps:g} fps, "
+    f"{video.num_frames / fps:.1f} s, {_format_bytes(video.num_bytes)}, "
     f"in {time.perf_counter() - start:.1f} s"
   )
+
+
+def _report_to(progress):
+  """A callback (step, done, total) that shows every step as a bar of its own."""
+  tasks = {}
+
+  def report(step: str, done: int, total: int) -> None:
+    if step not in tasks:
+      tasks[step] = progress.add_task(step, total=total)
+    # A step may turn out shorter: repeated frames are measured once.
+    progress.update(tasks[step], completed=done, total=total)
+
+  return report
 
 
 def _progress(console):

@@ -59,7 +59,10 @@ def describe_failure(error: Exception) -> str:
   """The cause of an OSError or FFmpeg error in a few words of one line, such as "no space left on device"."""
   number = getattr(error, "errno", None)
   known = isinstance(number, int) and number in errno.errorcode
-  return os.strerror(number).lower() if known else str(error).splitlines()[0].strip()
+  if known:
+    return os.strerror(number).lower()
+  # FFmpeg's own words without the number and the name of the function that are wrapped around them.
+  return (getattr(error, "strerror", None) or str(error)).splitlines()[0].strip().lower()
 
 
 class _Encoder(NamedTuple):

@@ -1,304 +1,261 @@
-"""Windows on disk -> augmented batches; the only file that imports Grain.
+"""The data set on disk -> augmented batches; the only file that imports Grain.
 
-A data folder holds `train/*.safetensors`, `validation/*.safetensors` (one `types.Window` each) and
-`statistics.json`. File names start with their source: `real-…`, `loop-…`, `synthetic-…`.
-
-Geometry. A transform is a 2 x 3 matrix from output to source position, in pixels of the photo measured from
-its upper left *corner* (pixel x covers x to x + 1), where the photo and its half-size motion grid agree: one
-matrix moves both. A displacement d becomes A^-1 d, with A the matrix's 2 x 2 part: moving a field without
-turning and scaling its vectors would teach wrong motion.
+A data folder holds one TensorFlow data set (array_record) for each source of windows, `gid_windows/<source>/<version>/`
+with the splits "train" and "validation", and `statistics.json`. TensorFlow itself is not needed to read it.
 """
 
+import bisect
 import itertools
 import json
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex
 
-import cv2
 import grain
 import numpy as np
-import safetensors
 
+from gid_jax.augmentation import (
+  Augmentation,
+  Matrix,
+  centre_matrix,
+  config_to_augmentation,
+  draw_matrix,
+  jitter_colours,
+  warp_motion,
+  warp_window,
+)
 from gid_jax.errors import UserError
+from gid_jax.storage import DATASET_NAME, DATASET_VERSION, example_to_window, list_sources, open_split
 from gid_jax.types import Window
 
 Batch = dict[str, np.ndarray]
 STAGES = ("vae", "ldm", "ldm_coordinated", "renderer")
 
-# Ranges of the random augmentation (supplement, training details; it names the kinds and the +-5 degrees).
-_MAX_ZOOM = 1.5
-_MAX_DEGREES = 5.0
-_JITTER = 0.2
-
-_MOTION_FIELDS = ("image", "spectrum")
-_RENDERER_FIELDS = ("image", "frames", "flows", "depth")
+_BUILD = "python -m data_pipeline.builder --output"
 
 
-def read_window(path: str | Path, *, fields: Sequence[str] = Window._fields) -> Window:
-  """Reads one training window; arrays not named in `fields` are left unread and come back empty.
+class Record(NamedTuple):
+  """A window as it is stored, not decoded yet.
+
+  Attributes:
+    example: the stored bytes; see `gid_jax.storage`.
+    place: data set and number of the record, for errors.
+  """
+
+  example: Mapping[str, Any]
+  place: str
+
+
+class RecordSource(grain.sources.RandomAccessDataSource):
+  """Random access to the records of some data sets, one after another.
+
+  Attributes:
+    parts: (folder, its stored examples) of each data set.
+  """
+
+  def __init__(self, parts: Sequence[tuple[Path, Sequence[Mapping[str, Any]]]]):
+    self.parts = tuple(parts)
+    self._ends = list(itertools.accumulate(len(records) for _, records in self.parts))
+
+  def __len__(self) -> int:
+    return self._ends[-1]
+
+  def __getitem__(self, record_key: SupportsIndex) -> Record:
+    index = operator.index(record_key)
+    if not 0 <= index < len(self):
+      raise IndexError(f"record {index} of {len(self)}")
+    part = bisect.bisect_right(self._ends, index)
+    folder, records = self.parts[part]
+    number = index - self._ends[part] + len(records)
+    place = f"{folder}: record {number}"
+    try:
+      return Record(records[number], place)
+    except Exception as error:  # the readers raise what they like; whatever it is, this record is lost
+      raise _damaged(place, error) from error
+
+
+def _damaged(place: str, error: Exception) -> UserError:
+  lines = str(error).splitlines() or [type(error).__name__]
+  return UserError(f"{place} is not readable ({lines[0]}); delete that folder and build it again: {_BUILD} …")
+
+
+def _decode(record: Record, **what: Any) -> Window:
+  try:
+    return example_to_window(record.example, **what)
+  except Exception as error:  # bytes that are not a window fail in many ways
+    raise _damaged(record.place, error) from error
+
+
+def open_records(directory: str | Path, split: str) -> dict[str, RecordSource]:
+  """Opens a split ("train" or "validation") of a data folder, or of several with commas between: records by source.
 
   Raises:
-    UserError: the file is missing, damaged or lacks a field.
+    UserError: a folder has no data set, one of another format or a damaged one, or none has this split.
   """
-  try:
-    with safetensors.safe_open(str(path), framework="numpy") as file:
-      arrays = [file.get_tensor(name) if name in fields else np.zeros(0, np.float16) for name in Window._fields[:-2]]
-      text = file.metadata()
-      return Window(*arrays, scene=text["scene"], source=text["source"])
-  except (OSError, safetensors.SafetensorError, KeyError, TypeError) as error:
-    raise UserError(f"{path}: not a readable training window ({error}); build the data again") from error
+  folders = _list_folders(directory)
+  parts: dict[str, list] = {}
+  for folder in folders:
+    _check_folder(folder)
+    for source in list_sources(folder):
+      dataset = folder / DATASET_NAME / source / DATASET_VERSION
+      try:
+        records = open_split(folder, source, split)
+      except UserError:
+        raise
+      except Exception as error:  # a damaged description fails in many ways
+        raise _damaged(str(dataset), error) from error
+      if len(records):
+        parts.setdefault(source, []).append((dataset, records))
+  if not parts:
+    names = ", ".join(map(str, folders))
+    raise UserError(f"{names}: no {split} windows; build with more clips or scenes: {_BUILD} {folders[0]} …")
+  return {source: RecordSource(parts[source]) for source in sorted(parts)}
 
+
+def _list_folders(directory: str | Path) -> list[Path]:
+  return [Path(folder) for folder in str(directory).split(",")]
+
+
+def _check_folder(folder: Path) -> None:
+  """Tells of what would otherwise be passed over in silence: sources of another format, or without description."""
+  for path in sorted(folder.glob(f"{DATASET_NAME}/*/[0-9]*")):
+    if not (path.parent / DATASET_VERSION / "dataset_info.json").is_file():
+      other = f"format {path.name}, but this release reads {DATASET_VERSION}"
+      reason = other if path.name != DATASET_VERSION else "is not readable (no dataset_info.json)"
+      raise UserError(f"{path}: {reason}; delete it and build it again: {_BUILD} {folder} …")
+
+
+def _join(sources: Mapping[str, RecordSource]) -> RecordSource:
+  return RecordSource([part for source in sources.values() for part in source.parts])
 
 
 def read_scale(directory: str | Path, *, num_bands: int) -> np.ndarray:
   """Reads the per-band normalisation scale [k] float32, px, from `statistics.json` (section 4.1).
 
+  Of several data folders the first one's is taken.
+
   Raises:
     UserError: the file is missing, damaged or has fewer than `num_bands` bands.
   """
-  path = Path(directory) / "statistics.json"
+  first = _list_folders(directory)[0]
+  path = first / "statistics.json"
   try:
     scale = np.asarray(json.loads(path.read_text())["scale"], np.float32)
   except (OSError, ValueError, KeyError, TypeError) as error:
-    raise UserError(f"{path}: no readable scale ({error}); compute the statistics again") from error
+    raise UserError(f"{path}: no readable scale ({error}); run the build again: {_BUILD} {first} …") from error
   if scale.ndim != 1 or scale.size < num_bands:
     raise UserError(f"{path}: has {scale.size} bands but num_bands={num_bands}; lower it or rebuild the data")
   return scale[:num_bands]
 
 
-def list_windows(directories: str | Path | Sequence[str | Path], split: str) -> list[Path]:
-  """Lists the window files of a split ("train" or "validation") in one or more data folders, by file name.
-
-  Raises:
-    UserError: a folder has no windows.
-  """
-  if isinstance(directories, str | Path):
-    directories = [directories]
-  files = []
-  for folder in (Path(directory) / split for directory in directories):
-    found = list(folder.glob("*.safetensors"))
-    if not found:
-      raise UserError(f"{folder}: no *.safetensors windows; set config.data.directory to built data")
-    files += found
-  return sorted(files, key=lambda file: (file.name, str(file)))
-
-
-class WindowSource(grain.sources.RandomAccessDataSource):
-  """Random access to window files, reading only the fields a stage needs."""
-
-  def __init__(self, files: Sequence[Path], *, fields: Sequence[str] = Window._fields):
-    self._files = tuple(files)
-    self._fields = tuple(fields)
-
-  def __len__(self) -> int:
-    return len(self._files)
-
-  def __getitem__(self, record_key: SupportsIndex) -> Window:
-    return read_window(self._files[record_key], fields=self._fields)
-
-
-def warp_window(window: Window, matrix: np.ndarray, *, size: tuple[int, int] | None = None) -> Window:
-  """Applies one similarity transform to photo, frames and every motion field of a window.
-
-  Args:
-    window: spectrum, frames and flows may be empty.
-    matrix: [2 3] output -> source position, photo pixels from the corner; see the head of this file.
-    size: (h, w) of the output photo in pixels; the input's when None.
-
-  Returns:
-    The transformed window; motion arrays are float32. Places outside the source repeat its edge.
-  """
-  height, width = window.image.shape[:2]
-  size = size or (height, width)
-  inverse = np.linalg.inv(matrix[:, :2])
-  spectrum, flows = window.spectrum, window.flows
-  if spectrum.size:
-    # The grid's pixels are `ratio` photo pixels wide and high: conjugate the transform with that scaling.
-    ratio = np.array([width / spectrum.shape[2], height / spectrum.shape[1]])
-    grid_size = (round(size[0] / ratio[1]), round(size[1] / ratio[0]))
-    grid_matrix = matrix * np.concatenate([ratio, [1]]) / ratio[:, None]
-    linear = inverse * ratio / ratio[:, None]
-    spectrum = np.stack([_warp_vectors(band, grid_matrix, grid_size, linear) for band in spectrum])
-  if flows.size:
-    flows = np.stack([_warp_vectors(flow, matrix, size, inverse) for flow in flows])
-  depth, frames = window.depth, window.frames
-  if depth.size:
-    depth = _warp(depth.astype(np.float32), matrix, size) * np.float32(np.sqrt(abs(np.linalg.det(inverse))))
-  if frames.size:
-    frames = np.stack([_warp(frame, matrix, size) for frame in frames])
-  image = _warp(window.image, matrix, size)
-  return window._replace(image=image, spectrum=spectrum, frames=frames, flows=flows, depth=depth)
-
-
-def _warp(array: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  # From corners to the pixel centres OpenCV counts from: x_centre = x_corner - 1/2.
-  centred = matrix.copy()
-  centred[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5
-  flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-  return cv2.warpAffine(array, centred, size[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
-
-
-def _warp_vectors(
-  field: np.ndarray, matrix: np.ndarray, size: tuple[int, int], linear: np.ndarray
-) -> np.ndarray:
-  """Warps [h w 2n] vectors and multiplies each by the [2 2] `linear`; real and imaginary parts are two such."""
-  vectors = np.kron(np.eye(field.shape[-1] // 2), linear)
-  return cv2.transform(_warp(field.astype(np.float32), matrix, size), vectors)
-
-
-def flip_matrix(width: int) -> np.ndarray:
-  """The [2 3] matrix of a horizontal mirror of a photo `width` pixels wide."""
-  return np.array([[-1.0, 0.0, width], [0.0, 1.0, 0.0]])
-
-
-def zoom_matrix(zoom: float, offset: tuple[float, float]) -> np.ndarray:
-  """The [2 3] matrix that enlarges by `zoom` and starts the output at source position `offset` (x, y)."""
-  return np.array([[1 / zoom, 0.0, offset[0]], [0.0, 1 / zoom, offset[1]]])
-
-
-def rotation_matrix(degrees: float, size: tuple[int, int]) -> np.ndarray:
-  """The [2 3] matrix that turns a photo of `size` (h, w) about its centre, from +x towards +y.
-
-  It also enlarges by the least zoom that keeps the photo's outside out of the picture.
-  """
-  height, width = size
-  cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-  zoom = cos + abs(sin) * max(width / height, height / width)
-  linear = np.array([[cos, sin], [-sin, cos]]) / zoom  # the inverse turn: output -> source
-  centre = np.array([width / 2, height / 2])
-  return np.concatenate([linear, (centre - linear @ centre)[:, None]], axis=1)
-
-
-def compose(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
-  """The [2 3] matrix of doing `outer` to the result of `inner`: one interpolation instead of two."""
-  return np.concatenate([inner[:, :2] @ outer[:, :2], inner[:, :2] @ outer[:, 2:] + inner[:, 2:]], axis=1)
-
-
-def flip_window(window: Window) -> Window:
-  """Mirrors a window left to right; the x components of all motion change sign."""
-  return warp_window(window, flip_matrix(window.image.shape[1]))
-
-
-def zoom_crop(
-  window: Window, *, zoom: float, offset: tuple[float, float], size: tuple[int, int] | None = None
-) -> Window:
-  """Enlarges by `zoom` and cuts `size` (h, w) pixels from source position `offset` (x, y)."""
-  return warp_window(window, zoom_matrix(zoom, offset), size=size)
-
-
-def rotate(window: Window, *, degrees: float) -> Window:
-  """Turns a window and its vectors about the centre, enlarged just enough to hide the photo's outside."""
-  return warp_window(window, rotation_matrix(degrees, window.image.shape[:2]))
-
-
-def jitter_colours(rng: np.random.Generator, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-  """Changes gamma, brightness, contrast and saturation of [h w 3] images in [0, 1], all alike."""
-  gamma, brightness, contrast, saturation = np.float32(rng.uniform(1 - _JITTER, 1 + _JITTER, 4))
-  luma = np.array([0.299, 0.587, 0.114], np.float32)
-  # One mean for all, so that a pair of frames stays photometrically consistent.
-  mean = np.float32((images[0] ** gamma * brightness).mean())
-  # Brightness, contrast about the mean, then saturation about the luma: one affine map of (r, g, b).
-  saturate = saturation * np.eye(3) + (1 - saturation) * luma
-  colours = np.concatenate([saturate * contrast * brightness, np.full((3, 1), mean * (1 - contrast))], axis=1)
-  return [np.clip(cv2.transform(image**gamma, colours), 0, 1) for image in images]
-
-
-def _draw_matrix(
-  rng: np.random.Generator, size: tuple[int, int], crop: tuple[int, int], augment: bool
-) -> np.ndarray:
-  """Draws flip, rotation, zoom and crop position; a random crop without the rest when not `augment`."""
-  height, width = size
-  matrix, zoom = np.eye(2, 3), 1.0
-  if augment:
-    if rng.random() < 0.5:
-      matrix = flip_matrix(width)
-    matrix = compose(rotation_matrix(rng.uniform(-_MAX_DEGREES, _MAX_DEGREES), size), matrix)
-    zoom = rng.uniform(1.0, _MAX_ZOOM)
-  free = np.array([width - crop[1] / zoom, height - crop[0] / zoom])
-  offset = rng.uniform(0, 1, 2) * free
-  if not augment:
-    # Whole pixel pairs: a plain crop then copies photo and half-size grid without interpolation.
-    offset = offset // 2 * 2
-  return compose(zoom_matrix(zoom, tuple(offset)), matrix)
-
-
 def make_example(
-  window: Window, rng: np.random.Generator, *, config: Any, stage: str, training: bool = True
+  rng: np.random.Generator, record: Record, *, config: Any, stage: str, ranges: Augmentation | None
 ) -> Batch:
-  """Turns one window into one training example of a stage; see `make_train_iterator` for the arrays.
+  """Turns one stored window into one example of a stage; see `make_train_iterator` for the arrays.
 
-  With `training=False` nothing is augmented and the crop is central; only bands and frames are drawn.
+  Only the bands or the pair of frames that are drawn get decoded. Without `ranges` nothing is augmented and the crop is
+  central.
 
   Raises:
-    UserError: the window is smaller than the crop or has fewer bands than `config.num_bands`.
+    UserError: the window is damaged, smaller than the crop, has fewer bands than `config.num_bands` or no frames.
   """
-  size = window.image.shape[:2]
-  crop = tuple(config.crop) if config.crop else size
-  if crop[0] > size[0] or crop[1] > size[1]:
-    raise UserError(f"a window of {window.scene!r} is {size} but config.data.crop is {crop}; lower the crop")
-  bands = np.arange(config.num_bands, dtype=np.int32)
   if stage == "renderer":
-    pair = int(rng.integers(len(window.frames)))
-    window = window._replace(frames=window.frames[pair : pair + 1], flows=window.flows[pair : pair + 1])
-  else:
-    num_bands = config.num_bands
-    if len(window.spectrum) < num_bands:
-      available = f"a window of {window.scene!r} has {len(window.spectrum)} bands"
-      raise UserError(f"{available} but config.data.num_bands={num_bands}; lower it")
-    num_drawn = {"vae": 1, "ldm": config.bands_per_example, "ldm_coordinated": num_bands}[stage]
-    if num_drawn < num_bands:
-      bands = rng.choice(bands, num_drawn, replace=False)
-    window = window._replace(spectrum=window.spectrum[bands])
-  if training:
-    matrix = _draw_matrix(rng, size, crop, config.augment)
-  else:
-    matrix = zoom_matrix(1.0, ((size[1] - crop[1]) // 4 * 2, (size[0] - crop[0]) // 4 * 2))
-  window = warp_window(window, matrix, size=crop)
+    num_pairs = len(record.example["frames"])
+    if not num_pairs:
+      raise UserError(f"{record.place} has no later frames to render; build again with --num_pairs 6")
+    pair = int(rng.integers(num_pairs))
+    window = _decode(record, fields=("image", "frames", "flows", "depth"), pairs=[pair])
+    size = window.image.shape[:2]
+    window = warp_window(window, _choose_matrix(rng, size, config, ranges, record), size=config.crop or size)
+    image, target = jitter_colours(rng, [window.image, window.frames[0]], jitter=ranges.jitter if ranges else 0.0)
+    return {"image": image, "target": target, "flow": window.flows[0], "depth": window.depth}
+  bands = _choose_bands(rng, record, config, stage)
+  # The auto-encoder sees no photo, so none is decoded for it.
+  window = _decode(record, fields=("spectrum",) if stage == "vae" else ("image", "spectrum"), bands=bands)
+  stride = config.motion_stride
+  size = (window.spectrum.shape[1] * stride, window.spectrum.shape[2] * stride)
+  matrix = _choose_matrix(rng, size, config, ranges, record)
+  crop = tuple(config.crop or size)
   if stage == "vae":
-    return {"slice": window.spectrum[0], "band": bands[0]}
-  images = [image.astype(np.float32) / 255 for image in (window.image, *window.frames)]
-  if training and config.augment:
-    images = jitter_colours(rng, images)
-  if stage == "renderer":
-    return {"image": images[0], "target": images[1], "flow": window.flows[0], "depth": window.depth}
-  return {"image": images[0], "slice": window.spectrum, "band": bands}
+    return {"slice": warp_motion(window.spectrum, matrix, size=crop, stride=stride)[0], "band": bands[0]}
+  window = warp_window(window, matrix, size=crop)
+  (image,) = jitter_colours(rng, [window.image], jitter=ranges.jitter if ranges else 0.0)
+  return {"image": image, "slice": window.spectrum, "band": bands}
 
 
-def _mix_sources(files: Sequence[Path], weights: Mapping[str, float], fields: Sequence[str], seed: int):
-  """Endless shuffled windows; with weights, sources are shuffled and repeated one by one and then mixed."""
+def _choose_bands(rng: np.random.Generator, record: Record, config: Any, stage: str) -> np.ndarray:
+  available, wanted = len(record.example["spectrum"]), config.num_bands
+  if available < wanted:
+    raise UserError(f"{record.place} has {available} bands but config.data.num_bands={wanted}; lower it")
+  bands = np.arange(wanted, dtype=np.int32)
+  num_drawn = {"vae": 1, "ldm": config.bands_per_example, "ldm_coordinated": wanted}[stage]
+  return rng.choice(bands, num_drawn, replace=False) if num_drawn < wanted else bands
+
+
+def _choose_matrix(
+  rng: np.random.Generator, size: tuple[int, int], config: Any, ranges: Augmentation | None, record: Record
+) -> Matrix:
+  crop = tuple(config.crop or size)
+  if crop[0] > size[0] or crop[1] > size[1]:
+    raise UserError(f"{record.place} is {size[0]}x{size[1]} but config.data.crop={crop}; lower the crop")
+  return draw_matrix(rng, size, crop=crop, ranges=ranges) if ranges else centre_matrix(size, crop=crop)
+
+
+def _check_first(sources: Mapping[str, RecordSource], config: Any) -> None:
+  """Finds data of another kind before training starts: the motion grid of each data set's first window."""
+  for dataset in (RecordSource([part]) for part in _join(sources).parts):
+    window = _decode(dataset[0], fields=("image", "spectrum"), bands=[0])
+    size, grid = window.image.shape[:2], window.spectrum.shape[1:3]
+    if size != (grid[0] * config.motion_stride, grid[1] * config.motion_stride):
+      raise UserError(
+        f"{dataset[0].place}: photo {size[0]}x{size[1]}, motion {grid[0]}x{grid[1]}, which does not fit "
+        f"config.data.motion_stride={config.motion_stride}; use the size of config that the data was built for"
+      )
+
+
+def _mix_sources(sources: Mapping[str, RecordSource], weights: Mapping[str, float], seed: int) -> grain.MapDataset:
+  """Endless shuffled records; with weights, sources are shuffled and repeated one by one and then mixed."""
   if not weights:
-    return grain.MapDataset.source(WindowSource(files, fields=fields)).shuffle(seed).repeat()
+    return grain.MapDataset.source(_join(sources)).shuffle(seed).repeat()
   parents, proportions = [], []
   for index, (name, weight) in enumerate(sorted(weights.items())):
     if weight <= 0:
       continue
-    own = [file for file in files if file.name.split("-", 1)[0] == name]
-    if not own:
-      raise UserError(f"no {name}-*.safetensors in train/; build some or give --config.data.sources.{name}=0")
-    source = grain.MapDataset.source(WindowSource(own, fields=fields))
-    parents.append(source.shuffle(seed + index).repeat())
+    if name not in sources:
+      raise UserError(
+        f"config.data.sources.{name}={weight}, but the data has only {', '.join(sources)}; "
+        f"build some ({_BUILD} …) or give --config.data.sources.{name}=0"
+      )
+    parents.append(grain.MapDataset.source(sources[name]).shuffle(seed + index).repeat())
     proportions.append(float(weight))
   if not parents:
     raise UserError("config.data.sources: all weights are 0; give at least one source a positive weight")
   return grain.MapDataset.mix(parents, proportions)
 
 
-def _make_batches(dataset, config, stage, training, seed, batch_size, process_index, process_count):
+def _stack(examples: Sequence[Batch]) -> Batch:
+  try:
+    return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+  except ValueError as error:
+    raise UserError("the data holds windows of several sizes; cut them alike with config.data.crop") from error
+
+
+def _make_batches(dataset, config, stage, ranges, seed, batch_size, process_index, process_count):
   if batch_size % process_count:
     raise UserError(
       f"batch size {batch_size} does not divide over {process_count} processes; choose a multiple of it"
     )
-  example = lambda window, rng: make_example(window, rng, config=config, stage=stage, training=training)
+  example = lambda record, rng: make_example(rng, record, config=config, stage=stage, ranges=ranges)
   # The batch is formed before threading, so the iterator's whole state is the number of batches read, exact
   # even when the run resumes with another number of processes.
   dataset = dataset.seed(seed).random_map(example)[process_index::process_count]
-  dataset = dataset.batch(batch_size // process_count, drop_remainder=True)
+  dataset = dataset.batch(batch_size // process_count, drop_remainder=True, batch_fn=_stack)
   options = grain.ReadOptions(config.num_threads, prefetch_buffer_size=max(config.num_threads, 2))
   return iter(dataset.to_iter_dataset(options))
 
 
-def _check_stage(config: Any, stage: str) -> Sequence[str]:
+def _open_stage(config: Any, stage: str, split: str) -> dict[str, RecordSource]:
   if stage not in STAGES:
     raise UserError(f"unknown stage {stage!r}; choose one of {', '.join(STAGES)}")
   if stage == "ldm" and not 1 <= config.bands_per_example <= config.num_bands:
@@ -306,8 +263,11 @@ def _check_stage(config: Any, stage: str) -> Sequence[str]:
       f"config.data.bands_per_example={config.bands_per_example}; choose 1 to num_bands={config.num_bands}"
     )
   if config.crop and (config.crop[0] % 2 or config.crop[1] % 2):
-    raise UserError(f"config.data.crop={tuple(config.crop)}; choose even sides, the motion grid has half")
-  return _RENDERER_FIELDS if stage == "renderer" else _MOTION_FIELDS
+    raise UserError(f"config.data.crop={tuple(config.crop)}; choose even sides")
+  sources = open_records(config.directory, split)
+  if stage != "renderer":
+    _check_first(sources, config)
+  return sources
 
 
 def make_train_iterator(
@@ -316,8 +276,10 @@ def make_train_iterator(
   """Makes the endless, shuffled, augmented iterator of a training stage (supplement, training details).
 
   Args:
-    config: the `data` part of a config: directory, num_bands K, sources (name -> weight; empty: all
-      files alike), augment, bands_per_example n, crop (h, w) or None for whole windows, num_threads.
+    config: the `data` part of a config: directory (several with commas between), num_bands K, motion_stride (photo
+      pixels per pixel of the motion grid, 1 or 2), sources (name -> weight; empty: all windows alike), augmentation
+      (ranges of `Augmentation`; empty: only the random crop), bands_per_example n, crop (h, w) or None for whole
+      windows, num_threads.
     stage: "vae" gives `slice` [b hm wm 4] and `band` [b]; "ldm" `image` [b h w 3], `slice` [b n hm wm 4] and
       `band` [b n] of n distinct bands; "ldm_coordinated" the same with all K bands in order; "renderer"
       `image` and `target` [b h w 3], `flow` [b h w 2] and `depth` [b h w]. All float32 but `band`, int32.
@@ -331,9 +293,9 @@ def make_train_iterator(
   Raises:
     UserError: the data or the settings do not fit.
   """
-  fields = _check_stage(config, stage)
-  dataset = _mix_sources(list_windows(config.directory, "train"), dict(config.sources), fields, seed)
-  return _make_batches(dataset, config, stage, True, seed, batch_size, process_index, process_count)
+  ranges = config_to_augmentation(config.augmentation)
+  dataset = _mix_sources(_open_stage(config, stage, "train"), dict(config.sources), seed)
+  return _make_batches(dataset, config, stage, ranges, seed, batch_size, process_index, process_count)
 
 
 def make_eval_batches(
@@ -344,9 +306,8 @@ def make_eval_batches(
   Batches are full (windows repeat to fill the last one) and there are at most as many as the windows need.
   Arrays, arguments and errors are those of `make_train_iterator`.
   """
-  fields = _check_stage(config, stage)
-  files = list_windows(config.directory, "validation")
+  records = _join(_open_stage(config, stage, "validation"))
   # Shuffled once, so that a few batches see many scenes.
-  dataset = grain.MapDataset.source(WindowSource(files, fields=fields)).shuffle(0).repeat()
-  batches = _make_batches(dataset, config, stage, False, 0, batch_size, process_index, process_count)
-  return itertools.islice(batches, min(num_batches, -(-len(files) // batch_size)))
+  dataset = grain.MapDataset.source(records).shuffle(0).repeat()
+  batches = _make_batches(dataset, config, stage, None, 0, batch_size, process_index, process_count)
+  return itertools.islice(batches, min(num_batches, -(-len(records) // batch_size)))

@@ -6,7 +6,7 @@ written under a temporary name in its own folder and moved into place when it is
 kind leaves no partial file and never harms the file that was there before.
 """
 
-import bisect
+import contextlib
 import io
 import math
 import os
@@ -14,20 +14,20 @@ import struct
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
-import av
-import av.error
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageCms, ImageOps
 
-from gid_jax.encoding import VIDEO_SUFFIXES, check_frame, complete_or_nothing, describe_failure, encode_frames
+from gid_jax.decoding import decode_frames, find_nearest_frames, open_to_read, repair_times
+from gid_jax.encoding import VIDEO_SUFFIXES, check_frame, complete_or_nothing, encode_frames
 from gid_jax.errors import UserError
 from gid_jax.types import Clip
 
 MIN_SIDE = 16
 MAX_MEGAPIXELS = 100
+MAX_CLIP_BYTES = 2 << 30
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 _PathLike = str | os.PathLike[str]
@@ -50,7 +50,7 @@ def read_image(path: _PathLike) -> Float[np.ndarray, "h w 3"]:
     UserError: no such readable file, not an image, damaged, under 16 pixels on a side or over 100 megapixels.
   """
   path = Path(path)
-  with _open_to_read(path) as file:
+  with open_to_read(path) as file:
     try:
       with warnings.catch_warnings():
         # Pillow warns below our limit and raises above it; one message of ours covers both.
@@ -73,74 +73,41 @@ def read_image(path: _PathLike) -> Float[np.ndarray, "h w 3"]:
       raise UserError(f"{path} is truncated or damaged ({error}); save or download it again") from error
 
 
-def read_clip(path: _PathLike, *, max_frames: int | None = None) -> Clip:
-  """Decodes a video with the time at which each frame is shown.
+def read_clip(path: _PathLike, *, max_frames: int | None = None, short_side: int | None = None) -> Clip:
+  """Decodes a video with the time at which each frame is shown; see `gid_jax.decoding.decode_frames`.
 
   Times come from the presentation time stamps, never from the header's frame rate; see `repair_times` for
-  stamps that are missing or run backwards. Rotation metadata is applied, limited or full range YUV becomes
-  full range RGB, and untagged video of 720 lines or more is taken for BT.709, smaller for BT.601.
+  stamps that are missing or run backwards.
 
   Args:
     path: any file that FFmpeg decodes.
     max_frames: stop after this many frames; None reads all.
+    short_side: the most pixels the shorter side may have; larger frames are averaged down. None keeps the size.
 
   Returns:
     A `Clip`: frames [t h w 3] uint8 RGB and times [t] float64 seconds from the first frame.
 
   Raises:
-    UserError: no such readable file, not a video, damaged, or fewer than 2 frames.
+    UserError: no such readable file, not a video, damaged, fewer than 2 frames, or over 2 GB of frames.
   """
-  path = Path(path)
-  with _open_to_read(path):
-    pass
-  frames: list[np.ndarray] = []
+  # A growing buffer, because stacking a list would hold the clip twice.
+  pixels, shape = bytearray(), (0, 0, 3)
   times: list[float] = []
-  try:
-    # The prefix keeps FFmpeg from reading a colon in a file name as a protocol.
-    with av.open(f"file:{path}") as container:
-      if not container.streams.video:
-        raise UserError(f"{path} has no video stream")
-      stream = container.streams.video[0]
-      stream.thread_type = "AUTO"
-      for frame in container.decode(stream):
-        frames.append(_frame_to_rgb(frame, size=(frames[0].shape if frames else None)))
-        times.append(math.nan if frame.pts is None or frame.time is None else frame.time)
-        if len(frames) == max_frames:
-          break
-  except (OSError, av.error.FFmpegError) as error:
-    where = f" after {len(frames)} frames" if frames else ""
-    problem = f"{path} cannot be decoded{where} ({describe_failure(error)}); it is damaged or not a video"
-    raise UserError(problem) from error
-  if len(frames) < 2:
-    held = "1 frame" if frames else "no frames"
+  with contextlib.closing(decode_frames(path, short_side=short_side)) as decoded:
+    for frame, time in decoded:
+      shape = frame.shape
+      pixels += frame.data
+      times.append(time)
+      if len(times) == max_frames:
+        break
+      if len(pixels) > MAX_CLIP_BYTES:
+        size = f"{shape[1]} x {shape[0]}"
+        raise UserError(f"{path} fills 2 GB after {len(times)} frames of {size}; shorten it or make it smaller")
+  if len(times) < 2:
+    held = "1 frame" if times else "no frames"
     raise UserError(f"{path} holds {held}; a clip needs at least 2 frames")
-  return Clip(frames=np.stack(frames), times=repair_times(np.asarray(times)))
-
-
-def repair_times(times: Float[np.ndarray, "t"]) -> Float[np.ndarray, "t"]:
-  """Makes time stamps strictly increasing, changing as few as possible.
-
-  The longest strictly increasing run of stamps (not necessarily adjacent) is trusted. Stamps between two
-  trusted ones are placed evenly between them; stamps beyond either end continue at the median interval per
-  frame. With fewer than two good stamps the frames are taken to be 1/30 s apart.
-
-  Args:
-    times: [t] seconds; NaN where the file has no stamp.
-
-  Returns:
-    [t] float64 seconds, strictly increasing, starting at 0.
-  """
-  kept = _longest_increasing(times)
-  index = np.arange(len(times), dtype=np.float64)
-  if len(kept) < 2:
-    return index / 30.0
-  trusted = np.asarray(times, np.float64)[kept]
-  interval = float(np.median(np.diff(trusted) / np.diff(kept)))
-  repaired = np.interp(index, kept, trusted)
-  before, after = index < kept[0], index > kept[-1]
-  repaired[before] = trusted[0] - (kept[0] - index[before]) * interval
-  repaired[after] = trusted[-1] + (index[after] - kept[-1]) * interval
-  return repaired - repaired[0]
+  frames = np.frombuffer(pixels, np.uint8).reshape(-1, *shape)
+  return Clip(frames=frames, times=repair_times(np.asarray(times)))
 
 
 def resample_clip(clip: Clip, *, fps: float) -> Clip:
@@ -157,17 +124,13 @@ def resample_clip(clip: Clip, *, fps: float) -> Clip:
     A `Clip` whose frame i is shown at i / fps, up to the clip's last stamp rounded to the nearest 1 / fps.
 
   Raises:
-    UserError: the clip is too short to give 2 frames at this rate.
+    UserError: the clip is too short to give 2 frames at this rate, or its stamps have a gap no video has.
   """
-  if not (fps > 0 and math.isfinite(fps)):
-    raise UserError(f"fps is {fps}; it must be positive")
-  num_frames = math.floor(clip.times[-1] * fps + 0.5) + 1
-  if num_frames < 2:
+  indices = find_nearest_frames(clip.times, fps=fps)
+  if len(indices) < 2:
     length = f"a clip of {clip.times[-1]:.3f} s"
     raise UserError(f"{length} gives 1 frame at {fps:g} fps; a clip needs at least 2 frames")
-  times = np.arange(num_frames) / fps
-  midpoints = (clip.times[1:] + clip.times[:-1]) / 2
-  return Clip(frames=clip.frames[np.searchsorted(midpoints, times, side="left")], times=times)
+  return Clip(frames=clip.frames[indices], times=np.arange(len(indices)) / fps)
 
 
 class WrittenVideo(NamedTuple):
@@ -254,21 +217,6 @@ def write_image(path: _PathLike, image: np.ndarray, *, overwrite: bool = False) 
 # Reading
 
 
-def _open_to_read(path: Path) -> BinaryIO:
-  try:
-    if path.is_dir():
-      raise UserError(f"{path} is a folder; give a file")
-    if path.exists() and not path.is_file():
-      raise UserError(f"{path} is not a regular file")
-    file = open(path, "rb")  # noqa: SIM115 - the caller closes it.
-  except OSError as error:
-    raise UserError(f"cannot read {path}: {describe_failure(error)}") from error
-  if os.fstat(file.fileno()).st_size == 0:
-    file.close()
-    raise UserError(f"{path} is empty (0 bytes)")
-  return file
-
-
 def _too_large(path: Path, size: str) -> UserError:
   limit = f"{MAX_MEGAPIXELS} megapixels"
   return UserError(f"{path} holds more than {limit}{size}; resize it below 10,000 x 10,000 pixels")
@@ -313,34 +261,3 @@ def _apply_profile(image: Image.Image, profile: bytes) -> Image.Image:
     # A profile that is broken or belongs to another colour model: show the image without it, as viewers do.
     return image.convert("RGB")
   return converted or image.convert("RGB")
-
-
-def _frame_to_rgb(frame: av.VideoFrame, *, size: tuple[int, ...] | None) -> np.ndarray:
-  unspecified = 2  # AVCOL_SPC_UNSPECIFIED
-  assumed = "ITU709" if min(frame.width, frame.height) >= 720 else "ITU601"
-  matrix = assumed if frame.colorspace == unspecified else None
-  rgb = frame.reformat(format="rgb24", src_colorspace=matrix).to_ndarray()
-  rgb = np.rot90(rgb, round(frame.rotation / 90) % 4)
-  if size is not None and rgb.shape != size:
-    rgb = np.asarray(Image.fromarray(np.ascontiguousarray(rgb)).resize((size[1], size[0])))
-  return rgb
-
-
-def _longest_increasing(times: np.ndarray) -> np.ndarray:
-  """Indices of a longest strictly increasing subsequence of the finite entries (patience sorting)."""
-  tails: list[float] = []
-  tail_indices: list[int] = []
-  previous: dict[int, int | None] = {}
-  for index, time in enumerate(times):
-    if not math.isfinite(time):
-      continue
-    place = bisect.bisect_left(tails, time)
-    tails[place:place + 1] = [time]
-    tail_indices[place:place + 1] = [index]
-    previous[index] = tail_indices[place - 1] if place else None
-  chain: list[int] = []
-  index = tail_indices[-1] if tail_indices else None
-  while index is not None:
-    chain.append(index)
-    index = previous[index]
-  return np.asarray(chain[::-1], dtype=np.int64)

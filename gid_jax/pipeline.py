@@ -117,10 +117,10 @@ def _encode_appearance(model: Renderer, params, image):
   return model.apply({"params": params}, image[None], method="encode")
 
 
-@functools.partial(jax.jit, static_argnames=("height", "width"))
-def _depth(spectrum: SpectralVolume, height, width):
+@functools.partial(jax.jit, static_argnames=("height", "width", "anchor"))
+def _depth(spectrum: SpectralVolume, height, width, anchor):
   """W on the working grid, px of that grid (section 5)."""
-  return spectral.motion_magnitude(spectral.resize_spectrum(spectrum, height, width), anchor_first_frame=True)
+  return spectral.motion_magnitude(spectral.resize_spectrum(spectrum, height, width), anchor_first_frame=anchor)
 
 
 @functools.partial(jax.jit, static_argnames=("model",))
@@ -128,9 +128,9 @@ def _render_flow(model: Renderer, params, image, flow, depth, noise):
   return model.apply({"params": params}, image[None], flow[None], depth[None], noise[None]).rgb[0]
 
 
-@functools.partial(jax.jit, static_argnames=("model",))
-def _render_frame(model: Renderer, params, image, photo, pyramid, spectrum: SpectralVolume, depth, noise, time):
-  motion = spectral.evaluate_motion(spectrum, time[None], anchor_first_frame=True)[0]
+@functools.partial(jax.jit, static_argnames=("model", "anchor"))
+def _render_frame(model: Renderer, params, image, photo, pyramid, spectrum: SpectralVolume, depth, noise, time, anchor):
+  motion = spectral.evaluate_motion(spectrum, time[None], anchor_first_frame=anchor)[0]
   flow = spectral.resize_motion(motion, *image.shape[:2])
   frame = model.apply({"params": params}, image[None], pyramid, flow[None], depth[None], noise[None], method="decode")
   if photo.shape == image.shape:
@@ -148,13 +148,108 @@ def _render_frame(model: Renderer, params, image, photo, pyramid, spectrum: Spec
   return (jnp.clip(rgb, 0, 1) * 255 + 0.5).astype(jnp.uint8)
 
 
-def load_pretrained(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-  """(parameters, config) of an embedded weights file, `MOTION_WEIGHTS` or `RENDERER_WEIGHTS`."""
+def load_pretrained(name: str, *, directory: str | Path | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+  """(parameters, config) of `MOTION_WEIGHTS` or `RENDERER_WEIGHTS`, the embedded file or that of a directory."""
+  if directory is not None:
+    return import_weights(Path(directory) / name)
   with importlib.resources.as_file(importlib.resources.files("gid_jax") / "pretrained" / name) as path:
     return import_weights(path)
 
 
-class Animator:
+class ImageRenderer:
+  """A trained renderer, ready to move a photo along any spectral volume.
+
+  Attributes:
+    renderer_config: the settings the weights came with.
+    renderer_params: the parameters, nested dicts of arrays.
+  """
+
+  def __init__(self, renderer: tuple[Mapping, Mapping]):
+    """Takes (parameters, config) of the renderer, as `checkpoint.import_weights` gives."""
+    params, self.renderer_config = renderer
+    self.renderer_params = jax.tree.map(jnp.asarray, dict(params))
+    self._renderer = Renderer(RendererConfig(**_hashable(self.renderer_config["model"]["renderer"])))
+
+  @classmethod
+  def from_pretrained(cls, directory: str | Path | None = None) -> "ImageRenderer":
+    """Loads the embedded weights, or `renderer.safetensors` of another directory.
+
+    Raises:
+      UserError: the file is missing, damaged or of a newer version.
+    """
+    return cls(load_pretrained(RENDERER_WEIGHTS, directory=directory))
+
+  def working_size(self, height: int, width: int) -> tuple[int, int]:
+    """The working grid (h, w) for a photo of height x width pixels."""
+    multiple = 2 ** (len(self._renderer.config.channels) - 1)
+    return working_size(height, width, area=math.prod(self.renderer_config["model"]["image_size"]), multiple=multiple)
+
+  def render_flow(
+    self,
+    image: Float[np.ndarray, "h w 3"],
+    flow: Float[np.ndarray, "h w 2"],
+    depth: Float[np.ndarray, "h w"],
+    *,
+    seed: int = 0,
+  ) -> Float[Array, "h w 3"]:
+    """Renders one frame [h w 3] in [0, 1] of an image of the working size, moved by any given flow (section 5).
+
+    Args:
+      image: [h w 3] float32 RGB in [0, 1].
+      flow: [h w 2] displacement of every pixel, pixels.
+      depth: [h w] splatting weight W, mean motion magnitude, pixels.
+      seed: of the renderer's style noise.
+    """
+    return _render_flow(self._renderer, self.renderer_params, image, flow, depth, self._style(seed))
+
+  def _style(self, seed: int):
+    return jax.random.normal(jax.random.key(seed), (self._renderer.config.style_dim,))
+
+  def render(
+    self,
+    image: Float[np.ndarray, "h w 3"],
+    spectrum: SpectralVolume,
+    *,
+    frames: int = 150,
+    fps: float = 30.0,
+    magnify: float = 1.0,
+    size: int | None = None,
+    seed: int = 0,
+    anchor_first_frame: bool = True,
+  ) -> Iterator[UInt8[np.ndarray, "h2 w2 3"]]:
+    """Renders a photo moved by a spectral volume, frame by frame (section 5).
+
+    Frame i shows the motion at i / fps seconds; after num_frames / spectrum.fps seconds it repeats exactly.
+
+    Args:
+      image: [h w 3] float32 RGB in [0, 1], any size.
+      spectrum: of this photo, on any grid.
+      frames: how many frames.
+      fps: frames per second of the video.
+      magnify: factor on the motion.
+      size: long side of the video in pixels; the photo's own size when None or larger than it.
+      seed: of the renderer's style noise, one for the whole video.
+      anchor_first_frame: show the motion relative to frame 0, so that the video begins on the photo.
+
+    Yields:
+      [h2 w2 3] uint8 frames of even size and the photo's aspect.
+    """
+    height, width = self.working_size(*image.shape[:2])
+    working = jnp.asarray(resize_image(image, height, width))
+    photo = jnp.asarray(resize_image(image, *output_size(*image.shape[:2], long_side=size)))
+    spectrum = spectral.magnify(spectrum, magnify)
+    pyramid = _encode_appearance(self._renderer, self.renderer_params, working)
+    depth = _depth(spectrum, height, width, anchor_first_frame)
+    noise = self._style(seed)
+    times = np.arange(frames) * (spectrum.fps / fps)
+    for time in times:
+      frame = _render_frame(
+        self._renderer, self.renderer_params, working, photo, pyramid, spectrum, depth, noise, jnp.float32(time),
+        anchor_first_frame)
+      yield np.asarray(frame)
+
+
+class Animator(ImageRenderer):
   """A trained motion model and renderer, ready to animate photos.
 
   Attributes:
@@ -164,13 +259,11 @@ class Animator:
 
   def __init__(self, motion: tuple[Mapping, Mapping], renderer: tuple[Mapping, Mapping]):
     """Takes (parameters, config) of the motion model and of the renderer, as `checkpoint.import_weights` gives."""
+    super().__init__(renderer)
     params, self.motion_config = motion
     self.motion_params = jax.tree.map(jnp.asarray, dict(params))
     self._motion_model = make_motion_model(self.motion_config["model"])
     self._schedule = make_schedule(**self.motion_config["schedule"])
-    params, self.renderer_config = renderer
-    self.renderer_params = jax.tree.map(jnp.asarray, dict(params))
-    self._renderer = Renderer(RendererConfig(**_hashable(self.renderer_config["model"]["renderer"])))
 
   @classmethod
   def from_pretrained(cls, directory: str | Path | None = None) -> "Animator":
@@ -179,12 +272,10 @@ class Animator:
     Raises:
       UserError: a file is missing, damaged or of a newer version.
     """
-    if directory is None:
-      return cls(load_pretrained(MOTION_WEIGHTS), load_pretrained(RENDERER_WEIGHTS))
-    return cls(import_weights(Path(directory) / MOTION_WEIGHTS), import_weights(Path(directory) / RENDERER_WEIGHTS))
+    return cls(*(load_pretrained(name, directory=directory) for name in (MOTION_WEIGHTS, RENDERER_WEIGHTS)))
 
   def working_size(self, height: int, width: int) -> tuple[int, int]:
-    """The working grid (h, w) for a photo of height x width pixels."""
+    """The working grid (h, w) for a photo of height x width pixels, which both networks can take."""
     model = self.motion_config["model"]
     levels = len(model["unet"]["multipliers"]) - 1
     multiple = model["motion_stride"] * self._motion_model.latent_factor * 2**levels
@@ -250,75 +341,3 @@ class Animator:
         progress(index + 1, steps)
     coefficients = _decode_latents(self._motion_model, self.motion_params, latents)
     return SpectralVolume(coefficients, num_frames=model["num_frames"], fps=model["fps"])
-
-  def render_flow(
-    self,
-    image: Float[np.ndarray, "h w 3"],
-    flow: Float[np.ndarray, "h w 2"],
-    depth: Float[np.ndarray, "h w"],
-    *,
-    seed: int = 0,
-  ) -> Float[Array, "h w 3"]:
-    """Renders one frame [h w 3] in [0, 1] of an image of the working size, moved by any given flow (section 5).
-
-    Args:
-      image: [h w 3] float32 RGB in [0, 1].
-      flow: [h w 2] displacement of every pixel, pixels.
-      depth: [h w] splatting weight W, mean motion magnitude, pixels.
-      seed: of the renderer's style noise.
-    """
-    return _render_flow(self._renderer, self.renderer_params, image, flow, depth, self._style(seed))
-
-  def _style(self, seed: int):
-    return jax.random.normal(jax.random.key(seed), (self._renderer.config.style_dim,))
-
-  def render(
-    self,
-    image: Float[np.ndarray, "h w 3"],
-    spectrum: SpectralVolume,
-    *,
-    frames: int = 150,
-    fps: float = 30.0,
-    magnify: float = 1.0,
-    size: int | None = None,
-    seed: int = 0,
-  ) -> Iterator[UInt8[np.ndarray, "h2 w2 3"]]:
-    """Renders a photo moved by a spectral volume, frame by frame (section 5).
-
-    Frame i shows the motion at i / fps seconds, relative to frame 0, so that the video begins on the photo; after
-    num_frames / spectrum.fps seconds it repeats exactly.
-
-    Args:
-      image: [h w 3] float32 RGB in [0, 1], any size.
-      spectrum: of this photo, on any grid.
-      frames: how many frames.
-      fps: frames per second of the video.
-      magnify: factor on the motion.
-      size: long side of the video in pixels; the photo's own size when None or larger than it.
-      seed: of the renderer's style noise, one for the whole video.
-
-    Yields:
-      [h2 w2 3] uint8 frames of even size and the photo's aspect.
-    """
-    height, width = self.working_size(*image.shape[:2])
-    working = jnp.asarray(resize_image(image, height, width))
-    photo = jnp.asarray(resize_image(image, *output_size(*image.shape[:2], long_side=size)))
-    spectrum = spectral.magnify(spectrum, magnify)
-    pyramid = _encode_appearance(self._renderer, self.renderer_params, working)
-    depth = _depth(spectrum, height, width)
-    noise = self._style(seed)
-    times = np.arange(frames) * (spectrum.fps / fps)
-    for time in times:
-      yield np.asarray(
-        _render_frame(
-          self._renderer,
-          self.renderer_params,
-          working,
-          photo,
-          pyramid,
-          spectrum,
-          depth,
-          noise,
-          jnp.float32(time),
-        )
-      )

@@ -5,98 +5,113 @@ is one fixed linear operator per clip: it acts on every frame alike, so it neith
 frequencies and a trajectory stays a trajectory.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-# Finest scale 0 is what makes DIS sub-pixel: on a moving texture of known motion its error was 0.03 px, against
-# 0.34 px at the default finest scale. Larger frames (x1.5) gained under 0.01 px for three times the work, starting
-# from the previous frame's flow gained nothing, and the numbers below cost half the defaults' time at equal error.
-_DIS_FINEST_SCALE = 0
-_DIS_PATCH_STRIDE = 5
-_DIS_DESCENT_STEPS = 8
-_DIS_REFINEMENTS = 2
+from gid_jax.flow import DEFAULT, FlowSettings, estimate_flow
+
+_NUM_CHECKS = 24
 
 
-def estimate_window_flow(frames: UInt8[np.ndarray, "t h w 3"]) -> Float[np.ndarray, "t h w 2"]:
-  """Estimates dense flow from the first frame to every frame with DIS and variational refinement.
+class MeasuredMotion(NamedTuple):
+  """Trajectories measured in the frames of one clip.
+
+  Attributes:
+    motion: [t h w 2] float32 displacement from frame 0, pixels; cleaned, and free of the camera's shift.
+    confidence: [h w] float32 in [0, 1], how far a trajectory was measured rather than filled in.
+    shift: [t 2] float32 pixels, the translation all of the picture shares, which was taken out of `motion`.
+  """
+
+  motion: Float[np.ndarray, "t h w 2"]
+  confidence: Float[np.ndarray, "h w"]
+  shift: Float[np.ndarray, "t 2"]
+
+
+def measure_motion(
+  frames: UInt8[np.ndarray, "t h w 3"],
+  *,
+  settings: FlowSettings = DEFAULT,
+  progress: Callable[[int, int], None] | None = None,
+) -> MeasuredMotion:
+  """Measures the motion texture of a clip against its first frame (section 3).
+
+  Args:
+    frames: [t h w 3] uint8 RGB, without a cut, t >= 2.
+    settings: of the optical flow.
+    progress: called as (done, total) frames from time to time.
+
+  Returns:
+    Clean trajectories: untrusted flow is replaced by the trusted flow around it, or by rest.
+
+  Raises:
+    UserError: the frames are too small for optical flow, or there is only one.
+  """
+  flow, confidence = track_frames(frames, settings=settings, progress=progress)
+  shift = find_camera_shift(flow, confidence)
+  flow -= shift[:, None, None]
+  flow *= find_support(frames, flow + shift[:, None, None])[..., None]
+  return MeasuredMotion(damp_flow(flow, confidence, sigma=0.04 * frames.shape[1]), confidence, shift)
+
+
+def track_frames(
+  frames: UInt8[np.ndarray, "t h w 3"],
+  *,
+  settings: FlowSettings = DEFAULT,
+  progress: Callable[[int, int], None] | None = None,
+) -> tuple[Float[np.ndarray, "t h w 2"], Float[np.ndarray, "h w"]]:
+  """Estimates flow from the first frame to every frame, and one confidence per trajectory.
 
   Args:
     frames: [t h w 3] uint8 RGB.
+    settings: of the optical flow.
+    progress: called as (done, total) frames from time to time.
 
   Returns:
-    [t h w 2] float32 (dx, dy) in pixels; frame 0 is exactly zero.
+    [t h w 2] float32 pixels, frame 0 exactly zero, and [h w] float32 in [0, 1], the mean over the frames.
   """
-  estimator = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-  estimator.setFinestScale(_DIS_FINEST_SCALE)
-  estimator.setPatchStride(_DIS_PATCH_STRIDE)
-  estimator.setGradientDescentIterations(_DIS_DESCENT_STEPS)
-  estimator.setVariationalRefinementIterations(_DIS_REFINEMENTS)
-  gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
-  flow = np.zeros((*frames.shape[:3], 2), np.float32)
-  for t in range(1, len(gray)):
-    # A clip of a lower rate repeats frames.
-    repeated = np.array_equal(gray[t], gray[t - 1])
-    flow[t] = flow[t - 1] if repeated else estimator.calc(gray[0], gray[t], None)
-  return flow
+  # A clip of a lower rate repeats frames: their flow is the same.
+  fresh = [t for t in range(1, len(frames)) if t == 1 or not np.array_equal(frames[t], frames[t - 1])]
+  unit = frames[[0, *fresh]].astype(np.float32) / 255
+  flow, confidence = estimate_flow(unit[0], unit[1:], settings=settings, progress=progress)
+  source = np.searchsorted(fresh, np.arange(1, len(frames)), side="right") - 1
+  flow = np.concatenate([np.zeros_like(flow[:1]), flow[source]])
+  return flow, np.mean(confidence[source], axis=0)
 
 
-def texture_confidence(image: UInt8[np.ndarray, "h w 3"], *, threshold: float = 2.0) -> Float[np.ndarray, "h w"]:
-  """Rates how well an image pins motion down, from its structure tensor.
-
-  Args:
-    image: [h w 3] uint8 RGB.
-    threshold: gradient, in grey levels per pixel across the weaker direction, that earns a confidence of 0.5.
-
-  Returns:
-    [h w] float32 in [0, 1]: near 0 on flat or blurred regions, near 1 on corners and strong edges.
-  """
-  gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
-  gray = cv2.GaussianBlur(gray, (0, 0), 0.8)
-  gx, gy = cv2.Scharr(gray, cv2.CV_32F, 1, 0, scale=1 / 32), cv2.Scharr(gray, cv2.CV_32F, 0, 1, scale=1 / 32)
-  xx, yy, xy = (cv2.GaussianBlur(product, (0, 0), 1.5) for product in (gx * gx, gy * gy, gx * gy))
-  half_trace, spread = (xx + yy) / 2, np.hypot((xx - yy) / 2, xy)
-  # A plain edge leaves one direction open, yet the smoothness term resolves it well enough to earn some trust.
-  energy = np.maximum(half_trace - spread, 0) + 0.1 * (half_trace + spread)
-  return energy / (energy + threshold**2)
-
-
-def flow_confidence(
-  frames: UInt8[np.ndarray, "t h w 3"], flow: Float[np.ndarray, "t h w 2"], *, num_checks: int = 24
-) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
-  """Rates each trajectory by its texture, by how well it explains the frames, and by whether rest would do as well.
+def find_support(
+  frames: UInt8[np.ndarray, "t h w 3"], flow: Float[np.ndarray, "t h w 2"]
+) -> Float[np.ndarray, "h w"]:
+  """Rates how far each trajectory explains the frames better than rest would.
 
   Args:
     frames: [t h w 3] uint8 RGB.
     flow: [t h w 2] pixels from frame 0 to each frame.
-    num_checks: number of frames, spread over the window, whose photometric residual is measured.
 
   Returns:
-    The confidence [h w] in [0, 1], and the support [h w] in [0, 1] by which to multiply the flow: it is low where
-    flow of a pixel or more explains the frames no better than no motion, as where something passes in front of a
-    still edge. One value per trajectory, so that the clean-up is the same at every frame.
+    [h w] in [0, 1], by which to multiply the flow: low where flow of a pixel or more explains the frames no better
+    than no motion, as where something passes in front of a still edge. One value per trajectory, so that the
+    clean-up is the same at every frame.
   """
   gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) for frame in frames]
   height, width = gray[0].shape
   columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-  checks = np.unique(np.linspace(1, len(frames) - 1, min(num_checks, len(frames) - 1)).round().astype(int))
+  checks = np.unique(np.linspace(1, len(frames) - 1, min(_NUM_CHECKS, len(frames) - 1)).round().astype(int))
   moving, resting = np.zeros((2, height, width), np.float32)
   for t in checks:
     map_x, map_y = columns + flow[t, ..., 0], rows + flow[t, ..., 1]
     warped = cv2.remap(gray[t], map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     moving += np.abs(warped - gray[0]) / len(checks)
     resting += np.abs(gray[t] - gray[0]) / len(checks)
-  mean = cv2.GaussianBlur(gray[0], (0, 0), 3)
-  contrast = np.sqrt(np.maximum(cv2.GaussianBlur(gray[0] ** 2, (0, 0), 3) - mean**2, 0))
-  agreement = np.exp(-((cv2.GaussianBlur(moving, (0, 0), 1.5) / (6 + contrast)) ** 2))
   # A wide window, or the support would be speckled and tear the flow of one thing apart.
   moving, resting = (cv2.GaussianBlur(residual, (0, 0), 4) for residual in (moving, resting))
   improvement = np.clip(5 * (resting - moving) / (resting + 0.5), 0, 1)
   # Subtle motion changes the frames by less than their noise: it is taken on trust.
   large = np.clip(np.linalg.norm(flow[checks], axis=-1).mean(0) - 1, 0, 1)
-  return (texture_confidence(frames[0]) * agreement).astype(np.float32), 1 - large * (1 - improvement)
+  return 1 - large * (1 - improvement)
 
 
 def _blur_coarsely(values: np.ndarray, sigma: float, *, shrink: int) -> np.ndarray:
@@ -122,10 +137,12 @@ def damp_flow(
 ) -> Float[np.ndarray, "t h w 2"]:
   """Replaces untrusted flow by the trusted flow around it, and by rest where there is none.
 
-  Computes `F' = (G*(c² F) + e H*(c² F)) / (G*c² + e H*c² + damping)` and returns `c F + (1 - c) F'` at every frame: the
-  flat inside of a moving textured thing follows its edges, a flat wall of its own comes to rest. H is three times as
-  wide as G and counts only where trusted flow is found on all sides (e), so that a petal's inside is filled and a
-  wall beside it is not. The square keeps the many slightly trusted pixels of a wall from outvoting rest.
+  Computes `F' = (G*(c² F) + e H*(c² F)) / (G*c² + e H*c² + damping)` and returns `r F + (1 - r) m F'` at every frame,
+  with trust `r = c² / (c² + 0.15²)`: the flat inside of a moving textured thing follows its edges, a flat wall of its
+  own comes to rest. H is three times as wide as G and counts only where trusted flow is found on all sides (e), so
+  that a petal's inside is filled and a wall beside it is not. The factor m <= 1 keeps a trajectory from moving more,
+  on average, than the flow says, or moving things would drag a halo of their background along. c² keeps the many
+  slightly trusted pixels of a wall from outvoting rest.
 
   Args:
     flow: [t h w 2] pixels.
@@ -136,20 +153,19 @@ def damp_flow(
   Returns:
     [t h w 2] float32 pixels.
   """
-  enclosed = find_enclosed(confidence**2, reach=round(5 * sigma))
+  weight = (confidence**2).astype(np.float32)
+  enclosed = find_enclosed(weight, reach=round(5 * sigma))
 
   def blur(values: np.ndarray, wide_weight: np.ndarray) -> np.ndarray:
     return _blur_coarsely(values, sigma, shrink=2) + wide_weight * _blur_coarsely(values, 3 * sigma, shrink=4)
 
-  trust = np.repeat(confidence[..., None], 2, -1).astype(np.float32)
-  total = np.repeat(blur(trust[..., 0] ** 2, enclosed)[..., None], 2, -1)
   # Where the wide average counts, rest weighs less: it was ruled out on all sides.
-  total += np.float32(damping) * (1 - 0.9 * enclosed[..., None])
-  result = np.empty_like(flow)
-  for t, frame in enumerate(flow):
-    filled = blur(frame * trust**2, enclosed[..., None]) / total
-    result[t] = filled + trust * (frame - filled)
-  return result
+  total = (blur(weight, enclosed) + np.float32(damping) * (1 - 0.9 * enclosed))[..., None]
+  weight, enclosed = (np.repeat(x[..., None], 2, -1) for x in (weight, enclosed))
+  filled = np.stack([blur(frame * weight, enclosed) / total for frame in flow])
+  slack = np.float32(0.01)  # pixels; forgives the noise of things at rest
+  filled *= np.minimum(1, (mean_magnitude(flow) + slack) / (mean_magnitude(filled) + slack))[..., None]
+  return filled + weight / (weight + np.float32(0.15**2)) * (flow - filled)
 
 
 def find_camera_shift(
@@ -195,33 +211,3 @@ def find_camera_shift(
 def mean_magnitude(motion: Float[np.ndarray, "t h w 2"]) -> Float[np.ndarray, "h w"]:
   """Averages the length of each pixel's displacement [t h w 2] over time, as [h w] pixels."""
   return np.sqrt(motion[..., 0] ** 2 + motion[..., 1] ** 2).mean(0)
-
-
-class MeasuredMotion(NamedTuple):
-  """Trajectories measured in the frames of one clip.
-
-  Attributes:
-    motion: [t h w 2] float32 displacement from frame 0, pixels; cleaned, and free of the camera's shift.
-    confidence: [h w] float32 in [0, 1], how far a trajectory was measured rather than filled in.
-    shift: [t 2] float32 pixels, the translation all of the picture shares, which was taken out of `motion`.
-  """
-
-  motion: Float[np.ndarray, "t h w 2"]
-  confidence: Float[np.ndarray, "h w"]
-  shift: Float[np.ndarray, "t 2"]
-
-
-def measure_motion(frames: UInt8[np.ndarray, "t h w 3"]) -> MeasuredMotion:
-  """Measures the motion texture of a clip against its first frame (section 3).
-
-  Args:
-    frames: [t h w 3] uint8 RGB, without a cut.
-
-  Returns:
-    Clean trajectories: untrusted flow is replaced by the trusted flow around it, or by rest.
-  """
-  raw = estimate_window_flow(frames)
-  confidence, support = flow_confidence(frames, raw)
-  shift = find_camera_shift(raw, confidence)
-  motion = damp_flow((raw - shift[:, None, None]) * support[..., None], confidence, sigma=0.04 * frames.shape[1])
-  return MeasuredMotion(motion, confidence, shift)

@@ -46,14 +46,14 @@ class Clip(NamedTuple):
 
 
 class Window(NamedTuple):
-  """One training sample: a photo, where its pixels go, and a few later frames to render.
+  """One training sample: a photo, where its pixels go, and a few later frames to render; motion in floating point.
 
   Attributes:
     image: [h w 3] uint8 RGB, the first frame.
-    spectrum: [k hm wm 4] float16 coefficients on the motion grid (hm x wm, usually h/2 x w/2), pixels of that grid.
+    spectrum: [k hm wm 4] coefficients on the motion grid (hm x wm, usually h/2 x w/2), pixels of that grid.
     frames: [n h w 3] uint8, n frames later in the window.
-    flows: [n h w 2] float16, displacement in pixels of the h x w grid from `image` to each of `frames`.
-    depth: [h w] float16, mean displacement magnitude over the window, pixels of the h x w grid (W in section 5).
+    flows: [n h w 2] displacement in pixels of the h x w grid from `image` to each of `frames`.
+    depth: [h w] mean displacement magnitude over the window, pixels of the h x w grid (W in section 5).
     scene: name of the scene; splits are made by scene.
     source: "real", "loop" or "synthetic".
   """

@@ -1,22 +1,29 @@
-"""Building a data set: split by scene, resumption, rejections, counts and statistics."""
+"""Building a data set: split by scene, resumption, rejections, counts, and the same bytes from any build."""
 
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from data_pipeline import builder, statistics
+from data_pipeline import builder, tasks
 from gid_jax.errors import UserError
-from gid_jax.input_pipeline import read_scale, read_window
 from gid_jax.media import write_video
-from gid_jax.types import Window
+from gid_jax.storage import example_to_window, list_sources, open_split
 
 NUM_FRAMES, NUM_BANDS = 16, 4
 SMALL = [
-  *("--num_frames", str(NUM_FRAMES), "--num_bands", str(NUM_BANDS), "--num_pairs", "3"),
-  *("--height", "32", "--width", "48", "--stride", "10", "--loop_stride", "8", "--num_workers", "1"),
+  *("--num_frames", str(NUM_FRAMES), "--num_bands", str(NUM_BANDS), "--num_pairs", "2"),
+  *("--height", "32", "--width", "48", "--stride", "10"),
 ]
+CHECKOUT = Path(__file__).parents[1]
 
 
 def write_swing(path, seed, *, amplitude=1.5, num_frames=26, num_resting=32):
@@ -37,7 +44,7 @@ def videos(tmp_path_factory):
   folder = tmp_path_factory.mktemp("videos")
   (folder / "clips").mkdir()
   (folder / "loops").mkdir()
-  for seed, name in enumerate(["fern_0", "fern_1", "sim_fern_view2_0", "oak_0", "named"]):
+  for seed, name in enumerate(["fern_0", "sim_fern_view2_0", "oak_0", "named"]):
     write_swing(folder / "clips" / f"{name}.mp4", seed)
   write_swing(folder / "clips" / "storm_0.mp4", 7, amplitude=8, num_resting=0)
   (folder / "clips" / "broken.mp4").write_bytes(b"not a video")
@@ -47,37 +54,62 @@ def videos(tmp_path_factory):
   return folder
 
 
-def options(videos, output, *more):
+def arguments(videos, output, *more):
   sources = ["--clips", str(videos / "clips"), "--loops", str(videos / "loops"), "--held_out_scenes", "oak"]
-  return builder.parse_options(["--output", str(output), *sources, *SMALL, *more])
+  return ["--output", str(output), *sources, "--num_workers", "0", *SMALL, *more]
+
+
+def build(videos, output, *more):
+  return builder.build(builder.parse_options(arguments(videos, output, *more)))
 
 
 @pytest.fixture(scope="module")
 def built(videos, tmp_path_factory):
   output = tmp_path_factory.mktemp("built")
-  return output, builder.build(options(videos, output))
+  return output, build(videos, output)
+
+
+def read_all(output):
+  """(source, split) -> windows."""
+  found = {}
+  for source in list_sources(output):
+    for split in tasks.SPLITS:
+      examples = open_split(output, source, split)
+      found[source, split] = [example_to_window(examples[i]) for i in range(len(examples))]
+  return found
 
 
 def contents(output):
-  # Window by window, not byte by byte: safetensors writes its metadata in no fixed order.
-  files = [p for p in output.rglob("*") if p.is_file() and p.parent.name != "records"]
-  windows = {p: read_window(p) for p in files if p.parent.name in builder.SPLITS}
-  comparable = {
-    p: [v if isinstance(v, str) else (v.dtype, v.shape, v.tobytes()) for v in window] for p, window in windows.items()
-  }
-  return {str(p.relative_to(output)): comparable.get(p) or p.read_bytes() for p in files}
+  """Every byte of the data set and of what is said about it, without cache and times taken."""
+  files = [p for p in output.rglob("*") if p.is_file() and p.relative_to(output).parts[0] != "cache"]
+  return {str(p.relative_to(output)): p.read_bytes() for p in files if p.name != "records.jsonl"}
+
+
+def forbid_work(monkeypatch):
+  def fail(*_):
+    raise AssertionError("was run again")
+
+  monkeypatch.setattr(builder, "run_task", fail)
 
 
 def test_no_scene_is_in_both_splits(built):
   output, counts = built
-  scenes = {split: {read_window(p).scene for p in (output / split).glob("*.safetensors")} for split in builder.SPLITS}
-  assert scenes == {"train": {"fern", "rose"}, "validation": {"oak"}}
-  names = sorted(p.name for p in (output / "validation").glob("*.safetensors"))
-  # Two starts, each in full view and closer up.
-  assert names == [f"real-{stem}-{i:02d}.safetensors" for stem in ("named", "oak_0") for i in range(4)]
-  files = {split: len(list((output / split).glob("*.safetensors"))) for split in builder.SPLITS}
-  assert sum(counts["windows"].values()) == sum(files.values())
-  assert counts["windows"]["loop/train"] == 4
+  windows = read_all(output)
+  scenes = {key: {window.scene for window in found} for key, found in windows.items()}
+  assert scenes == {
+    ("real", "train"): {"fern"},
+    ("real", "validation"): {"oak"},
+    ("loop", "train"): {"rose"},
+    ("loop", "validation"): set(),
+  }
+  assert counts["windows"] == {f"{s}/{split}": len(found) for (s, split), found in windows.items() if found}
+  # Two starts, each in full view and closer up, of two clips a split.
+  assert counts["windows"] == {"real/train": 8, "real/validation": 8, "loop/train": 4}
+  for (source, _), found in windows.items():
+    for window in found:
+      assert window.source == source
+      assert window.spectrum.shape == (NUM_BANDS, 16, 24, 4)
+      assert window.frames.shape == (2, 32, 48, 3) and window.flows.shape == (2, 32, 48, 2)
 
 
 @pytest.mark.parametrize(
@@ -90,32 +122,13 @@ def test_no_scene_is_in_both_splits(built):
   ],
 )
 def test_scene_of_a_file_name(file, scene):
-  assert builder.file_to_scene(file) == scene
+  assert tasks.file_to_scene(file) == scene
 
 
 def test_scenes_without_a_list_are_split_by_their_name_alone():
-  splits = [builder.scene_to_split(f"scene{i}", held_out=None) for i in range(2000)]
-  assert splits == [builder.scene_to_split(f"scene{i}", held_out=None) for i in range(2000)]
+  splits = [tasks.scene_to_split(f"scene{i}", held_out=None) for i in range(2000)]
+  assert splits == [tasks.scene_to_split(f"scene{i}", held_out=None) for i in range(2000)]
   assert 140 < splits.count("validation") < 260
-
-
-def test_window_survives_the_round_trip(tmp_path):
-  rng = np.random.default_rng(0)
-  window = Window(
-    image=rng.integers(0, 255, (4, 6, 3), dtype=np.uint8),
-    spectrum=rng.standard_normal((2, 2, 3, 4)).astype(np.float16),
-    frames=rng.integers(0, 255, (3, 4, 6, 3), dtype=np.uint8),
-    flows=rng.standard_normal((3, 4, 6, 2)).astype(np.float16),
-    depth=rng.random((4, 6)).astype(np.float16),
-    scene="été",
-    source="loop",
-  )
-  builder.save_window(tmp_path / "w.safetensors", window)
-  again = read_window(tmp_path / "w.safetensors")
-  for name, value in window._asdict().items():
-    np.testing.assert_array_equal(getattr(again, name), value)
-    assert isinstance(value, str) or getattr(again, name).dtype == value.dtype
-  assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
 
 
 def test_rejections_are_listed_with_their_reasons(built):
@@ -130,95 +143,166 @@ def test_rejections_are_listed_with_their_reasons(built):
 
 def test_filter_counts_match_the_verdicts(built):
   output, counts = built
-  verdicts = [v for p in (output / "records").glob("*.json") for v in json.loads(p.read_text())["verdicts"]]
+  records = [json.loads(line) for line in (output / "records.jsonl").read_text().splitlines()]
+  verdicts = [verdict for record in records for verdict in record["verdicts"]]
   for rule, removed in counts["removed"].items():
-    assert sum(removed.values()) == sum(1 for v in verdicts if v[rule])
-  assert counts["removed"]["main"] == {"camera": 4}
-  lost = sum(counts["removed"]["main"].values())
+    assert sum(removed.values()) == sum(1 for verdict in verdicts if verdict[rule])
+  (storm,) = (record for record in records if record["name"] == "real-storm_0")
+  lost = len(storm["verdicts"])
+  assert lost and counts["removed"]["main"] == {"camera": lost}
   assert sum(counts["windows"].values()) == len(verdicts) - lost
   # Small swings in half of the picture: under 1 px on average over all of it.
   assert counts["removed"]["supplement"]["still"] > 0
 
 
-def test_killed_build_goes_on_to_the_same_data_set(built, videos, tmp_path):
+def test_killed_build_ends_with_the_same_bytes_with_one_worker_or_two(built, videos, tmp_path):
   complete, _ = built
-  output = tmp_path / "again"
-  builder.build(options(videos, output))
-  # As a kill leaves it: a clip without record, one of its windows missing, half a window, no statistics.
-  (output / "records" / "real-fern_1.json").unlink()
-  (output / "train" / "real-fern_1-01.safetensors").unlink()
-  (output / "train" / "real-fern_1-00.safetensors").write_bytes(b"old")
-  (output / "train" / "real-fern_0-00.safetensors.123.tmp").write_bytes(b"half")
-  (output / "statistics.json").unlink()
-  untouched = (output / "train" / "real-fern_0-00.safetensors").stat().st_mtime_ns
-  builder.build(options(videos, output))
-  assert contents(output) == contents(complete)
-  assert (output / "train" / "real-fern_0-00.safetensors").stat().st_mtime_ns == untouched
+  command = [sys.executable, "-m", "data_pipeline.builder", *arguments(videos, tmp_path)]
+  two = subprocess.Popen([*command, "--num_workers", "2"], cwd=CHECKOUT, stdout=subprocess.DEVNULL)
+  try:
+    while two.poll() is None and not list(tmp_path.glob("cache/*.windows")):
+      time.sleep(0.05)
+  finally:
+    os.kill(two.pid, signal.SIGKILL)
+    two.wait()
+  finished = {p.name for p in tmp_path.glob("cache/*.windows")}
+  assert finished and not (tmp_path / "statistics.json").exists()
+  (tmp_path / "building" / "half").mkdir(parents=True)  # As if it had been killed while the records were written.
+  one = subprocess.run([*command, "--num_workers", "1"], cwd=CHECKOUT, capture_output=True, text=True)
+  assert one.returncode == 0, one.stderr
+  assert one.stderr == ""
+  # What its workers finished after its death counts too.
+  found = re.search(r"(\d+) of them finished before", one.stdout)
+  assert found and int(found[1]) >= len(finished)
+  assert contents(tmp_path) == contents(complete)
 
 
-def test_new_split_moves_the_windows(videos, tmp_path):
-  builder.build(options(videos, tmp_path, "--exclude", "fern,storm,broken,pond"))
-  assert (tmp_path / "validation" / "real-oak_0-00.safetensors").exists()
-  builder.build(options(videos, tmp_path, "--exclude", "fern,storm,broken,pond", "--held_out_scenes", "rose"))
-  assert {p.name.split("-")[1] for p in (tmp_path / "train").glob("*.safetensors")} == {"oak_0", "named"}
-  assert {p.name.split("-")[1] for p in (tmp_path / "validation").glob("*.safetensors")} == {"rose"}
+def test_failure_while_writing_loses_no_work(built, videos, tmp_path, monkeypatch):
+  complete, _ = built
+  with monkeypatch.context() as patch:
+    patch.setattr("data_pipeline.dataset.OrderedWriter.write", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+      build(videos, tmp_path)
+  assert not (tmp_path / "gid_windows").exists()
+  forbid_work(monkeypatch)
+  build(videos, tmp_path)
+  assert contents(tmp_path) == contents(complete)
+
+
+def test_same_build_again_changes_nothing(built, videos, monkeypatch):
+  output, counts = built
+  times = {p: p.stat().st_mtime_ns for p in output.glob("gid_windows/**/*")}
+  before = contents(output)
+  forbid_work(monkeypatch)
+  assert build(videos, output) == counts
+  assert contents(output) == before
+  assert {p: p.stat().st_mtime_ns for p in output.glob("gid_windows/**/*")} == times
+
+
+def test_beam_writes_the_same_bytes(built, videos, tmp_path, monkeypatch):
+  complete, _ = built
+  (tmp_path / "cache").symlink_to(complete / "cache")
+  monkeypatch.setattr(builder, "run_task_apart", None)
+  build(videos, tmp_path, "--", "--runner=FnApiRunner")
+  assert contents(tmp_path) == contents(complete)
+
+
+def test_options_and_files_that_change_are_built_again(videos, tmp_path):
+  clips = tmp_path / "clips"
+  clips.mkdir()
+  for name in ("fern_0", "oak_0"):
+    (clips / f"{name}.mp4").write_bytes((videos / "clips" / f"{name}.mp4").read_bytes())
+  names = []
+  command = ["--output", str(tmp_path / "out"), "--clips", str(clips), "--num_workers", "0", *SMALL]
+
+  def again(*more):
+    times = lambda: {p.stem: p.stat().st_mtime_ns for p in tmp_path.glob("out/cache/*.windows")}
+    before = times()
+    builder.main([*command, *more])
+    names[:] = [name for name, time in times().items() if before.get(name) != time]
+    return {key: {window.scene for window in found} for key, found in read_all(tmp_path / "out").items()}
+
+  assert again("--held_out_scenes", "oak") == {("real", "train"): {"fern"}, ("real", "validation"): {"oak"}}
+  assert sorted(names) == ["real-fern_0", "real-oak_0"]
+  # A new split moves the windows without making them again.
+  assert again("--held_out_scenes", "fern") == {("real", "train"): {"oak"}, ("real", "validation"): {"fern"}}
+  assert names == []
+  again("--held_out_scenes", "fern", "--num_bands", "3")
+  assert sorted(names) == ["real-fern_0", "real-oak_0"]
+  assert {len(window.spectrum) for found in read_all(tmp_path / "out").values() for window in found} == {3}
+  os.utime(clips / "oak_0.mp4", (1, 1))
+  again("--held_out_scenes", "fern", "--num_bands", "3")
+  assert names == ["real-oak_0"]
+  assert again("--held_out_scenes", "fern", "--num_bands", "3", "--exclude", "fern") == {
+    ("real", "train"): {"oak"}, ("real", "validation"): set()}
+
+
+def test_sources_not_named_stay_and_must_fit(videos, tmp_path):
+  loops = ["--output", str(tmp_path), "--loops", str(videos / "loops"), "--num_workers", "0", *SMALL]
+  builder.main(loops)
+  first = (tmp_path / "gid_windows/loop/1.0.0/dataset_info.json").stat().st_mtime_ns
+  scenes = ["--output", str(tmp_path), "--synthetic", "10", "--num_workers", "0", *SMALL]
+  counts = builder.build(builder.parse_options(scenes))
+  assert counts["windows"] == {"loop/train": 4, "synthetic/train": 9, "synthetic/validation": 1}
+  assert (tmp_path / "gid_windows/loop/1.0.0/dataset_info.json").stat().st_mtime_ns == first
+  (window,) = read_all(tmp_path)["synthetic", "validation"]
+  assert (window.source, window.scene) == ("synthetic", "synthetic-9")
+  with pytest.raises(SystemExit, match=r"'loop' made with --num_bands 4, not 2"):
+    builder.main([*scenes, "--num_bands", "2"])
+
+
+def test_unexpected_failure_is_listed_and_tried_again(videos, tmp_path, monkeypatch):
+  command = ["--output", str(tmp_path), "--loops", str(videos / "loops"), "--num_workers", "0", *SMALL]
+  with monkeypatch.context() as patch:
+    patch.setattr(tasks, "sequence_to_window", lambda *_, **__: 1 / 0)
+    with pytest.raises(SystemExit, match=r"No training window came out: see .*rejected\.jsonl"):
+      builder.main(command)
+  assert "ZeroDivisionError: division by zero" in (tmp_path / "rejected.jsonl").read_text()
+  builder.main(command)
+  assert (tmp_path / "rejected.jsonl").read_text() == ""
+  assert len(read_all(tmp_path)["loop", "train"]) == 4
+
+
+def test_dead_process_costs_its_clip_only(videos, tmp_path, monkeypatch):
+  task, *_ = tasks.plan_tasks(builder.parse_options(arguments(videos, tmp_path)))
+  monkeypatch.setattr(tasks, "_end_with_parent", os.abort)
+  try:
+    record = tasks.run_task_apart(task, tmp_path)
+  finally:
+    tasks._start_process.cache_clear()
+  assert record["windows"] == [] and "process that read it died" in record["rejected"][0]["reason"]
+  assert tasks.find_record(task, tmp_path) == record and record["failed"]
 
 
 def test_exclude_and_minor_limit_the_windows(videos, tmp_path):
-  tasks = builder.plan_tasks(options(videos, tmp_path, "--exclude", "oak,fern_1", "--minor", "rose"))
-  by_name = {task.name: task for task in tasks}
-  assert "real-named" not in by_name and "real-oak_0" not in by_name and "real-fern_1" not in by_name
+  more = ["--exclude", "oak,sim_fern_view2_0", "--minor", "rose", "--motion_stride", "1"]
+  by_name = {task.name: task for task in tasks.plan_tasks(builder.parse_options(arguments(videos, tmp_path, *more)))}
+  assert not {"real-named", "real-oak_0", "real-sim_fern_view2_0"} & by_name.keys()
   assert by_name["loop-rose"].settings["max_windows"] == 2
   assert by_name["real-fern_0"].settings["max_windows"] == 8
+  assert {task.settings["motion_stride"] for task in by_name.values()} == {1}
 
 
-def test_synthetic_windows_hold_out_every_tenth_seed(tmp_path):
-  arguments = ["--output", str(tmp_path), "--synthetic", "10", *SMALL]
-  counts = builder.build(builder.parse_options(arguments))
-  assert counts["windows"] == {"synthetic/train": 9, "synthetic/validation": 1}
-  (path,) = (tmp_path / "validation").iterdir()
-  assert path.name == "synthetic-000009-00.safetensors"
-  assert read_window(path).source == "synthetic"
+def test_no_tensorflow_is_needed(videos, tmp_path):
+  command = ["--output", str(tmp_path), "--synthetic", "2", "--num_workers", "0", *SMALL]
+  code = (
+    "import sys; from data_pipeline import builder; from gid_jax.storage import open_split, example_to_window\n"
+    f"builder.main({command!r})\n"
+    f"example_to_window(open_split({str(tmp_path)!r}, 'synthetic', 'train')[0])\n"
+    "sys.exit('tensorflow' in sys.modules)"
+  )
+  assert subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT).returncode == 0
 
 
-def test_nothing_to_build_says_so(tmp_path):
+def test_bad_options_say_what_to_do(videos, tmp_path, capsys):
   with pytest.raises(SystemExit, match="Nothing to build"):
     builder.main(["--output", str(tmp_path)])
   with pytest.raises(UserError, match="No videos"):
-    builder.plan_tasks(builder.parse_options(["--output", str(tmp_path), "--clips", str(tmp_path / "none")]))
-
-
-def test_scale_is_the_percentile_of_all_training_magnitudes(built):
-  output, _ = built
-  files = sorted((output / "train").glob("*.safetensors"))
-  spectra = np.stack([read_window(p).spectrum for p in files]).astype(np.float64)
-  magnitudes = np.hypot(spectra[:, :, ::2, ::2, :2], spectra[:, :, ::2, ::2, 2:])
-  written = json.loads((output / "statistics.json").read_text())
-  for percentile in (95, 97):
-    expected = np.percentile(np.moveaxis(magnitudes, 1, 0).reshape(NUM_BANDS, -1), percentile, axis=1)
-    np.testing.assert_allclose(written[f"scale_{percentile}"], expected, rtol=0.01)
-  np.testing.assert_allclose(read_scale(output, num_bands=NUM_BANDS), written["scale_95"], rtol=1e-6)
-  assert written["num_windows"] == len(spectra)
-  assert written["motion"] == {"height": 16, "width": 24}
-
-
-def test_two_groups_weigh_the_same():
-  rng = np.random.default_rng(0)
-  many, few = statistics.BandHistogram(1), statistics.BandHistogram(1)
-  large, small = rng.exponential(5, (1, 40, 50, 4)), rng.exponential(0.2, (1, 10, 10, 4))
-  many.add(large)
-  few.add(small)
-  values = [np.hypot(s[..., :2], s[..., 2:]).ravel() for s in (large, small)]
-  (found,) = statistics.histograms_to_percentile([many, few], 90)
-  share = np.mean([(v < found).mean() for v in values])
-  assert abs(share - 0.9) < 0.005
-  with pytest.raises(UserError, match="No training windows"):
-    statistics.histograms_to_percentile([statistics.BandHistogram(2)], 95)
-
-
-def test_figure_is_drawn(built, tmp_path, capsys):
-  output, _ = built
-  statistics.main([str(output), "--figure", str(tmp_path / "figure.png")])
-  figure = cv2.imread(str(tmp_path / "figure.png"))
-  assert figure is not None and figure.std() > 10
-  assert json.loads(capsys.readouterr().out)["num_frames"] == NUM_FRAMES
+    tasks.plan_tasks(builder.parse_options(["--output", str(tmp_path), "--clips", str(tmp_path / "none")]))
+  with pytest.raises(SystemExit):
+    builder.main(["--output", str(tmp_path), "clips"])
+  assert "unrecognised argument 'clips'; flags for Apache Beam go after --" in capsys.readouterr().err
+  (tmp_path / "clips").symlink_to(videos / "clips")
+  (tmp_path / "clips.csv").write_text("name\noak\n")
+  with pytest.raises(SystemExit, match="needs the columns"):
+    builder.main(["--output", str(tmp_path / "out"), "--clips", str(tmp_path / "clips")])

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gid_jax import cli, encoding, media
+from gid_jax import cli, media, options
 from gid_jax.errors import UserError
 
 CHECKOUT = Path(cli.__file__).parents[1]
@@ -104,8 +104,8 @@ def test_animate_writes_beside_the_photo_and_says_so(photo, engine, capsys):
 
 
 def test_animate_hands_over_every_option(photo, engine):
-  options = {"--seed": 7, "--steps": 3, "--frames": 4, "--fps": 12.5, "--magnify": -1.5, "--size": 640}
-  flags = [text for option, value in options.items() for text in (option, str(value))]
+  given = {"--seed": 7, "--steps": 3, "--frames": 4, "--fps": 12.5, "--magnify": -1.5, "--size": 640}
+  flags = [text for option, value in given.items() for text in (option, str(value))]
   assert cli.main(["animate", photo, "--output", "out.webm", *flags]) == 0
   (_, key, image, steps), render = engine.calls
   import jax
@@ -120,7 +120,7 @@ def test_animate_hands_over_every_option(photo, engine):
 def test_animate_without_a_photo_takes_the_bundled_one(photo, engine, monkeypatch, tmp_path):
   bundled = tmp_path / "bundled.png"
   shutil.copy(photo, bundled)
-  monkeypatch.setattr(cli, "_DEMO_PHOTO", bundled)
+  monkeypatch.setattr(options, "DEMO_PHOTO", bundled)
   assert cli.main(["animate", "--frames", "3"]) == 0
   assert sorted(os.listdir()) == ["beach.png", "gid_demo.mp4"]
   assert os.listdir(tmp_path) != [] and not (tmp_path / "bundled_animated.mp4").exists()
@@ -207,7 +207,7 @@ def test_refuses_outputs_before_the_work(photo, engine, capsys):
   assert_refused(capsys, photo, "--output", "beach.png/a.mp4", match="the folder beach.png does not exist")
   assert_refused(capsys, photo, "--output", "folder.mp4", match="is a folder")
   assert_refused(capsys, photo, "--output", "a.gif", "--fps", "60", match="at most 50")
-  assert_refused(capsys, "photo.webp", "--output", "photo.webp", "--force", match="is the photo itself")
+  assert_refused(capsys, "photo.webp", "--output", "photo.webp", "--force", match="is the input itself")
   assert engine.calls == []
 
 
@@ -299,75 +299,3 @@ def test_interrupt_is_quiet_and_leaves_nothing(photo, engine, capsys, monkeypatc
   assert cli.main(["animate", photo, "--frames", "4"]) == 130
   assert "Traceback" not in capsys.readouterr().err
   assert os.listdir() == ["beach.png"]
-
-
-# Help, version and the environment
-
-
-def run_isolated(code, **environment):
-  environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), **environment}
-  return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-
-
-@pytest.mark.parametrize(
-  "arguments, status",
-  [(["--help"], 0), ([], 0), (["animate", "--help"], 0), (["--version"], 0), (["animate", "missing.jpg"], 2),
-   (["animate", "--steps", "0"], 2), (["animate", "--steps", "many"], 2), (["dance"], 2)],
-)
-def test_answers_without_importing_anything_heavy(arguments, status):
-  result = run_isolated(f"""
-import sys
-from gid_jax.cli import main
-try:
-  status = main({arguments!r})
-except SystemExit as end:
-  status = end.code
-heavy = {{"jax", "jaxlib", "flax", "cv2", "av", "numpy", "PIL", "optax"}} & set(sys.modules)
-print("\\nSTATUS", status, "HEAVY", sorted(heavy))
-""")
-  assert result.stdout.splitlines()[-1] == f"STATUS {status} HEAVY []"
-  assert "Traceback" not in result.stderr
-
-
-def test_help_names_every_option_and_version_is_the_package(capsys):
-  from gid_jax import __version__
-
-  with pytest.raises(SystemExit) as end:
-    cli.main(["animate", "--help"])
-  assert end.value.code == 0
-  text = capsys.readouterr().out
-  for option in ("PHOTO", "--output", "--seed", "--steps", "--frames", "--fps", "--magnify", "--size", "--force"):
-    assert option in text
-  assert cli.main(["--version"]) == 0
-  assert capsys.readouterr().out == f"gid {__version__}\n"
-
-
-def test_suffixes_agree_with_the_encoder():
-  assert cli._VIDEO_SUFFIXES == encoding.VIDEO_SUFFIXES
-
-
-CONFIGURED = """
-import os
-from gid_jax.cli import configure_jax
-configure_jax()
-print(os.environ.get("JAX_COMPILATION_CACHE_DIR"), os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"])
-"""
-
-
-def test_configure_jax_respects_the_user(monkeypatch, tmp_path):
-  monkeypatch.delenv("XDG_CACHE_HOME")
-  home, cache, blocked = tmp_path / "home", tmp_path / "cache", tmp_path / "file"
-  blocked.touch()
-  assert run_isolated(CONFIGURED, HOME=str(home)).stdout.split() == [str(home / ".cache/gid-jax/xla"), "false"]
-  assert run_isolated(CONFIGURED, XDG_CACHE_HOME=str(cache)).stdout.split() == [str(cache / "gid-jax/xla"), "false"]
-  assert (cache / "gid-jax" / "xla").is_dir()
-  assert run_isolated(CONFIGURED, XDG_CACHE_HOME=str(blocked)).stdout.split() == ["None", "false"]
-  chosen = run_isolated(CONFIGURED, JAX_COMPILATION_CACHE_DIR="/mine", XLA_PYTHON_CLIENT_PREALLOCATE="true")
-  assert chosen.stdout.split() == ["/mine", "true"]
-
-
-def test_compiled_programs_are_kept(tmp_path):
-  program = "from gid_jax.cli import configure_jax; configure_jax(); import jax; jax.jit(lambda x: x + 1)(1.0)"
-  result = run_isolated(program)
-  assert result.returncode == 0, result.stderr
-  assert os.listdir(tmp_path / "cache" / "gid-jax" / "xla") != []

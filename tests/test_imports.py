@@ -39,9 +39,14 @@ ORDER = (
   "gid_jax.checkpoint",
   "gid_jax.convert",
   "gid_jax.encoding",
+  "gid_jax.decoding",
   "gid_jax.media",
   "gid_jax.visualize",
   "gid_jax.pipeline",
+  "gid_jax.shots",
+  "gid_jax.inspection",
+  "gid_jax.drawing",
+  "gid_jax.options",
   "gid_jax.cli",
   "gid_jax.__main__",
   "gid_jax.serve.app",
@@ -54,6 +59,7 @@ ORDER = (
   "gid_jax.metric_writer",
   "gid_jax.train",
   # Making the data.
+  "data_pipeline.cuts",
   "data_pipeline.clips",
   "data_pipeline.trajectories",
   "data_pipeline.sprites",
@@ -61,6 +67,8 @@ ORDER = (
   "data_pipeline.props",
   "data_pipeline.synthetic",
   "data_pipeline.statistics",
+  "data_pipeline.tasks",
+  "data_pipeline.dataset",
   "data_pipeline.builder",
 )
 PACKAGES = ("gid_jax", "data_pipeline")

@@ -1,6 +1,5 @@
 """Photos and clips: what is read, what is refused, and that what is written comes back."""
 
-import itertools
 import os
 import struct
 import subprocess
@@ -11,38 +10,11 @@ import zlib
 import av
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image, ImageCms
+from videos import SWATCHES, assert_refused, moving_frames, read_swatches, swatch_frame
 
 from gid_jax import media
 from gid_jax.errors import UserError
-from gid_jax.types import Clip
-
-SWATCHES = np.array(
-  [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [0, 0, 0], [128, 128, 128], [200, 150, 120], [30, 90, 160]],
-  np.uint8,
-)
-
-
-def swatch_frame(*, height=64, width=128):
-  """Eight colour fields in two rows of four."""
-  rows = np.arange(height) * 2 // height
-  columns = np.arange(width) * 4 // width
-  return SWATCHES[rows[:, None] * 4 + columns[None, :]]
-
-
-def read_swatches(frame, *, height=64, width=128):
-  """The colour in the middle of each field of `swatch_frame`."""
-  return np.stack([frame[height * (2 * r + 1) // 4, width * (2 * c + 1) // 8] for r in range(2) for c in range(4)])
-
-
-def moving_frames(number, *, height=48, width=64):
-  """A bright bar that moves two pixels a frame, so that every frame is different."""
-  for index in range(number):
-    frame = np.full((height, width, 3), 60, np.uint8)
-    frame[:, 2 * index:2 * index + 4] = 220
-    yield frame
 
 
 def png(width, height, *, rows=b""):
@@ -52,12 +24,6 @@ def png(width, height, *, rows=b""):
 
   header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
   return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-
-
-def assert_refused(function, *arguments, match):
-  with pytest.raises(UserError, match=match) as caught:
-    function(*arguments)
-  assert "\n" not in str(caught.value)
 
 
 # Reading photos
@@ -194,154 +160,6 @@ def test_read_image_refuses_a_fifo(tmp_path):
   assert_refused(media.read_image, tmp_path / "pipe.jpg", match="not a regular file")
 
 
-# Reading clips
-
-
-def encode(path, frames, *, codec="libx264", pts=None, rate=30, pixel_format="yuv420p", tags=None, **reformat):
-  """Encodes frames with PyAV alone, so that reading is not tested against our own writer."""
-  with av.open(str(path), "w") as container:
-    stream = container.add_stream(codec, rate=rate, options={"crf": "10"})
-    stream.height, stream.width = frames[0].shape[:2]
-    stream.pix_fmt = pixel_format
-    for name, value in (tags or {}).items():
-      setattr(stream.codec_context, name, value)
-    for index, array in enumerate(frames):
-      frame = av.VideoFrame.from_ndarray(array, "rgb24").reformat(format=pixel_format, **reformat)
-      frame.time_base = stream.codec_context.time_base or 1 / stream.average_rate
-      frame.pts = index if pts is None else pts[index]
-      container.mux(stream.encode(frame))
-    container.mux(stream.encode(None))
-
-
-@pytest.mark.parametrize("space, tag", [("ITU709", 1), ("ITU601", 6)])
-@pytest.mark.parametrize("span, range_tag", [("MPEG", 1), ("JPEG", 2)])
-def test_read_clip_obeys_matrix_and_range(tmp_path, space, tag, span, range_tag):
-  encode(
-    tmp_path / "a.mp4", [swatch_frame()] * 3, tags={"colorspace": tag, "color_range": range_tag},
-    dst_colorspace=space, dst_color_range=span, src_color_range="JPEG")
-  decoded = read_swatches(media.read_clip(tmp_path / "a.mp4").frames[1])
-  np.testing.assert_allclose(decoded.astype(int), SWATCHES, atol=5)
-
-
-@pytest.mark.parametrize("height, space", [(64, "ITU601"), (720, "ITU709")])
-def test_read_clip_takes_untagged_video_as_players_do(tmp_path, height, space):
-  frame = swatch_frame(height=height, width=2 * height)
-  encode(tmp_path / "a.mp4", [frame] * 2, dst_colorspace=space, dst_color_range="MPEG", src_color_range="JPEG")
-  with av.open(str(tmp_path / "a.mp4")) as container:
-    assert container.streams.video[0].codec_context.colorspace == 2  # unspecified, or this tests nothing
-  decoded = read_swatches(media.read_clip(tmp_path / "a.mp4").frames[1], height=height, width=2 * height)
-  np.testing.assert_allclose(decoded.astype(int), SWATCHES, atol=5)
-
-
-def test_read_clip_times_are_those_of_the_frames(tmp_path):
-  stamps = [0, 1, 2, 6, 7, 15, 16, 30]
-  encode(tmp_path / "a.mp4", list(moving_frames(len(stamps))), pts=stamps)
-  clip = media.read_clip(tmp_path / "a.mp4")
-  assert clip.frames.shape == (8, 48, 64, 3) and clip.frames.dtype == np.uint8
-  np.testing.assert_allclose(clip.times, np.array(stamps) / 30, atol=1e-3)
-  bar = clip.frames[:, 24, :, 0].argmax(axis=-1)
-  np.testing.assert_allclose(bar, 2 * np.arange(8) + 1.5, atol=2)
-
-
-def test_read_clip_stops_at_max_frames(tmp_path):
-  encode(tmp_path / "a.mp4", list(moving_frames(9)))
-  assert len(media.read_clip(tmp_path / "a.mp4", max_frames=4).frames) == 4
-
-
-@pytest.mark.parametrize("turns", [1, 2, 3])
-def test_read_clip_obeys_the_rotation_of_a_phone(tmp_path, turns):
-  encode(tmp_path / "a.mp4", [swatch_frame()] * 2)
-  upright = media.read_clip(tmp_path / "a.mp4").frames
-  data = bytearray((tmp_path / "a.mp4").read_bytes())
-  # The display matrix of the track header maps (x, y) to (a x + c y, b x + d y): clockwise quarter turns.
-  a, b, c, d = {1: (0, 1, -1, 0), 2: (-1, 0, 0, -1), 3: (0, -1, 1, 0)}[turns]
-  matrix = data.index(b"tkhd") + 4 + 40
-  struct.pack_into(">9i", data, matrix, a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
-  (tmp_path / "b.mp4").write_bytes(data)
-  np.testing.assert_array_equal(
-    media.read_clip(tmp_path / "b.mp4").frames, np.rot90(upright, -turns, axes=(1, 2)))
-
-
-def test_read_clip_refuses_in_one_line(tmp_path):
-  (tmp_path / "empty.mp4").touch()
-  (tmp_path / "text.mp4").write_text("hello\n" * 100)
-  encode(tmp_path / "one.mp4", list(moving_frames(1)))
-  encode(tmp_path / "whole.mp4", list(moving_frames(9)))
-  (tmp_path / "cut.mp4").write_bytes((tmp_path / "whole.mp4").read_bytes()[:300])
-  with av.open(str(tmp_path / "sound.wav"), "w") as container:
-    stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
-    sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), layout="mono")
-    sound.sample_rate = 8000
-    container.mux(stream.encode(sound))
-  assert_refused(media.read_clip, tmp_path / "missing.mp4", match="no such file")
-  assert_refused(media.read_clip, tmp_path, match="is a folder")
-  assert_refused(media.read_clip, tmp_path / "empty.mp4", match="empty")
-  assert_refused(media.read_clip, tmp_path / "text.mp4", match="cannot be decoded")
-  assert_refused(media.read_clip, tmp_path / "cut.mp4", match="cannot be decoded")
-  assert_refused(media.read_clip, tmp_path / "sound.wav", match="no video stream")
-  assert_refused(media.read_clip, tmp_path / "one.mp4", match="1 frame; a clip needs at least 2")
-
-
-def test_a_colon_in_a_path_is_no_protocol(tmp_path, monkeypatch):
-  monkeypatch.chdir(tmp_path)
-  os.mkdir("take:1")
-  media.write_video("take:1/a.mp4", moving_frames(3), fps=30)
-  assert len(media.read_clip("take:1/a.mp4").frames) == 3
-
-
-# Times
-
-
-def longest_increasing_by_brute_force(times):
-  finite = [t for t in times if np.isfinite(t)]
-  for length in range(len(finite), 0, -1):
-    if any(all(a < b for a, b in itertools.pairwise(chosen)) for chosen in itertools.combinations(finite, length)):
-      return length
-  return 0
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.one_of(st.integers(0, 12).map(float), st.just(float("nan"))), min_size=2, max_size=8))
-def test_repair_times_changes_as_few_stamps_as_possible(times):
-  times = np.array(times)
-  repaired = media.repair_times(times)
-  assert repaired[0] == 0 and repaired.shape == times.shape
-  assert (np.diff(repaired) > 0).all()
-  kept = longest_increasing_by_brute_force(times)
-  if kept >= 2:
-    # Some shift of the result agrees with the input at least as often as the longest increasing run is long.
-    shifts = (times[:, None] - repaired[None, :])[np.eye(len(times), dtype=bool)]
-    assert max(np.sum(np.isclose(shifts, s, atol=1e-9)) for s in shifts if np.isfinite(s)) >= kept
-
-
-def test_repair_times_fills_gaps_and_ends():
-  nan = float("nan")
-  np.testing.assert_allclose(media.repair_times(np.array([nan, 1.0, 1.1, nan, nan, 1.4, 0.2])), np.arange(7) * 0.1)
-  np.testing.assert_allclose(media.repair_times(np.array([nan, nan, nan])), np.arange(3) / 30)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.floats(0.005, 0.3), min_size=1, max_size=12), st.floats(4.0, 90.0))
-def test_resample_clip_takes_the_nearest_frame(intervals, fps):
-  times = np.concatenate([[0.0], np.cumsum(intervals)])
-  frames = np.broadcast_to(np.arange(len(times), dtype=np.uint8)[:, None, None, None], (len(times), 1, 1, 3))
-  if times[-1] * fps < 0.5:
-    assert_refused(lambda: media.resample_clip(Clip(frames, times), fps=fps), match="at least 2 frames")
-    return
-  result = media.resample_clip(Clip(frames, times), fps=fps)
-  np.testing.assert_allclose(result.times, np.arange(len(result.times)) / fps)
-  assert abs(result.times[-1] - times[-1]) <= 0.5 / fps + 1e-9
-  chosen = times[result.frames[:, 0, 0, 0]]
-  best = np.abs(times[None, :] - result.times[:, None]).min(axis=1)
-  np.testing.assert_allclose(np.abs(chosen - result.times), best, atol=1e-9)
-
-
-def test_resample_clip_at_its_own_rate_is_the_identity_despite_rounded_stamps():
-  times = np.round(np.arange(150) / 30, 3)  # milliseconds, as in WebM
-  frames = np.broadcast_to(np.arange(150, dtype=np.uint8)[:, None, None, None], (150, 1, 1, 3))
-  np.testing.assert_array_equal(media.resample_clip(Clip(frames, times), fps=30).frames, frames)
-
-
 # Writing
 
 
@@ -463,7 +281,7 @@ def test_write_video_leaves_nothing_when_the_frames_fail(tmp_path, suffix, error
 FULL_DISK = """
 import resource, sys
 import numpy as np
-from gid_jax import media
+from gid_jax import decoding, media
 from gid_jax.errors import UserError
 noise = [np.random.default_rng(i).integers(0, 256, (64, 64, 3), np.uint8) for i in range(12)]
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))

@@ -10,7 +10,6 @@ import pytest
 from flax import traverse_util
 
 from configs import ldm, ldm_coordinated, renderer, vae
-from data_pipeline.builder import save_window
 from gid_jax import train as training
 from gid_jax.checkpoint import CheckpointStore, export_weights, restore_params
 from gid_jax.errors import UserError
@@ -49,11 +48,8 @@ def make_window(seed):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, quick_compilation):
   folder = tmp_path_factory.mktemp("windows")
-  for split, seeds in (("train", (0, 1)), ("validation", (2,))):
-    (folder / split).mkdir()
-    for seed in seeds:
-      save_window(folder / split / f"synthetic-{seed}.safetensors", make_window(seed))
-  (folder / "statistics.json").write_text(json.dumps({"scale": SCALE.tolist()}))
+  windows = {"train": [make_window(0), make_window(1)], "validation": [make_window(2)]}
+  helpers.write_dataset(folder, "synthetic", windows, statistics={"scale": SCALE.tolist()})
   return folder
 
 
@@ -207,7 +203,7 @@ def test_stage_1_goes_on_from_exported_weights(runs, data, tmp_path):
 
 def test_the_renderer_learns_a_batch_by_heart(data, tmp_path):
   config = make_config(renderer, data, num_steps=OVERFITTING_STEPS)
-  config.data.augment = False
+  config.data.augmentation = {}
   config.model.renderer.channels = (8, 8)
   config.optimizer.learning_rate = 5e-3
   config.eval_every = config.save_every = OVERFITTING_STEPS

@@ -1,0 +1,282 @@
+"""What a data set is built from: one task per clip or simulated scene, run on its own and kept on disk.
+
+A finished task is one file, `cache/NAME.windows`: a record of what became of the clip, then its encoded windows. The
+file appears complete or not at all. Its record holds a fingerprint of everything that decides the windows (settings,
+size and time of the file, version of this package), so that a file of an earlier build counts only for the same task.
+"""
+
+import argparse
+import csv
+import hashlib
+import json
+import multiprocessing
+import os
+import re
+import threading
+import time
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import msgpack
+import numpy as np
+
+from data_pipeline.clips import clip_to_sequences, find_clips
+from data_pipeline.synthetic import load_backgrounds, load_sprites, sample_scene, scene_to_window
+from data_pipeline.trajectories import sequence_to_window
+from gid_jax import __version__
+from gid_jax.errors import UserError
+from gid_jax.storage import window_to_example
+from gid_jax.types import Window
+
+SPLITS = ("train", "validation")
+# Options that all sources of a data set must share, for its windows to have one shape and meaning.
+SHARED_SETTINGS = ("height", "width", "num_frames", "fps", "num_bands", "num_pairs", "motion_stride")
+
+
+class Task(NamedTuple):
+  """One clip, or one simulated scene, to turn into windows.
+
+  Attributes:
+    name: source and file stem or seed, the beginning of its windows' keys: "real-oak_leaves".
+    source: "real", "loop" or "synthetic".
+    path: the video; "" for a simulated scene.
+    scene: name of the scene.
+    split: "train" or "validation".
+    settings: everything else that decides the result, as JSON values.
+    fingerprint: of all that decides the windows; not of the split, which only says where they go.
+  """
+
+  name: str
+  source: str
+  path: str
+  scene: str
+  split: str
+  settings: dict[str, Any]
+  fingerprint: str
+
+
+def file_to_scene(path: str | Path) -> str:
+  """Guesses the scene from a file name: its stem without a trailing number, `sim_x_view1_0` being scene x."""
+  return re.sub(r"_\d+$", "", re.sub(r"^sim_(.*?)(_view\d+)?(_\d+)?$", r"\1", Path(path).stem))
+
+
+def read_scenes(folder: str | Path) -> dict[str, str]:
+  """Reads the scene of each file from the table beside a folder (`clips/` has `clips.csv`), where there is one.
+
+  Raises:
+    UserError: the table lacks a column.
+  """
+  table = Path(folder).with_suffix(".csv")
+  if not table.exists():
+    return {}
+  with open(table, newline="") as file:
+    rows = list(csv.DictReader(file))
+  if rows and not {"file", "scene"} <= rows[0].keys():
+    raise UserError(f"{table}: needs the columns `file` and `scene` in its first line.")
+  return {Path(row["file"]).name: row["scene"] for row in rows}
+
+
+def scene_to_split(scene: str, *, held_out: Sequence[str] | None) -> str:
+  """Assigns a scene to a split: by the list, or without one a tenth of the scenes by a hash of the name."""
+  if held_out is None:
+    return SPLITS[zlib.crc32(scene.encode()) % 10 == 0]
+  return SPLITS[scene in held_out]
+
+
+def _describe_file(path: str | Path) -> list:
+  status = os.stat(path)
+  return [Path(path).name, status.st_size, status.st_mtime_ns]
+
+
+def _describe_folder(folder: str) -> list:
+  return [_describe_file(path) for path in sorted(Path(folder).glob("*"))] if folder else []
+
+
+def _make_task(source: str, stem: str, path: str, scene: str, split: str, settings: dict, inputs: list) -> Task:
+  name = f"{source}-{stem}"
+  text = json.dumps([__version__, name, scene, settings, inputs], sort_keys=True)
+  return Task(name, source, path, scene, split, settings, hashlib.sha256(text.encode()).hexdigest())
+
+
+def plan_tasks(options: argparse.Namespace) -> list[Task]:
+  """Lists everything the builder's options ask for.
+
+  Raises:
+    UserError: nothing is asked for, a folder has no videos, or two files would share a name.
+  """
+  shared = {key: getattr(options, key) for key in SHARED_SETTINGS}
+  tasks = []
+  for source, folder in (("real", options.clips), ("loop", options.loops)):
+    scenes = read_scenes(folder) if folder else {}
+    for path in find_clips(folder) if folder else []:
+      scene = scenes.get(path.name, file_to_scene(path))
+      if scene in options.exclude or path.stem in options.exclude:
+        continue
+      most = min(2, options.max_windows) if scene in options.minor else options.max_windows
+      settings = {**shared, "stride": options.stride, "max_windows": most, "rule": options.rule}
+      split = scene_to_split(scene, held_out=options.held_out_scenes)
+      file = str(path.absolute())
+      tasks.append(_make_task(source, path.stem, file, scene, split, settings, _describe_file(path)))
+  folders = {name: str(Path(getattr(options, name)).absolute()) if getattr(options, name) else ""
+             for name in ("backgrounds", "sprites")}
+  photos = [_describe_folder(folder) for folder in folders.values()]
+  for seed in range(options.synthetic):
+    settings = {**shared, "seed": seed, **folders}
+    split = SPLITS[seed % 10 == 9]
+    tasks.append(_make_task("synthetic", f"{seed:06d}", "", f"synthetic-{seed}", split, settings, photos))
+  if not tasks:
+    raise UserError("Nothing to build: give --clips, --loops or --synthetic.")
+  repeated = [name for name, count in Counter(task.name for task in tasks).items() if count > 1]
+  if repeated:
+    raise UserError(f"Two files are both called {repeated[0]}: rename one, window names come from file names.")
+  return tasks
+
+
+def _seed_rng(name: str) -> np.random.Generator:
+  return np.random.default_rng(zlib.crc32(name.encode()))
+
+
+@lru_cache(maxsize=1)
+def _load_photos(backgrounds: str, sprites: str) -> tuple[list, list]:
+  return load_backgrounds(backgrounds) if backgrounds else [], load_sprites(sprites) if sprites else []
+
+
+def _make_windows(task: Task) -> Iterator[tuple[Window | None, dict[str, str]]]:
+  settings = task.settings
+  size = {"height": settings["height"], "width": settings["width"]}
+  spectrum = {key: settings[key] for key in ("num_bands", "num_pairs", "motion_stride")}
+  if task.source == "synthetic":
+    backgrounds, sprites = _load_photos(settings["backgrounds"], settings["sprites"])
+    length = {"num_frames": settings["num_frames"], "fps": settings["fps"]}
+    scene = sample_scene(settings["seed"], **size, **length, backgrounds=backgrounds, sprites=sprites)
+    yield scene_to_window(scene, **spectrum, rng=_seed_rng(task.name)), {}
+    return
+  sequences = clip_to_sequences(
+    task.path,
+    **size,
+    num_frames=settings["num_frames"],
+    fps=settings["fps"],
+    stride=settings["stride"],
+    max_sequences=settings["max_windows"],
+    loop=task.source == "loop",
+  )
+  for index, frames in enumerate(sequences):
+    yield sequence_to_window(
+      frames,
+      **spectrum,
+      scene=task.scene,
+      source=task.source,
+      rng=_seed_rng(f"{task.name}-{index:02d}"),
+      rule=settings["rule"],
+    )
+
+
+def cache_path(task: Task, cache: str | Path) -> Path:
+  """The file that holds a finished task."""
+  return Path(cache) / f"{task.name}.windows"
+
+
+def run_task(task: Task, cache: str | Path) -> dict[str, Any]:
+  """Makes the windows of one task and keeps them in the cache; whatever the file holds, it becomes a record.
+
+  Args:
+    task: what to make.
+    cache: the folder of finished tasks.
+
+  Returns:
+    The record: the task's fields, "windows" (their names), "verdicts" of every filter rule, "rejected" with reasons,
+    "failed" if something unexpected stopped it, "seconds".
+
+  Raises:
+    OSError: the cache cannot be written.
+  """
+  cv2.setNumThreads(1)  # The workers share the cores already.
+  began = time.monotonic()
+  record = {**task._asdict(), "windows": [], "verdicts": [], "rejected": [], "failed": False}
+  examples = []
+  try:
+    for index, (window, verdicts) in enumerate(_make_windows(task)):
+      name = f"{task.name}-{index:02d}"
+      if verdicts:
+        record["verdicts"].append(verdicts)
+      if window is None:
+        record["rejected"].append({"name": name, "reason": verdicts[task.settings["rule"]]})
+      else:
+        examples.append(window_to_example(window))
+        record["windows"].append(name)
+  except UserError as error:
+    record["rejected"].append({"name": task.name, "reason": str(error)})
+  except Exception as error:
+    # One bad file among thousands must not cost the build. But this may be our mistake: the next build tries again.
+    record["rejected"].append({"name": task.name, "reason": f"{type(error).__name__}: {error}"})
+    record["failed"] = True
+  record["seconds"] = round(time.monotonic() - began, 2)
+  _write_items(cache_path(task, cache), [record, *examples])
+  return record
+
+
+def _write_items(path: Path, items: Sequence[Mapping[str, Any]]) -> None:
+  temporary = path.with_suffix(f".{os.getpid()}.tmp")
+  with open(temporary, "wb") as file:
+    for item in items:
+      file.write(msgpack.packb(item))
+  os.replace(temporary, path)
+
+
+def _end_with_parent() -> None:
+  parent = os.getppid()
+
+  def watch() -> None:
+    while os.getppid() == parent:
+      time.sleep(1)
+    os._exit(1)
+
+  threading.Thread(target=watch, daemon=True).start()
+
+
+@lru_cache(maxsize=1)
+def _start_process() -> ProcessPoolExecutor:
+  # Spawned, because JAX's threads do not survive a fork.
+  return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+
+
+def run_task_apart(task: Task, cache: str | Path) -> dict[str, Any]:
+  """Does what `run_task` does in a process kept for it, so that a fault in a decoder costs one clip, not the build."""
+  try:
+    return _start_process().submit(run_task, task, cache).result()
+  except BrokenProcessPool:
+    _start_process.cache_clear()
+  reason = "the process that read it died: out of memory, or a fault in the decoder"
+  rejected = [{"name": task.name, "reason": reason}]
+  record = {**task._asdict(), "windows": [], "verdicts": [], "rejected": rejected, "failed": True, "seconds": 0.0}
+  _write_items(cache_path(task, cache), [record])
+  return record
+
+
+def find_record(task: Task, cache: str | Path) -> dict[str, Any] | None:
+  """Reads the record of a task that this or an earlier build has finished, under its present split.
+
+  Returns:
+    The record, or None where the task is not finished or was finished with other settings or another file.
+  """
+  try:
+    with open(cache_path(task, cache), "rb") as file:
+      record = next(msgpack.Unpacker(file, read_size=1 << 16, max_buffer_size=0))
+  except (OSError, ValueError, StopIteration, msgpack.UnpackException):
+    return None
+  same = isinstance(record, dict) and record.get("fingerprint") == task.fingerprint
+  return {**record, **task._asdict()} if same else None
+
+
+def read_examples(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+  """Reads the (key, example) pairs of a finished task's file, one at a time."""
+  with open(path, "rb") as file:
+    unpacker = msgpack.Unpacker(file, read_size=1 << 20, max_buffer_size=0)
+    yield from zip(next(unpacker)["windows"], unpacker, strict=True)

@@ -1,0 +1,474 @@
+"""Coarse-to-fine variational optical flow from one reference frame to many targets (section 6; Brox 2004, Liu 2009).
+
+The flow w = (u, v) minimises, with psi(s) = sqrt(s + epsilon^2) and five features f_c of an image,
+
+  sum_x  sum_c psi_d(|f_c(target, x + w) - f_c(reference, x)|^2) + alpha psi_s(|grad u|^2 + |grad v|^2) + rest |w|^2.
+
+On every level of an image pyramid, from the coarsest, the target is warped by the flow so far, the energy linearised
+about it, and the linear system solved by successive over-relaxation. Three things differ from the common CPU code:
+
+- The over-relaxation is red-black on a width made odd: then the colour of a pixel is the parity of its index in the
+  flattened image, the pixels of one colour are one contiguous array, and so are the neighbours of all of them.
+- The target's gradients are warped, not taken of the warped target, where a torn flow would leave false edges; and a
+  3 x 3 median cleans the flow after each step. Both let a pyramid of ratio 0.5 do what one of 0.75 did.
+- `rest`, a weak pull to no motion, stronger where the reference is flat, decides where nothing else does. A
+  confidence says where that is.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float
+
+from gid_jax.errors import UserError
+
+_MIN_SIDE = 8
+_DERIVATIVE = (1 / 12, -8 / 12, 0.0, 8 / 12, -1 / 12)
+_PREFILTER = (0.02, 0.11, 0.74, 0.11, 0.02)
+# Shares of reference and warped target in the gradients about which the energy is linearised.
+_REFERENCE_SHARE, _TARGET_SHARE = 0.4, 0.6
+_NUM_FEATURES = 5
+# Targets a device takes per call. A fixed number: another number of targets then needs no other program, and a
+# target's flow does not depend on how many there are or how many devices share them.
+_BLOCK = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowSettings:
+  """How to estimate flow; the defaults are the fast ones, `REFERENCE` the published ones.
+
+  Attributes:
+    smoothness: alpha, weight of the smoothness term; images in [0, 1].
+    pyramid_ratio: size of a level over that of the next finer one, in (0, 1).
+    min_size: longer side of the coarsest level, pixels.
+    num_warps: warps (outer iterations) on the finest level.
+    extra_warps: more of them for each coarser level.
+    num_sweeps: sweeps of the over-relaxation in each warp on the finest level.
+    extra_sweeps: more of them for each coarser level.
+    relaxation: omega, in (0, 2).
+    data_epsilon: differences far below it, in units of the image, count as squares.
+    smoothness_epsilon: likewise flow gradients, pixels per pixel.
+    rest: weight of the pull to no motion where the reference is flat; a fifth of it where there is texture.
+    median: clean the flow by a 3 x 3 median after every warp.
+    check_backward: also estimate the flow back from each target and let disagreement lower the confidence; twice
+      the time.
+  """
+
+  smoothness: float = 0.012
+  pyramid_ratio: float = 0.5
+  min_size: int = 20
+  num_warps: int = 5
+  extra_warps: int = 0
+  num_sweeps: int = 10
+  extra_sweeps: int = 0
+  relaxation: float = 1.8
+  data_epsilon: float = 1e-3
+  smoothness_epsilon: float = 3e-2
+  rest: float = 5e-4
+  median: bool = True
+  check_backward: bool = False
+
+
+DEFAULT = FlowSettings()
+REFERENCE = FlowSettings(
+  pyramid_ratio=0.75,
+  num_warps=7,
+  extra_warps=1,
+  num_sweeps=30,
+  extra_sweeps=3,
+  smoothness_epsilon=1e-3,
+  rest=0.0,
+  median=False,
+)
+
+
+def estimate_flow(
+  reference: Float[Array, "h w 3"],
+  targets: Float[Array, "n h w 3"],
+  *,
+  settings: FlowSettings = DEFAULT,
+  progress: Callable[[int, int], None] | None = None,
+) -> tuple[Float[np.ndarray, "n h w 2"], Float[np.ndarray, "n h w"]]:
+  """Estimates the flow from a reference frame to each of many targets, split over this process's devices (section 6).
+
+  Args:
+    reference: [h w 3] RGB in [0, 1], at least 8 pixels a side.
+    targets: [n h w 3] RGB in [0, 1].
+    settings: of the method.
+    progress: called as (done, total) from time to time.
+
+  Returns:
+    The displacement [n h w 2] (dx, dy) in pixels of each of the reference's pixels, and a confidence [n h w] in
+    [0, 1]: low where the reference has no texture, where the warped target does not look like the reference, where
+    the pixel has left the frame, and with `check_backward` where the flow back disagrees. Both float32, in the
+    memory of the host.
+
+  Raises:
+    UserError: sizes differ or are too small, or a setting is out of its range.
+  """
+  _check(reference, targets, settings)
+  devices = jax.local_devices()[: max(1, -(-len(targets) // _BLOCK))]
+  mesh = Mesh(np.asarray(devices), ("targets",))
+  block = _BLOCK * len(devices)
+  reference = jnp.asarray(reference, jnp.float32)
+  flows, confidences, pending = [], [], []
+  for start in range(0, len(targets), block):
+    part = np.asarray(targets[start : start + block], np.float32)
+    missing = block - len(part)
+    padded = np.concatenate([part, np.repeat(part[-1:], missing, 0)]) if missing else part
+    pending.append((_estimate_block(reference, padded, settings=settings, mesh=mesh), len(part)))
+    # One block ahead keeps the devices busy without filling their memory.
+    if len(pending) > 1 or start + block >= len(targets):
+      while len(pending) > (start + block < len(targets)):
+        (flow, confidence), size = pending.pop(0)
+        flows.append(np.asarray(flow)[:size])
+        confidences.append(np.asarray(confidence)[:size])
+        if progress is not None:
+          progress(sum(map(len, flows)), len(targets))
+  return np.concatenate(flows), np.concatenate(confidences)
+
+
+def _check(reference, targets, settings: FlowSettings) -> None:
+  if reference.ndim != 3 or reference.shape[-1] != 3 or targets.shape[1:] != reference.shape or not len(targets):
+    shapes = f"reference {tuple(reference.shape)}, targets {tuple(targets.shape)}"
+    raise UserError(f"flow needs a reference [h w 3] and targets [n h w 3] of its size, n >= 1; got {shapes}")
+  if min(reference.shape[:2]) < _MIN_SIDE:
+    raise UserError(f"frames of {reference.shape[1]}x{reference.shape[0]} pixels: flow needs {_MIN_SIDE} a side")
+  if not 0.1 <= settings.pyramid_ratio <= 0.95 or not 0 < settings.relaxation < 2:
+    raise UserError(f"{settings}: pyramid_ratio must lie in 0.1 ... 0.95 and relaxation between 0 and 2")
+  if min(settings.data_epsilon, settings.smoothness_epsilon, settings.smoothness) <= 0:
+    raise UserError(f"{settings}: smoothness and both epsilons must be positive")
+
+
+@functools.partial(jax.jit, static_argnames=("settings", "mesh"))
+def _estimate_block(reference, targets, *, settings: FlowSettings, mesh: Mesh):
+  """Flow and confidence of a block of targets, each device its share."""
+
+  def estimate_share(reference, targets):
+    sizes = _pyramid_sizes(*reference.shape[:2], settings)
+    prepared = _image_to_pyramid(reference, sizes)
+    texture = _texture(reference)
+
+    def estimate_one(target):
+      pyramid = _image_to_pyramid(target, sizes)
+      u, v = _coarse_to_fine(prepared, pyramid, settings)
+      confidence = texture * _agreement(reference, target, u, v)
+      if settings.check_backward:
+        confidence *= _consistency(u, v, *_coarse_to_fine(pyramid, prepared, settings))
+      return jnp.stack([u, v], -1), confidence
+
+    # On a CPU one target's arrays stay in the cache; an accelerator wants them all at once.
+    together = 1 if mesh.devices.flat[0].platform == "cpu" else len(targets)
+    return jax.lax.map(estimate_one, targets, batch_size=together)
+
+  split = PartitionSpec("targets")
+  share = jax.shard_map(
+    estimate_share, mesh=mesh, in_specs=(PartitionSpec(), split), out_specs=split, check_vma=False
+  )
+  return share(reference, targets)
+
+
+# Pyramid
+
+
+def _pyramid_sizes(height: int, width: int, settings: FlowSettings) -> list[tuple[int, int]]:
+  """(h, w) of every level, finest first."""
+  sizes = [(height, width)]
+  while True:
+    scale = settings.pyramid_ratio ** len(sizes)
+    if max(height, width) * scale < settings.min_size:
+      return sizes
+    sizes.append((max(2, round(height * scale)), max(2, round(width * scale))))
+
+
+def _image_to_pyramid(image: Float[Array, "h w 3"], sizes: list[tuple[int, int]]) -> list[Float[Array, "15 h2 w2"]]:
+  """The features and their gradients on every level: 5 features, 5 derivatives by x, 5 by y."""
+  return [
+    _image_to_features(image if size == image.shape[:2] else jax.image.resize(image, (*size, 3), "linear"))
+    for size in sizes
+  ]
+
+
+def _image_to_features(image: Float[Array, "h w 3"]) -> Float[Array, "15 h w"]:
+  """Grey, its derivatives by x and y, G - R and G - B, slightly smoothed, and the derivatives of these."""
+  # Beyond the border the edge repeats, far enough for three filters in a row.
+  image = jnp.pad(image, ((6, 6), (6, 6), (0, 0)), mode="edge")
+  red, green, blue = image[..., 0], image[..., 1], image[..., 2]
+  grey = _image_to_grey(image)
+  whole = slice(2, -2)
+  across, down = _correlate(grey, _DERIVATIVE, -1)[whole], _correlate(grey, _DERIVATIVE, -2)[:, whole]
+  features = jnp.stack([grey[whole, whole], across, down, *((green - x)[whole, whole] for x in (red, blue))])
+  features = _correlate(_correlate(features, _PREFILTER, -1), _PREFILTER, -2)
+  gradients = _correlate(features, _DERIVATIVE, -1)[:, whole], _correlate(features, _DERIVATIVE, -2)[..., whole]
+  return jnp.concatenate([features[:, whole, whole], *gradients])
+
+
+def _image_to_grey(image: Float[Array, "*b 3"]) -> Float[Array, "*b"]:
+  return 0.299 * image[..., 0] + 0.587 * image[..., 1] + 0.114 * image[..., 2]
+
+
+def _correlate(values: Array, taps: tuple[float, ...], axis: int) -> Array:
+  """Correlates one axis with `taps` where all of them fall inside."""
+  axis %= values.ndim
+  size = values.shape[axis] - len(taps) + 1
+  parts = [tap * jax.lax.slice_in_dim(values, i, i + size, axis=axis) for i, tap in enumerate(taps) if tap]
+  return sum(parts[1:], parts[0])
+
+
+def _blur(values: Float[Array, "h w"], sigma: float) -> Float[Array, "h w"]:
+  """Gaussian blur; beyond the border the edge repeats."""
+  reach = int(3 * sigma + 0.5)
+  taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+  taps = tuple((taps / taps.sum()).tolist())
+  return _correlate(_correlate(jnp.pad(values, reach, mode="edge"), taps, -1), taps, -2)
+
+
+# Energy
+
+
+def _coarse_to_fine(reference: list[Array], target: list[Array], settings: FlowSettings):
+  """Flow (u, v) [h w] between two pyramids, px of the finest level."""
+  u = v = jnp.zeros(reference[-1].shape[1:])
+  for level in range(len(reference) - 1, -1, -1):
+    height, width = reference[level].shape[1:]
+    if u.shape != (height, width):
+      # Sizes are rounded: each axis has its own ratio.
+      ratio_y, ratio_x = height / u.shape[0], width / u.shape[1]
+      u, v = (jax.image.resize(x, (height, width), "linear") for x in (u * ratio_x, v * ratio_y))
+    u, v = _refine(reference[level], target[level], u, v, level, settings)
+  return u, v
+
+
+def _refine(reference: Array, target: Array, u: Array, v: Array, level: int, settings: FlowSettings):
+  """Improves the flow on one level: warp, linearise, solve, again and again."""
+  features, gradients = target[:_NUM_FEATURES], target[_NUM_FEATURES:]
+  # Gathers want the channels last.
+  features, gradients = jnp.moveaxis(features, 0, -1), jnp.moveaxis(gradients, 0, -1)
+  num_sweeps = settings.num_sweeps + settings.extra_sweeps * level
+  rest = settings.rest * (0.2 + 0.8 * _flatness(reference))
+  faces_x = jnp.ones(u.shape).at[:, -1].set(0)
+  faces_y = jnp.ones(u.shape).at[-1].set(0)
+
+  def warp_and_solve(_, flow):
+    u, v = flow
+    inside = _is_inside(u, v)
+    warped = _to_planes(_sample_cubic(features, u, v))
+    warped_gradients = _to_planes(_sample_linear(gradients, u, v))
+    # Weights psi' of the smoothness and of the data at the flow so far.
+    steps = [_forward(x, axis) for x in (u, v) for axis in (0, 1)]
+    smooth = 0.5 * settings.smoothness * jax.lax.rsqrt(
+      sum(step**2 for step in steps) + settings.smoothness_epsilon**2
+    )
+    right, below = smooth * faces_x, smooth * faces_y
+    # A little on the diagonal keeps the system regular where there is neither texture nor a neighbour.
+    floor = rest + 0.05 * settings.smoothness
+    xx, xy, yy = floor, 0.0, floor
+    bx = _divergence(u, right, below) - rest * u
+    by = _divergence(v, right, below) - rest * v
+    # Plane by plane: XLA reduces over a short leading axis far more slowly.
+    for c in range(_NUM_FEATURES):
+      difference = warped[c] - reference[c]
+      gx = _REFERENCE_SHARE * reference[_NUM_FEATURES + c] + _TARGET_SHARE * warped_gradients[c]
+      gy = _REFERENCE_SHARE * reference[2 * _NUM_FEATURES + c] + _TARGET_SHARE * warped_gradients[_NUM_FEATURES + c]
+      weight = inside * 0.5 * jax.lax.rsqrt(difference**2 + settings.data_epsilon**2)
+      xx, xy, yy = xx + weight * gx * gx, xy + weight * gx * gy, yy + weight * gy * gy
+      bx, by = bx - weight * gx * difference, by - weight * gy * difference
+    du, dv = _solve(xx, xy, yy, bx, by, right, below, num_sweeps=num_sweeps, relaxation=settings.relaxation)
+    u, v = u + du, v + dv
+    return (_median(u), _median(v)) if settings.median else (u, v)
+
+  return jax.lax.fori_loop(0, settings.num_warps + settings.extra_warps * level, warp_and_solve, (u, v))
+
+
+def _flatness(reference: Float[Array, "15 h w"], *, threshold: float = 1 / 255) -> Float[Array, "h w"]:
+  """1 where the grey of a level has no gradient, 0.5 where it changes by `threshold` a pixel."""
+  energy = _blur(reference[_NUM_FEATURES] ** 2 + reference[2 * _NUM_FEATURES] ** 2, 1.0)
+  return threshold**2 / (energy + threshold**2)
+
+
+def _forward(values: Float[Array, "h w"], axis: int) -> Float[Array, "h w"]:
+  """Difference to the next pixel, 0 at the end."""
+  return jnp.pad(jnp.diff(values, axis=axis), [(0, int(axis == i)) for i in range(2)])
+
+
+def _shift(values: Float[Array, "h w"], axis: int) -> Float[Array, "h w"]:
+  """The value of the previous pixel, 0 at the beginning."""
+  kept = jax.lax.slice_in_dim(values, 0, values.shape[axis] - 1, axis=axis)
+  return jnp.pad(kept, [(int(axis == i), 0) for i in range(2)])
+
+
+def _divergence(values: Array, right: Array, below: Array) -> Array:
+  across, down = right * _forward(values, 1), below * _forward(values, 0)
+  return across - _shift(across, 1) + down - _shift(down, 0)
+
+
+def _solve(xx, xy, yy, bx, by, right, below, *, num_sweeps: int, relaxation: float):
+  """Solves (A + L) d = b for d = (du, dv) by red-black over-relaxation, both components of a pixel at once.
+
+  A is the 2 x 2 matrix (xx, xy; xy, yy) of every pixel, L the graph Laplacian with weight `right` between a pixel and
+  the one to its right (0 in the last column) and `below` likewise. All arrays are [h w].
+  """
+  height, width = xx.shape
+  odd_width = width | 1
+  half = (height * odd_width + 1) // 2
+  # In the array of one colour, the pixels left, right, above and below are these steps away in the other's.
+  up = odd_width // 2
+  halo = up + 1
+  offsets = ((-1, 0, -up - 1, up), (0, 1, -up, up + 1))
+
+  left, above = _shift(right, 1), _shift(below, 0)
+  total = left + right + above + below
+  xx, yy = xx + total, yy + total
+  inverse = 1 / (xx * yy - xy * xy)
+  coefficients = jnp.stack([left, right, above, below, yy * inverse, -xy * inverse, xx * inverse, bx, by])
+  coefficients = jnp.pad(coefficients, ((0, 0), (0, 0), (0, odd_width - width))).reshape(9, -1)
+  coefficients = jnp.pad(coefficients, ((0, 0), (0, 2 * half - height * odd_width))).reshape(9, half, 2)
+  by_colour = [[coefficients[i, :, colour] for i in range(9)] for colour in (0, 1)]
+
+  def relax(own, other, colour):
+    wl, wr, wa, wb, ixx, ixy, iyy, cx, cy = by_colour[colour]
+
+    def gather(values, constant):
+      parts = [
+        weight * jax.lax.slice_in_dim(values, halo + offset, halo + offset + half)
+        for weight, offset in zip((wl, wr, wa, wb), offsets[colour], strict=True)
+      ]
+      return sum(parts, constant)
+
+    sx, sy = gather(other[0], cx), gather(other[1], cy)
+    solved = ixx * sx + ixy * sy, ixy * sx + iyy * sy
+    updated = []
+    for old, new in zip(own, solved, strict=True):
+      centre = jax.lax.slice_in_dim(old, halo, halo + half)
+      updated.append(jax.lax.dynamic_update_slice_in_dim(old, centre + relaxation * (new - centre), halo, 0))
+    return tuple(updated)
+
+  def sweep(_, state):
+    red, black = state
+    red = relax(red, black, 0)
+    return red, relax(black, red, 1)
+
+  zero = jnp.zeros(half + 2 * halo)
+  red, black = jax.lax.fori_loop(0, num_sweeps, sweep, ((zero, zero), (zero, zero)))
+
+  def unpack(component):
+    pixels = jnp.stack([red[component], black[component]], -1)[halo : halo + half].reshape(-1)
+    return pixels[: height * odd_width].reshape(height, odd_width)[:, :width]
+
+  return unpack(0), unpack(1)
+
+
+def _median(values: Float[Array, "h w"]) -> Float[Array, "h w"]:
+  """Median of 3 x 3 pixels, the edge repeated: sorted rows, then the median of (largest low, median, smallest high)."""
+  padded = jnp.pad(values, 1, mode="edge")
+  height, width = values.shape
+
+  def sort(a, b, c):
+    low, high = jnp.minimum(a, b), jnp.maximum(a, b)
+    low, middle = jnp.minimum(low, c), jnp.maximum(low, jnp.minimum(high, c))
+    return low, middle, jnp.maximum(high, c)
+
+  rows = [sort(*(padded[i : i + height, j : j + width] for j in range(3))) for i in range(3)]
+  lows, middles, highs = zip(*rows, strict=True)
+  low = jnp.maximum(jnp.maximum(lows[0], lows[1]), lows[2])
+  high = jnp.minimum(jnp.minimum(highs[0], highs[1]), highs[2])
+  return sort(low, sort(*middles)[1], high)[1]
+
+
+# Warping
+
+
+def _positions(u: Float[Array, "h w"], v: Float[Array, "h w"]):
+  height, width = u.shape
+  return jnp.arange(width, dtype=jnp.float32) + u, jnp.arange(height, dtype=jnp.float32)[:, None] + v
+
+
+def _is_inside(u: Float[Array, "h w"], v: Float[Array, "h w"]) -> Array:
+  height, width = u.shape
+  x, y = _positions(u, v)
+  return (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+
+
+def _sample(values: Float[Array, "h w c"], u: Array, v: Array, weigh: Callable) -> Float[Array, "h w c"]:
+  """Interpolates `values` at the moved pixels with the separable kernel whose taps `weigh` gives; edges repeat."""
+  height, width, channels = values.shape
+  x, y = _positions(u, v)
+  x, y = jnp.clip(x, 0, width - 1), jnp.clip(y, 0, height - 1)
+  column, row = x.astype(jnp.int32), y.astype(jnp.int32)
+  weights_x, weights_y = weigh(x - column), weigh(y - row)
+  before = len(weights_x) // 2 - 1
+  after = len(weights_x) // 2
+  padded = jnp.pad(values, ((before, after), (before, after), (0, 0)), mode="edge")
+  stride = width + before + after
+  flat, first = padded.reshape(-1, channels), row * stride + column
+  result = jnp.zeros(())
+  for i, weight_y in enumerate(weights_y):
+    line = jnp.zeros(())
+    for j, weight_x in enumerate(weights_x):
+      # Positions are clipped above, so every index is good.
+      line += weight_x[..., None] * flat.at[first + (i * stride + j)].get(mode="promise_in_bounds")
+    result += weight_y[..., None] * line
+  return result
+
+
+def _sample_linear(values: Float[Array, "h w c"], u: Array, v: Array) -> Float[Array, "h w c"]:
+  return _sample(values, u, v, lambda f: (1 - f, f))
+
+
+def _sample_cubic(values: Float[Array, "h w c"], u: Array, v: Array) -> Float[Array, "h w c"]:
+  """Keys' cubic convolution, a = -1/2: bilinear sampling blurs, and the flow would follow the blur."""
+  return _sample(
+    values,
+    u,
+    v,
+    lambda f: (
+      f * (-0.5 + f * (1 - 0.5 * f)),
+      1 + f * f * (1.5 * f - 2.5),
+      f * (0.5 + f * (2 - 1.5 * f)),
+      f * f * (0.5 * f - 0.5),
+    ),
+  )
+
+
+def _to_planes(values: Float[Array, "h w c"]) -> Float[Array, "c h w"]:
+  """Moves the channels first. By a product, which XLA computes once, where it would repeat a transposed gather."""
+  height, width, channels = values.shape
+  planes = jnp.einsum("pc,dc->dp", values.reshape(-1, channels), jnp.eye(channels), precision="highest")
+  return planes.reshape(channels, height, width)
+
+
+# Confidence
+
+
+def _texture(image: Float[Array, "h w 3"], *, threshold: float = 2 / 255) -> Float[Array, "h w"]:
+  """How well an image pins motion down, from its structure tensor; 0.5 at a gradient of `threshold` a pixel."""
+  grey = _blur(_image_to_grey(image), 0.8)
+  padded = jnp.pad(grey, 1, mode="edge")
+  gx, gy = (padded[1:-1, 2:] - padded[1:-1, :-2]) / 2, (padded[2:, 1:-1] - padded[:-2, 1:-1]) / 2
+  xx, yy, xy = (_blur(product, 1.5) for product in (gx * gx, gy * gy, gx * gy))
+  half_trace, spread = (xx + yy) / 2, jnp.hypot((xx - yy) / 2, xy)
+  # A plain edge leaves one direction open, yet the smoothness term resolves it well enough to earn some trust.
+  energy = jnp.maximum(half_trace - spread, 0) + 0.1 * (half_trace + spread)
+  return energy / (energy + threshold**2)
+
+
+def _agreement(reference: Array, target: Array, u: Array, v: Array) -> Float[Array, "h w"]:
+  """How like the reference the warped target is, measured by the reference's own contrast; 0 outside the frame."""
+  grey = _image_to_grey(reference)
+  warped = _sample_linear(_image_to_grey(target)[..., None], u, v)[..., 0]
+  residual = _blur(jnp.abs(warped - grey), 1.5)
+  mean = _blur(grey, 3.0)
+  contrast = jnp.sqrt(jnp.maximum(_blur(grey**2, 3.0) - mean**2, 0))
+  return _is_inside(u, v) * jnp.exp(-((residual / (6 / 255 + contrast)) ** 2))
+
+
+def _consistency(u: Array, v: Array, back_u: Array, back_v: Array) -> Float[Array, "h w"]:
+  """How well the flow back returns each pixel: 1/e at 0.5 px plus a tenth of the way."""
+  back = _sample_linear(jnp.stack([back_u, back_v], -1), u, v)
+  error = (u + back[..., 0]) ** 2 + (v + back[..., 1]) ** 2
+  return jnp.exp(-error / (0.5 + 0.1 * jnp.sqrt(u * u + v * v)) ** 2)

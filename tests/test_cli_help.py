@@ -1,0 +1,105 @@
+"""The `gid` command before any work: help, version, and the environment it prepares for JAX."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gid_jax import cli, encoding, media, options
+
+CHECKOUT = Path(cli.__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch, tmp_path):
+  """A cache folder and a working folder of the test's own, and none of the variables that the command sets."""
+  for name in ("JAX_COMPILATION_CACHE_DIR", "XLA_PYTHON_CLIENT_PREALLOCATE"):
+    monkeypatch.delenv(name, raising=False)
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  monkeypatch.chdir(tmp_path)
+
+
+def run_isolated(code, **environment):
+  environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), **environment}
+  return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.parametrize(
+  "arguments, status",
+  [(["--help"], 0), ([], 0), (["animate", "--help"], 0), (["--version"], 0), (["animate", "missing.jpg"], 2),
+   (["animate", "--steps", "0"], 2), (["animate", "--steps", "many"], 2), (["dance"], 2),
+   (["inspect", "--help"], 0), (["inspect"], 2), (["inspect", "missing.mp4"], 2)],
+)
+def test_answers_without_importing_anything_heavy(arguments, status):
+  result = run_isolated(f"""
+import sys
+from gid_jax.cli import main
+try:
+  status = main({arguments!r})
+except SystemExit as end:
+  status = end.code
+heavy = {{"jax", "jaxlib", "flax", "cv2", "av", "numpy", "PIL", "optax"}} & set(sys.modules)
+print("\\nSTATUS", status, "HEAVY", sorted(heavy))
+""")
+  assert result.stdout.splitlines()[-1] == f"STATUS {status} HEAVY []"
+  assert "Traceback" not in result.stderr
+
+
+def test_help_names_every_option_and_version_is_the_package(capsys):
+  from gid_jax import __version__
+
+  with pytest.raises(SystemExit) as end:
+    cli.main(["animate", "--help"])
+  assert end.value.code == 0
+  text = capsys.readouterr().out
+  for option in ("--output", "--seed", "--steps", "--frames", "--fps", "--magnify", "--size", "--force"):
+    assert option in text
+  assert "PHOTO or VIDEO" in text
+  with pytest.raises(SystemExit):
+    cli.main(["inspect", "--help"])
+  text = capsys.readouterr().out
+  for option in ("VIDEO", "--output", "--start", "--force", "gid-jax[plots]"):
+    assert option in text
+  assert cli.main(["--version"]) == 0
+  assert capsys.readouterr().out == f"gid {__version__}\n"
+
+
+def test_suffixes_agree_with_the_encoder():
+  assert options.VIDEO_SUFFIXES == encoding.VIDEO_SUFFIXES
+  assert set(options.PICTURE_SUFFIXES) <= set(media.IMAGE_SUFFIXES)
+
+
+CONFIGURED = """
+import os
+from gid_jax.cli import configure_jax
+configure_jax()
+print(os.environ.get("JAX_COMPILATION_CACHE_DIR"), os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"])
+"""
+
+
+def test_configure_jax_respects_the_user(monkeypatch, tmp_path):
+  monkeypatch.delenv("XDG_CACHE_HOME")
+  home, cache, blocked = tmp_path / "home", tmp_path / "cache", tmp_path / "file"
+  blocked.touch()
+  assert run_isolated(CONFIGURED, HOME=str(home)).stdout.split() == [str(home / ".cache/gid-jax/xla"), "false"]
+  assert run_isolated(CONFIGURED, XDG_CACHE_HOME=str(cache)).stdout.split() == [str(cache / "gid-jax/xla"), "false"]
+  assert (cache / "gid-jax" / "xla").is_dir()
+  assert run_isolated(CONFIGURED, XDG_CACHE_HOME=str(blocked)).stdout.split() == ["None", "false"]
+  chosen = run_isolated(CONFIGURED, JAX_COMPILATION_CACHE_DIR="/mine", XLA_PYTHON_CLIENT_PREALLOCATE="true")
+  assert chosen.stdout.split() == ["/mine", "true"]
+
+
+def test_compiled_programs_are_kept(tmp_path):
+  program = "from gid_jax.cli import configure_jax; configure_jax(); import jax; jax.jit(lambda x: x + 1)(1.0)"
+  result = run_isolated(program)
+  assert result.returncode == 0, result.stderr
+  assert os.listdir(tmp_path / "cache" / "gid-jax" / "xla") != []
+
+
+def test_every_core_is_a_device():
+  program = "from gid_jax.cli import configure_jax; configure_jax(); import jax; print(len(jax.devices('cpu')))"
+  assert int(run_isolated(program).stdout) == os.cpu_count()
+  assert int(run_isolated(program, JAX_NUM_CPU_DEVICES="3").stdout) == 3
+  assert int(run_isolated(program, XLA_FLAGS="--xla_force_host_platform_device_count=4").stdout) == 4
