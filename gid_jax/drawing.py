@@ -177,7 +177,7 @@ def _draw_power(page: _Page, inspection: Inspection, top: float):
   for channel, (name, color, marker) in enumerate((("x", _X_COLOR, "o"), ("y", _Y_COLOR, "s"))):
     values = np.maximum(power[:shown, channel], floor)
     axes.plot(frequencies[:shown], values, color=color, marker=marker, markersize=3.4, linewidth=1.3, label=name)
-  axes.axvline(peak_frequency(spectrum), color=_GREY, linewidth=0.9, linestyle=(0, (2, 2)), zorder=1.5)
+  axes.axvline(peak_frequency(spectrum), color=_GREY, linewidth=0.9, linestyle=(0, (2, 2)), zorder=1.5, ymin=0.09)
   lowest = max(power[:shown].min(), floor)  # Room below the curves for two words.
   axes.set(yscale="log", xlim=(0, frequencies[shown - 1]), ylim=(lowest / 4, max(3 * power.max(), 1)))
   axes.set_xlabel("frequency (Hz)", size=9.5, color=_INK)

@@ -2,7 +2,7 @@
 
 The flow w = (u, v) minimises, with psi(s) = sqrt(s + epsilon^2) and five features f_c of an image,
 
-  sum_x  sum_c psi_d(|f_c(target, x + w) - f_c(reference, x)|^2) + alpha psi_s(|grad u|^2 + |grad v|^2) + rest |w|^2.
+  sum_x  mean_c psi_d(|f_c(target, x + w) - f_c(reference, x)|^2) + alpha psi_s(|grad u|^2 + |grad v|^2) + rest |w|^2.
 
 On every level of an image pyramid, from the coarsest, the target is warped by the flow so far, the energy linearised
 about it, and the linear system solved by successive over-relaxation. Three things differ from the common CPU code:
@@ -26,6 +26,8 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
 from gid_jax.errors import UserError
+from gid_jax.relaxation import previous, relax
+from gid_jax.warp import is_inside, sample_cubic, sample_linear, to_planes
 
 _MIN_SIDE = 8
 _DERIVATIVE = (1 / 12, -8 / 12, 0.0, 8 / 12, -1 / 12)
@@ -43,7 +45,9 @@ class FlowSettings:
   """How to estimate flow; the defaults are the fast ones, `REFERENCE` the published ones.
 
   Attributes:
-    smoothness: alpha, weight of the smoothness term; images in [0, 1].
+    smoothness: alpha, weight of the smoothness term on the finest level; images in [0, 1].
+    coarse_smoothness: factor on it for each coarser level: a smooth beginning keeps repeated patterns apart, and a
+      light end follows fine parts.
     pyramid_ratio: size of a level over that of the next finer one, in (0, 1).
     min_size: longer side of the coarsest level, pixels.
     num_warps: warps (outer iterations) on the finest level.
@@ -59,7 +63,8 @@ class FlowSettings:
       the time.
   """
 
-  smoothness: float = 0.012
+  smoothness: float = 0.0024
+  coarse_smoothness: float = 1.5
   pyramid_ratio: float = 0.5
   min_size: int = 20
   num_warps: int = 5
@@ -69,13 +74,15 @@ class FlowSettings:
   relaxation: float = 1.8
   data_epsilon: float = 1e-3
   smoothness_epsilon: float = 3e-2
-  rest: float = 5e-4
+  rest: float = 1e-4
   median: bool = True
   check_backward: bool = False
 
 
 DEFAULT = FlowSettings()
 REFERENCE = FlowSettings(
+  smoothness=0.012,
+  coarse_smoothness=1.0,
   pyramid_ratio=0.75,
   num_warps=7,
   extra_warps=1,
@@ -139,10 +146,11 @@ def _check(reference, targets, settings: FlowSettings) -> None:
     raise UserError(f"flow needs a reference [h w 3] and targets [n h w 3] of its size, n >= 1; got {shapes}")
   if min(reference.shape[:2]) < _MIN_SIDE:
     raise UserError(f"frames of {reference.shape[1]}x{reference.shape[0]} pixels: flow needs {_MIN_SIDE} a side")
-  if not 0.1 <= settings.pyramid_ratio <= 0.95 or not 0 < settings.relaxation < 2:
-    raise UserError(f"{settings}: pyramid_ratio must lie in 0.1 ... 0.95 and relaxation between 0 and 2")
-  if min(settings.data_epsilon, settings.smoothness_epsilon, settings.smoothness) <= 0:
-    raise UserError(f"{settings}: smoothness and both epsilons must be positive")
+  positive = settings.smoothness, settings.coarse_smoothness, settings.data_epsilon, settings.smoothness_epsilon
+  if not (0.1 <= settings.pyramid_ratio <= 0.95 and 0 < settings.relaxation < 2 and settings.min_size >= 2):
+    raise UserError(f"{settings}: pyramid_ratio must be 0.1 ... 0.95, relaxation between 0 and 2, min_size at least 2")
+  if not (min(positive) > 0 and settings.rest >= 0 and min(settings.num_warps, settings.num_sweeps) >= 1):
+    raise UserError(f"{settings}: smoothness and epsilons must be positive, rest not negative, warps and sweeps >= 1")
 
 
 @functools.partial(jax.jit, static_argnames=("settings", "mesh"))
@@ -250,23 +258,24 @@ def _refine(reference: Array, target: Array, u: Array, v: Array, level: int, set
   # Gathers want the channels last.
   features, gradients = jnp.moveaxis(features, 0, -1), jnp.moveaxis(gradients, 0, -1)
   num_sweeps = settings.num_sweeps + settings.extra_sweeps * level
+  smoothness = settings.smoothness * settings.coarse_smoothness**level
   rest = settings.rest * (0.2 + 0.8 * _flatness(reference))
   faces_x = jnp.ones(u.shape).at[:, -1].set(0)
   faces_y = jnp.ones(u.shape).at[-1].set(0)
 
   def warp_and_solve(_, flow):
     u, v = flow
-    inside = _is_inside(u, v)
-    warped = _to_planes(_sample_cubic(features, u, v))
-    warped_gradients = _to_planes(_sample_linear(gradients, u, v))
+    inside = is_inside(u, v)
+    warped = to_planes(sample_cubic(features, u, v))
+    warped_gradients = to_planes(sample_linear(gradients, u, v))
     # Weights psi' of the smoothness and of the data at the flow so far.
     steps = [_forward(x, axis) for x in (u, v) for axis in (0, 1)]
-    smooth = 0.5 * settings.smoothness * jax.lax.rsqrt(
+    smooth = 0.5 * smoothness * jax.lax.rsqrt(
       sum(step**2 for step in steps) + settings.smoothness_epsilon**2
     )
     right, below = smooth * faces_x, smooth * faces_y
     # A little on the diagonal keeps the system regular where there is neither texture nor a neighbour.
-    floor = rest + 0.05 * settings.smoothness
+    floor = rest + 0.05 * smoothness
     xx, xy, yy = floor, 0.0, floor
     bx = _divergence(u, right, below) - rest * u
     by = _divergence(v, right, below) - rest * v
@@ -275,10 +284,10 @@ def _refine(reference: Array, target: Array, u: Array, v: Array, level: int, set
       difference = warped[c] - reference[c]
       gx = _REFERENCE_SHARE * reference[_NUM_FEATURES + c] + _TARGET_SHARE * warped_gradients[c]
       gy = _REFERENCE_SHARE * reference[2 * _NUM_FEATURES + c] + _TARGET_SHARE * warped_gradients[_NUM_FEATURES + c]
-      weight = inside * 0.5 * jax.lax.rsqrt(difference**2 + settings.data_epsilon**2)
+      weight = inside * (0.5 / _NUM_FEATURES) * jax.lax.rsqrt(difference**2 + settings.data_epsilon**2)
       xx, xy, yy = xx + weight * gx * gx, xy + weight * gx * gy, yy + weight * gy * gy
       bx, by = bx - weight * gx * difference, by - weight * gy * difference
-    du, dv = _solve(xx, xy, yy, bx, by, right, below, num_sweeps=num_sweeps, relaxation=settings.relaxation)
+    du, dv = relax(xx, xy, yy, bx, by, right, below, num_sweeps=num_sweeps, relaxation=settings.relaxation)
     u, v = u + du, v + dv
     return (_median(u), _median(v)) if settings.median else (u, v)
 
@@ -296,71 +305,9 @@ def _forward(values: Float[Array, "h w"], axis: int) -> Float[Array, "h w"]:
   return jnp.pad(jnp.diff(values, axis=axis), [(0, int(axis == i)) for i in range(2)])
 
 
-def _shift(values: Float[Array, "h w"], axis: int) -> Float[Array, "h w"]:
-  """The value of the previous pixel, 0 at the beginning."""
-  kept = jax.lax.slice_in_dim(values, 0, values.shape[axis] - 1, axis=axis)
-  return jnp.pad(kept, [(int(axis == i), 0) for i in range(2)])
-
-
 def _divergence(values: Array, right: Array, below: Array) -> Array:
   across, down = right * _forward(values, 1), below * _forward(values, 0)
-  return across - _shift(across, 1) + down - _shift(down, 0)
-
-
-def _solve(xx, xy, yy, bx, by, right, below, *, num_sweeps: int, relaxation: float):
-  """Solves (A + L) d = b for d = (du, dv) by red-black over-relaxation, both components of a pixel at once.
-
-  A is the 2 x 2 matrix (xx, xy; xy, yy) of every pixel, L the graph Laplacian with weight `right` between a pixel and
-  the one to its right (0 in the last column) and `below` likewise. All arrays are [h w].
-  """
-  height, width = xx.shape
-  odd_width = width | 1
-  half = (height * odd_width + 1) // 2
-  # In the array of one colour, the pixels left, right, above and below are these steps away in the other's.
-  up = odd_width // 2
-  halo = up + 1
-  offsets = ((-1, 0, -up - 1, up), (0, 1, -up, up + 1))
-
-  left, above = _shift(right, 1), _shift(below, 0)
-  total = left + right + above + below
-  xx, yy = xx + total, yy + total
-  inverse = 1 / (xx * yy - xy * xy)
-  coefficients = jnp.stack([left, right, above, below, yy * inverse, -xy * inverse, xx * inverse, bx, by])
-  coefficients = jnp.pad(coefficients, ((0, 0), (0, 0), (0, odd_width - width))).reshape(9, -1)
-  coefficients = jnp.pad(coefficients, ((0, 0), (0, 2 * half - height * odd_width))).reshape(9, half, 2)
-  by_colour = [[coefficients[i, :, colour] for i in range(9)] for colour in (0, 1)]
-
-  def relax(own, other, colour):
-    wl, wr, wa, wb, ixx, ixy, iyy, cx, cy = by_colour[colour]
-
-    def gather(values, constant):
-      parts = [
-        weight * jax.lax.slice_in_dim(values, halo + offset, halo + offset + half)
-        for weight, offset in zip((wl, wr, wa, wb), offsets[colour], strict=True)
-      ]
-      return sum(parts, constant)
-
-    sx, sy = gather(other[0], cx), gather(other[1], cy)
-    solved = ixx * sx + ixy * sy, ixy * sx + iyy * sy
-    updated = []
-    for old, new in zip(own, solved, strict=True):
-      centre = jax.lax.slice_in_dim(old, halo, halo + half)
-      updated.append(jax.lax.dynamic_update_slice_in_dim(old, centre + relaxation * (new - centre), halo, 0))
-    return tuple(updated)
-
-  def sweep(_, state):
-    red, black = state
-    red = relax(red, black, 0)
-    return red, relax(black, red, 1)
-
-  zero = jnp.zeros(half + 2 * halo)
-  red, black = jax.lax.fori_loop(0, num_sweeps, sweep, ((zero, zero), (zero, zero)))
-
-  def unpack(component):
-    pixels = jnp.stack([red[component], black[component]], -1)[halo : halo + half].reshape(-1)
-    return pixels[: height * odd_width].reshape(height, odd_width)[:, :width]
-
-  return unpack(0), unpack(1)
+  return across - previous(across, axis=1) + down - previous(down, axis=0)
 
 
 def _median(values: Float[Array, "h w"]) -> Float[Array, "h w"]:
@@ -378,68 +325,6 @@ def _median(values: Float[Array, "h w"]) -> Float[Array, "h w"]:
   low = jnp.maximum(jnp.maximum(lows[0], lows[1]), lows[2])
   high = jnp.minimum(jnp.minimum(highs[0], highs[1]), highs[2])
   return sort(low, sort(*middles)[1], high)[1]
-
-
-# Warping
-
-
-def _positions(u: Float[Array, "h w"], v: Float[Array, "h w"]):
-  height, width = u.shape
-  return jnp.arange(width, dtype=jnp.float32) + u, jnp.arange(height, dtype=jnp.float32)[:, None] + v
-
-
-def _is_inside(u: Float[Array, "h w"], v: Float[Array, "h w"]) -> Array:
-  height, width = u.shape
-  x, y = _positions(u, v)
-  return (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-
-
-def _sample(values: Float[Array, "h w c"], u: Array, v: Array, weigh: Callable) -> Float[Array, "h w c"]:
-  """Interpolates `values` at the moved pixels with the separable kernel whose taps `weigh` gives; edges repeat."""
-  height, width, channels = values.shape
-  x, y = _positions(u, v)
-  x, y = jnp.clip(x, 0, width - 1), jnp.clip(y, 0, height - 1)
-  column, row = x.astype(jnp.int32), y.astype(jnp.int32)
-  weights_x, weights_y = weigh(x - column), weigh(y - row)
-  before = len(weights_x) // 2 - 1
-  after = len(weights_x) // 2
-  padded = jnp.pad(values, ((before, after), (before, after), (0, 0)), mode="edge")
-  stride = width + before + after
-  flat, first = padded.reshape(-1, channels), row * stride + column
-  result = jnp.zeros(())
-  for i, weight_y in enumerate(weights_y):
-    line = jnp.zeros(())
-    for j, weight_x in enumerate(weights_x):
-      # Positions are clipped above, so every index is good.
-      line += weight_x[..., None] * flat.at[first + (i * stride + j)].get(mode="promise_in_bounds")
-    result += weight_y[..., None] * line
-  return result
-
-
-def _sample_linear(values: Float[Array, "h w c"], u: Array, v: Array) -> Float[Array, "h w c"]:
-  return _sample(values, u, v, lambda f: (1 - f, f))
-
-
-def _sample_cubic(values: Float[Array, "h w c"], u: Array, v: Array) -> Float[Array, "h w c"]:
-  """Keys' cubic convolution, a = -1/2: bilinear sampling blurs, and the flow would follow the blur."""
-  return _sample(
-    values,
-    u,
-    v,
-    lambda f: (
-      f * (-0.5 + f * (1 - 0.5 * f)),
-      1 + f * f * (1.5 * f - 2.5),
-      f * (0.5 + f * (2 - 1.5 * f)),
-      f * f * (0.5 * f - 0.5),
-    ),
-  )
-
-
-def _to_planes(values: Float[Array, "h w c"]) -> Float[Array, "c h w"]:
-  """Moves the channels first. By a product, which XLA computes once, where it would repeat a transposed gather."""
-  height, width, channels = values.shape
-  planes = jnp.einsum("pc,dc->dp", values.reshape(-1, channels), jnp.eye(channels), precision="highest")
-  return planes.reshape(channels, height, width)
 
 
 # Confidence
@@ -460,15 +345,15 @@ def _texture(image: Float[Array, "h w 3"], *, threshold: float = 2 / 255) -> Flo
 def _agreement(reference: Array, target: Array, u: Array, v: Array) -> Float[Array, "h w"]:
   """How like the reference the warped target is, measured by the reference's own contrast; 0 outside the frame."""
   grey = _image_to_grey(reference)
-  warped = _sample_linear(_image_to_grey(target)[..., None], u, v)[..., 0]
+  warped = sample_linear(_image_to_grey(target)[..., None], u, v)[..., 0]
   residual = _blur(jnp.abs(warped - grey), 1.5)
   mean = _blur(grey, 3.0)
   contrast = jnp.sqrt(jnp.maximum(_blur(grey**2, 3.0) - mean**2, 0))
-  return _is_inside(u, v) * jnp.exp(-((residual / (6 / 255 + contrast)) ** 2))
+  return is_inside(u, v) * jnp.exp(-((residual / (6 / 255 + contrast)) ** 2))
 
 
 def _consistency(u: Array, v: Array, back_u: Array, back_v: Array) -> Float[Array, "h w"]:
   """How well the flow back returns each pixel: 1/e at 0.5 px plus a tenth of the way."""
-  back = _sample_linear(jnp.stack([back_u, back_v], -1), u, v)
+  back = sample_linear(jnp.stack([back_u, back_v], -1), u, v)
   error = (u + back[..., 0]) ** 2 + (v + back[..., 1]) ** 2
   return jnp.exp(-error / (0.5 + 0.1 * jnp.sqrt(u * u + v * v)) ** 2)

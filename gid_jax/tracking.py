@@ -1,8 +1,8 @@
 """From the frames of a clip to clean trajectories: flow from the first frame, confidence, clean-up (section 6).
 
 Flow always runs directly from the first frame to each later one, so errors do not add up along time. The clean-up
-is one fixed linear operator per clip: it acts on every frame alike, so it neither creates nor removes
-frequencies and a trajectory stays a trajectory.
+is one factor per trajectory: it acts on every frame alike, so it neither creates nor removes frequencies and a
+trajectory stays a trajectory.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from gid_jax.errors import UserError
 from gid_jax.flow import DEFAULT, FlowSettings, estimate_flow
 
 _NUM_CHECKS = 24
@@ -22,7 +23,7 @@ class MeasuredMotion(NamedTuple):
 
   Attributes:
     motion: [t h w 2] float32 displacement from frame 0, pixels; cleaned, and free of the camera's shift.
-    confidence: [h w] float32 in [0, 1], how far a trajectory was measured rather than filled in.
+    confidence: [h w] float32 in [0, 1], how far a trajectory was measured rather than carried over from around it.
     shift: [t 2] float32 pixels, the translation all of the picture shares, which was taken out of `motion`.
   """
 
@@ -45,16 +46,17 @@ def measure_motion(
     progress: called as (done, total) frames from time to time.
 
   Returns:
-    Clean trajectories: untrusted flow is replaced by the trusted flow around it, or by rest.
+    Clean trajectories: where flow cannot be trusted and nothing near can, they rest.
 
   Raises:
     UserError: the frames are too small for optical flow, or there is only one.
   """
   flow, confidence = track_frames(frames, settings=settings, progress=progress)
   shift = find_camera_shift(flow, confidence)
+  believed = find_support(frames, flow) * find_damping(confidence, sigma=0.025 * frames.shape[1])
   flow -= shift[:, None, None]
-  flow *= find_support(frames, flow + shift[:, None, None])[..., None]
-  return MeasuredMotion(damp_flow(flow, confidence, sigma=0.04 * frames.shape[1]), confidence, shift)
+  flow *= believed[..., None]
+  return MeasuredMotion(flow, confidence, shift)
 
 
 def track_frames(
@@ -72,7 +74,12 @@ def track_frames(
 
   Returns:
     [t h w 2] float32 pixels, frame 0 exactly zero, and [h w] float32 in [0, 1], the mean over the frames.
+
+  Raises:
+    UserError: the frames are too small for optical flow, or there is only one.
   """
+  if len(frames) < 2:
+    raise UserError(f"a clip of {len(frames)} frame(s) shows no motion; give at least 2 frames")
   # A clip of a lower rate repeats frames: their flow is the same.
   fresh = [t for t in range(1, len(frames)) if t == 1 or not np.array_equal(frames[t], frames[t - 1])]
   unit = frames[[0, *fresh]].astype(np.float32) / 255
@@ -114,58 +121,43 @@ def find_support(
   return 1 - large * (1 - improvement)
 
 
-def _blur_coarsely(values: np.ndarray, sigma: float, *, shrink: int) -> np.ndarray:
-  # A reduced resolution is plenty for a field this smooth.
-  height, width = values.shape[:2]
-  coarse = cv2.resize(values, (-(-width // shrink), -(-height // shrink)), interpolation=cv2.INTER_AREA)
-  return cv2.resize(cv2.GaussianBlur(coarse, (0, 0), sigma / shrink), (width, height), interpolation=cv2.INTER_LINEAR)
-
-
 def find_enclosed(weight: Float[np.ndarray, "h w"], *, reach: int) -> Float[np.ndarray, "h w"]:
   """Rates how far each pixel [h w] is surrounded: 1 where there is weight within `reach` pixels on all four sides."""
   length, across = 2 * (reach // 2) + 1, 2 * (reach // 6) + 1
   sides = [
-    cv2.boxFilter(weight, -1, size, anchor=anchor)
+    cv2.boxFilter(weight, -1, size, anchor=anchor, borderType=cv2.BORDER_CONSTANT)
     for size, anchors in (((length, across), (0, length - 1)), ((across, length), (0, length - 1)))
     for anchor in ((place, across // 2) if size[0] == length else (across // 2, place) for place in anchors)
   ]
   return np.clip(np.min(sides, axis=0) / 0.02, 0, 1)
 
 
-def damp_flow(
-  flow: Float[np.ndarray, "t h w 2"], confidence: Float[np.ndarray, "h w"], *, sigma: float, damping: float = 0.04
-) -> Float[np.ndarray, "t h w 2"]:
-  """Replaces untrusted flow by the trusted flow around it, and by rest where there is none.
+def find_damping(
+  confidence: Float[np.ndarray, "h w"], *, sigma: float, rest: float = 0.04
+) -> Float[np.ndarray, "h w"]:
+  """Rates how far to believe the flow of each trajectory, where its own confidence does not suffice by that around it.
 
-  Computes `F' = (G*(c² F) + e H*(c² F)) / (G*c² + e H*c² + damping)` and returns `r F + (1 - r) m F'` at every frame,
-  with trust `r = c² / (c² + 0.15²)`: the flat inside of a moving textured thing follows its edges, a flat wall of its
-  own comes to rest. H is three times as wide as G and counts only where trusted flow is found on all sides (e), so
-  that a petal's inside is filled and a wall beside it is not. The factor m <= 1 keeps a trajectory from moving more,
-  on average, than the flow says, or moving things would drag a halo of their background along. c² keeps the many
-  slightly trusted pixels of a wall from outvoting rest.
+  With trust `r = c² / (c² + 0.1²)` and support from around `s = (G*c² + e H*c²) / (G*c² + e H*c² + rest)` it is
+  `r + (1 - r) s`: the flat inside of a moving textured thing, to which the smoothness of the flow has brought the
+  motion of its edges, keeps it; a flat wall of its own comes to rest. H is three times as wide as G and counts only
+  where trusted flow is found on all sides (e), so that a petal's inside is kept and a wall beside it is not. c² keeps
+  the many slightly trusted pixels of a wall from outvoting rest.
 
   Args:
-    flow: [t h w 2] pixels.
     confidence: [h w] in [0, 1].
     sigma: width of the Gaussian G in pixels, how far trusted flow reaches.
-    damping: weight of the assumption that things rest, as a squared confidence.
+    rest: weight of the assumption that things rest, as a squared confidence.
 
   Returns:
-    [t h w 2] float32 pixels.
+    [h w] in [0, 1], by which to multiply the flow.
   """
   weight = (confidence**2).astype(np.float32)
-  enclosed = find_enclosed(weight, reach=round(5 * sigma))
-
-  def blur(values: np.ndarray, wide_weight: np.ndarray) -> np.ndarray:
-    return _blur_coarsely(values, sigma, shrink=2) + wide_weight * _blur_coarsely(values, 3 * sigma, shrink=4)
-
+  enclosed = find_enclosed(weight, reach=round(8 * sigma))
+  around = cv2.GaussianBlur(weight, (0, 0), sigma) + enclosed * cv2.GaussianBlur(weight, (0, 0), 3 * sigma)
   # Where the wide average counts, rest weighs less: it was ruled out on all sides.
-  total = (blur(weight, enclosed) + np.float32(damping) * (1 - 0.9 * enclosed))[..., None]
-  weight, enclosed = (np.repeat(x[..., None], 2, -1) for x in (weight, enclosed))
-  filled = np.stack([blur(frame * weight, enclosed) / total for frame in flow])
-  slack = np.float32(0.01)  # pixels; forgives the noise of things at rest
-  filled *= np.minimum(1, (mean_magnitude(flow) + slack) / (mean_magnitude(filled) + slack))[..., None]
-  return filled + weight / (weight + np.float32(0.15**2)) * (flow - filled)
+  support = around / (around + np.float32(rest) * (1 - 0.9 * enclosed))
+  trust = weight / (weight + np.float32(0.1**2))
+  return trust + (1 - trust) * support
 
 
 def find_camera_shift(

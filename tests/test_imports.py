@@ -20,6 +20,8 @@ ORDER = (
   "gid_jax.normalization",
   "gid_jax.splat",
   "gid_jax.modal",
+  "gid_jax.warp",
+  "gid_jax.relaxation",
   "gid_jax.flow",
   "gid_jax.tracking",
   "gid_jax.storage",

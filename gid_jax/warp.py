@@ -1,0 +1,76 @@
+"""Backward warping: a field sampled where the pixels of a reference have moved to.
+
+Pixel (x, y) of the reference is at (x + u, y + v), pixels from the centre of the first one.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+def _positions(u: Float[Array, "h w"], v: Float[Array, "h w"]):
+  height, width = u.shape
+  return jnp.arange(width, dtype=jnp.float32) + u, jnp.arange(height, dtype=jnp.float32)[:, None] + v
+
+
+def is_inside(u: Float[Array, "h w"], v: Float[Array, "h w"]) -> Bool[Array, "h w"]:
+  """Whether each pixel, moved by (u, v) [h w] pixels, is still within the frame."""
+  height, width = u.shape
+  x, y = _positions(u, v)
+  return (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+
+
+def _sample(values: Float[Array, "h w c"], u: Array, v: Array, weigh: Callable) -> Float[Array, "h w c"]:
+  """Interpolates `values` at the moved pixels with the separable kernel whose taps `weigh` gives; edges repeat."""
+  height, width, channels = values.shape
+  x, y = _positions(u, v)
+  x, y = jnp.clip(x, 0, width - 1), jnp.clip(y, 0, height - 1)
+  column, row = x.astype(jnp.int32), y.astype(jnp.int32)
+  weights_x, weights_y = weigh(x - column), weigh(y - row)
+  before = len(weights_x) // 2 - 1
+  after = len(weights_x) // 2
+  padded = jnp.pad(values, ((before, after), (before, after), (0, 0)), mode="edge")
+  stride = width + before + after
+  flat, first = padded.reshape(-1, channels), row * stride + column
+  result = jnp.zeros(())
+  for i, weight_y in enumerate(weights_y):
+    line = jnp.zeros(())
+    for j, weight_x in enumerate(weights_x):
+      # Positions are clipped above, so every index is good.
+      line += weight_x[..., None] * flat.at[first + (i * stride + j)].get(mode="promise_in_bounds")
+    result += weight_y[..., None] * line
+  return result
+
+
+def sample_linear(values: Float[Array, "h w c"], u: Array, v: Array) -> Float[Array, "h w c"]:
+  """Samples values [h w c] bilinearly at the moved pixels; u, v [h w] pixels, beyond the border the edge repeats."""
+  return _sample(values, u, v, lambda f: (1 - f, f))
+
+
+def sample_cubic(values: Float[Array, "h w c"], u: Array, v: Array) -> Float[Array, "h w c"]:
+  """Samples values [h w c] by cubic convolution (Keys 1981, a = -1/2); otherwise as `sample_linear`.
+
+  Bilinear sampling blurs, and optical flow would follow the blur.
+  """
+  return _sample(
+    values,
+    u,
+    v,
+    lambda f: (
+      f * (-0.5 + f * (1 - 0.5 * f)),
+      1 + f * f * (1.5 * f - 2.5),
+      f * (0.5 + f * (2 - 1.5 * f)),
+      f * f * (0.5 * f - 0.5),
+    ),
+  )
+
+
+def to_planes(values: Float[Array, "h w c"]) -> Float[Array, "c h w"]:
+  """Moves the channels of [h w c] first: [c h w].
+
+  By a product, before which XLA computes its input once; a gather that is transposed it repeats for every use.
+  """
+  height, width, channels = values.shape
+  planes = jnp.einsum("pc,dc->dp", values.reshape(-1, channels), jnp.eye(channels), precision="highest")
+  return planes.reshape(channels, height, width)
