@@ -26,18 +26,13 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
 from gid_jax.errors import UserError
+from gid_jax.pyramid import NUM_FEATURES, blur, image_to_grey, image_to_pyramid, pyramid_sizes
 from gid_jax.relaxation import previous, relax
 from gid_jax.warp import is_inside, sample_cubic, sample_linear, to_planes
 
 _MIN_SIDE = 8
-_DERIVATIVE = (1 / 12, -8 / 12, 0.0, 8 / 12, -1 / 12)
-_PREFILTER = (0.02, 0.11, 0.74, 0.11, 0.02)
 # Shares of reference and warped target in the gradients about which the energy is linearised.
 _REFERENCE_SHARE, _TARGET_SHARE = 0.4, 0.6
-_NUM_FEATURES = 5
-# Targets a device takes per call. A fixed number: another number of targets then needs no other program, and a
-# target's flow does not depend on how many there are or how many devices share them.
-_BLOCK = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,25 +114,41 @@ def estimate_flow(
     UserError: sizes differ or are too small, or a setting is out of its range.
   """
   _check(reference, targets, settings)
-  devices = jax.local_devices()[: max(1, -(-len(targets) // _BLOCK))]
+  devices = jax.local_devices()
+  share = _share_size(devices[0].platform, *reference.shape[:2])
+  devices = devices[: -(-len(targets) // share)]
   mesh = Mesh(np.asarray(devices), ("targets",))
-  block = _BLOCK * len(devices)
   reference = jnp.asarray(reference, jnp.float32)
-  flows, confidences, pending = [], [], []
+  flow = np.empty((*targets.shape[:3], 2), np.float32)
+  confidence = np.empty(targets.shape[:3], np.float32)
+  block = share * len(devices)
+  pending = []
+
+  def fetch(start, result):
+    part = slice(start, start + block)
+    for array, values in zip((flow[part], confidence[part]), result, strict=True):
+      array[:] = np.asarray(values)[: len(array)]
+    if progress is not None:
+      progress(min(start + block, len(targets)), len(targets))
+
   for start in range(0, len(targets), block):
     part = np.asarray(targets[start : start + block], np.float32)
-    missing = block - len(part)
-    padded = np.concatenate([part, np.repeat(part[-1:], missing, 0)]) if missing else part
-    pending.append((_estimate_block(reference, padded, settings=settings, mesh=mesh), len(part)))
+    padded = np.concatenate([part, np.repeat(part[-1:], block - len(part), 0)])
+    pending.append((start, _estimate_block(reference, padded, settings=settings, mesh=mesh)))
     # One block ahead keeps the devices busy without filling their memory.
-    if len(pending) > 1 or start + block >= len(targets):
-      while len(pending) > (start + block < len(targets)):
-        (flow, confidence), size = pending.pop(0)
-        flows.append(np.asarray(flow)[:size])
-        confidences.append(np.asarray(confidence)[:size])
-        if progress is not None:
-          progress(sum(map(len, flows)), len(targets))
-  return np.concatenate(flows), np.concatenate(confidences)
+    if len(pending) == 2:
+      fetch(*pending.pop(0))
+  fetch(*pending.pop())
+  return flow, confidence
+
+
+def _share_size(platform: str, height: int, width: int) -> int:
+  """Targets that a device takes per call.
+
+  It depends on nothing else, so that another number of targets needs no other program, and a target's flow depends
+  neither on how many there are nor on how many devices share them.
+  """
+  return 8 if platform == "cpu" else max(8, min(75, 3_100_000 // (height * width)))
 
 
 def _check(reference, targets, settings: FlowSettings) -> None:
@@ -158,12 +169,14 @@ def _estimate_block(reference, targets, *, settings: FlowSettings, mesh: Mesh):
   """Flow and confidence of a block of targets, each device its share."""
 
   def estimate_share(reference, targets):
-    sizes = _pyramid_sizes(*reference.shape[:2], settings)
-    prepared = _image_to_pyramid(reference, sizes)
+    sizes = pyramid_sizes(
+      *reference.shape[:2], ratio=settings.pyramid_ratio, min_size=settings.min_size
+    )
+    prepared = image_to_pyramid(reference, sizes)
     texture = _texture(reference)
 
     def estimate_one(target):
-      pyramid = _image_to_pyramid(target, sizes)
+      pyramid = image_to_pyramid(target, sizes)
       u, v = _coarse_to_fine(prepared, pyramid, settings)
       confidence = texture * _agreement(reference, target, u, v)
       if settings.check_backward:
@@ -179,61 +192,6 @@ def _estimate_block(reference, targets, *, settings: FlowSettings, mesh: Mesh):
     estimate_share, mesh=mesh, in_specs=(PartitionSpec(), split), out_specs=split, check_vma=False
   )
   return share(reference, targets)
-
-
-# Pyramid
-
-
-def _pyramid_sizes(height: int, width: int, settings: FlowSettings) -> list[tuple[int, int]]:
-  """(h, w) of every level, finest first."""
-  sizes = [(height, width)]
-  while True:
-    scale = settings.pyramid_ratio ** len(sizes)
-    if max(height, width) * scale < settings.min_size:
-      return sizes
-    sizes.append((max(2, round(height * scale)), max(2, round(width * scale))))
-
-
-def _image_to_pyramid(image: Float[Array, "h w 3"], sizes: list[tuple[int, int]]) -> list[Float[Array, "15 h2 w2"]]:
-  """The features and their gradients on every level: 5 features, 5 derivatives by x, 5 by y."""
-  return [
-    _image_to_features(image if size == image.shape[:2] else jax.image.resize(image, (*size, 3), "linear"))
-    for size in sizes
-  ]
-
-
-def _image_to_features(image: Float[Array, "h w 3"]) -> Float[Array, "15 h w"]:
-  """Grey, its derivatives by x and y, G - R and G - B, slightly smoothed, and the derivatives of these."""
-  # Beyond the border the edge repeats, far enough for three filters in a row.
-  image = jnp.pad(image, ((6, 6), (6, 6), (0, 0)), mode="edge")
-  red, green, blue = image[..., 0], image[..., 1], image[..., 2]
-  grey = _image_to_grey(image)
-  whole = slice(2, -2)
-  across, down = _correlate(grey, _DERIVATIVE, -1)[whole], _correlate(grey, _DERIVATIVE, -2)[:, whole]
-  features = jnp.stack([grey[whole, whole], across, down, *((green - x)[whole, whole] for x in (red, blue))])
-  features = _correlate(_correlate(features, _PREFILTER, -1), _PREFILTER, -2)
-  gradients = _correlate(features, _DERIVATIVE, -1)[:, whole], _correlate(features, _DERIVATIVE, -2)[..., whole]
-  return jnp.concatenate([features[:, whole, whole], *gradients])
-
-
-def _image_to_grey(image: Float[Array, "*b 3"]) -> Float[Array, "*b"]:
-  return 0.299 * image[..., 0] + 0.587 * image[..., 1] + 0.114 * image[..., 2]
-
-
-def _correlate(values: Array, taps: tuple[float, ...], axis: int) -> Array:
-  """Correlates one axis with `taps` where all of them fall inside."""
-  axis %= values.ndim
-  size = values.shape[axis] - len(taps) + 1
-  parts = [tap * jax.lax.slice_in_dim(values, i, i + size, axis=axis) for i, tap in enumerate(taps) if tap]
-  return sum(parts[1:], parts[0])
-
-
-def _blur(values: Float[Array, "h w"], sigma: float) -> Float[Array, "h w"]:
-  """Gaussian blur; beyond the border the edge repeats."""
-  reach = int(3 * sigma + 0.5)
-  taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-  taps = tuple((taps / taps.sum()).tolist())
-  return _correlate(_correlate(jnp.pad(values, reach, mode="edge"), taps, -1), taps, -2)
 
 
 # Energy
@@ -254,7 +212,7 @@ def _coarse_to_fine(reference: list[Array], target: list[Array], settings: FlowS
 
 def _refine(reference: Array, target: Array, u: Array, v: Array, level: int, settings: FlowSettings):
   """Improves the flow on one level: warp, linearise, solve, again and again."""
-  features, gradients = target[:_NUM_FEATURES], target[_NUM_FEATURES:]
+  features, gradients = target[:NUM_FEATURES], target[NUM_FEATURES:]
   # Gathers want the channels last.
   features, gradients = jnp.moveaxis(features, 0, -1), jnp.moveaxis(gradients, 0, -1)
   num_sweeps = settings.num_sweeps + settings.extra_sweeps * level
@@ -280,11 +238,11 @@ def _refine(reference: Array, target: Array, u: Array, v: Array, level: int, set
     bx = _divergence(u, right, below) - rest * u
     by = _divergence(v, right, below) - rest * v
     # Plane by plane: XLA reduces over a short leading axis far more slowly.
-    for c in range(_NUM_FEATURES):
+    for c in range(NUM_FEATURES):
       difference = warped[c] - reference[c]
-      gx = _REFERENCE_SHARE * reference[_NUM_FEATURES + c] + _TARGET_SHARE * warped_gradients[c]
-      gy = _REFERENCE_SHARE * reference[2 * _NUM_FEATURES + c] + _TARGET_SHARE * warped_gradients[_NUM_FEATURES + c]
-      weight = inside * (0.5 / _NUM_FEATURES) * jax.lax.rsqrt(difference**2 + settings.data_epsilon**2)
+      gx = _REFERENCE_SHARE * reference[NUM_FEATURES + c] + _TARGET_SHARE * warped_gradients[c]
+      gy = _REFERENCE_SHARE * reference[2 * NUM_FEATURES + c] + _TARGET_SHARE * warped_gradients[NUM_FEATURES + c]
+      weight = inside * (0.5 / NUM_FEATURES) * jax.lax.rsqrt(difference**2 + settings.data_epsilon**2)
       xx, xy, yy = xx + weight * gx * gx, xy + weight * gx * gy, yy + weight * gy * gy
       bx, by = bx - weight * gx * difference, by - weight * gy * difference
     du, dv = relax(xx, xy, yy, bx, by, right, below, num_sweeps=num_sweeps, relaxation=settings.relaxation)
@@ -296,7 +254,7 @@ def _refine(reference: Array, target: Array, u: Array, v: Array, level: int, set
 
 def _flatness(reference: Float[Array, "15 h w"], *, threshold: float = 1 / 255) -> Float[Array, "h w"]:
   """1 where the grey of a level has no gradient, 0.5 where it changes by `threshold` a pixel."""
-  energy = _blur(reference[_NUM_FEATURES] ** 2 + reference[2 * _NUM_FEATURES] ** 2, 1.0)
+  energy = blur(reference[NUM_FEATURES] ** 2 + reference[2 * NUM_FEATURES] ** 2, 1.0)
   return threshold**2 / (energy + threshold**2)
 
 
@@ -332,10 +290,10 @@ def _median(values: Float[Array, "h w"]) -> Float[Array, "h w"]:
 
 def _texture(image: Float[Array, "h w 3"], *, threshold: float = 2 / 255) -> Float[Array, "h w"]:
   """How well an image pins motion down, from its structure tensor; 0.5 at a gradient of `threshold` a pixel."""
-  grey = _blur(_image_to_grey(image), 0.8)
+  grey = blur(image_to_grey(image), 0.8)
   padded = jnp.pad(grey, 1, mode="edge")
   gx, gy = (padded[1:-1, 2:] - padded[1:-1, :-2]) / 2, (padded[2:, 1:-1] - padded[:-2, 1:-1]) / 2
-  xx, yy, xy = (_blur(product, 1.5) for product in (gx * gx, gy * gy, gx * gy))
+  xx, yy, xy = (blur(product, 1.5) for product in (gx * gx, gy * gy, gx * gy))
   half_trace, spread = (xx + yy) / 2, jnp.hypot((xx - yy) / 2, xy)
   # A plain edge leaves one direction open, yet the smoothness term resolves it well enough to earn some trust.
   energy = jnp.maximum(half_trace - spread, 0) + 0.1 * (half_trace + spread)
@@ -344,11 +302,11 @@ def _texture(image: Float[Array, "h w 3"], *, threshold: float = 2 / 255) -> Flo
 
 def _agreement(reference: Array, target: Array, u: Array, v: Array) -> Float[Array, "h w"]:
   """How like the reference the warped target is, measured by the reference's own contrast; 0 outside the frame."""
-  grey = _image_to_grey(reference)
-  warped = sample_linear(_image_to_grey(target)[..., None], u, v)[..., 0]
-  residual = _blur(jnp.abs(warped - grey), 1.5)
-  mean = _blur(grey, 3.0)
-  contrast = jnp.sqrt(jnp.maximum(_blur(grey**2, 3.0) - mean**2, 0))
+  grey = image_to_grey(reference)
+  warped = sample_linear(image_to_grey(target)[..., None], u, v)[..., 0]
+  residual = blur(jnp.abs(warped - grey), 1.5)
+  mean = blur(grey, 3.0)
+  contrast = jnp.sqrt(jnp.maximum(blur(grey**2, 3.0) - mean**2, 0))
   return is_inside(u, v) * jnp.exp(-((residual / (6 / 255 + contrast)) ** 2))
 
 

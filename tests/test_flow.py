@@ -16,6 +16,7 @@ import scipy.sparse
 from videos import assert_refused
 
 from gid_jax import flow as flow_module
+from gid_jax import pyramid as pyramid_module
 from gid_jax.flow import DEFAULT, REFERENCE, FlowSettings, estimate_flow
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -279,7 +280,7 @@ def test_flow_back_lowers_the_confidence_of_hidden_pixels():
 def test_confidence_has_the_levels_it_promises():
   x, _ = grid(24, 30)
   ramp = jnp.asarray(x[..., None] * np.ones(3) / 255, jnp.float32)
-  flatness = run(lambda image: flow_module._flatness(flow_module._image_to_features(image)), ramp)
+  flatness = run(lambda image: flow_module._flatness(pyramid_module.image_to_features(image)), ramp)
   np.testing.assert_allclose(flatness[8:-8, 8:-8], 0.5, atol=1e-3)
   # A tenth of the energy of an edge counts: at twice the threshold 0.4 / 1.4.
   np.testing.assert_allclose(run(flow_module._texture, 4 * ramp)[8:-8, 8:-8], 0.4 / 1.4, atol=1e-3)
@@ -319,11 +320,15 @@ def test_bad_input_is_named(shape, shapes, settings, match):
 # Parts
 
 
+def list_sizes(height, width, settings):
+  return pyramid_module.pyramid_sizes(height, width, ratio=settings.pyramid_ratio, min_size=settings.min_size)
+
+
 def test_pyramid_sizes():
-  assert flow_module._pyramid_sizes(48, 64, SETTINGS) == [(48, 64), (24, 32), (12, 16)]
-  assert flow_module._pyramid_sizes(9, 41, DEFAULT) == [(9, 41), (4, 20)]
-  assert flow_module._pyramid_sizes(9, 17, DEFAULT) == [(9, 17)]
-  assert flow_module._pyramid_sizes(3, 27, REFERENCE) == [(3, 27), (2, 20)]
+  assert list_sizes(48, 64, SETTINGS) == [(48, 64), (24, 32), (12, 16)]
+  assert list_sizes(9, 41, DEFAULT) == [(9, 41), (4, 20)]
+  assert list_sizes(9, 17, DEFAULT) == [(9, 17)]
+  assert list_sizes(3, 27, REFERENCE) == [(3, 27), (2, 20)]
 
 
 def test_flow_grows_with_the_pyramid_by_the_true_ratio_of_each_axis(monkeypatch):
@@ -453,7 +458,7 @@ def test_features_and_their_gradients():
   features = [filter_axis(filter_axis(feature, smooth, 0), smooth, 1) for feature in features]
   planes = features + [filter_axis(feature, slope, axis) for axis in (1, 0) for feature in features]
   expected = np.stack(planes)[:, 12:-12, 12:-12]
-  np.testing.assert_allclose(run(flow_module._image_to_features, image), expected, atol=1e-5)
+  np.testing.assert_allclose(run(pyramid_module.image_to_features, image), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("axis", [0, 1, -1])
@@ -461,11 +466,11 @@ def test_correlate_keeps_what_lies_inside(axis):
   values = np.random.default_rng(0).normal(size=(7, 9)).astype(np.float32)
   taps = (0.5, 0.0, -2.0, 1.0)
   expected = np.apply_along_axis(lambda line: np.correlate(line, taps, "valid"), axis, values)
-  np.testing.assert_allclose(run(lambda x: flow_module._correlate(x, taps, axis), values), expected, atol=1e-5)
+  np.testing.assert_allclose(run(lambda x: pyramid_module.correlate(x, taps, axis), values), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("sigma", [0.8, 1.5, 3.0])
 def test_blur_is_gaussian(sigma):
   values = np.random.default_rng(0).normal(size=(14, 25)).astype(np.float32)
   expected = scipy.ndimage.gaussian_filter(values.astype(float), sigma, mode="nearest", truncate=3.0)
-  np.testing.assert_allclose(run(lambda x: flow_module._blur(x, sigma), values), expected, atol=1e-5)
+  np.testing.assert_allclose(run(lambda x: pyramid_module.blur(x, sigma), values), expected, atol=1e-5)

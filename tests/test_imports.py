@@ -20,6 +20,7 @@ ORDER = (
   "gid_jax.normalization",
   "gid_jax.splat",
   "gid_jax.modal",
+  "gid_jax.pyramid",
   "gid_jax.warp",
   "gid_jax.relaxation",
   "gid_jax.flow",
