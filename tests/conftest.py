@@ -1,5 +1,7 @@
 """Fixtures of several test files."""
 
+import os
+
 import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
@@ -20,3 +22,13 @@ def quick_compilation(tmp_path_factory):
     compilation_cache.reset_cache()
     if fields is quick:
       yield
+
+
+@pytest.fixture(autouse=True)
+def restore_environment():
+  """Commands run in this process set variables for JAX, which programs started by later tests would inherit."""
+  before = dict(os.environ)
+  yield
+  for name in os.environ.keys() - before.keys():
+    del os.environ[name]
+  os.environ.update(before)
