@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from absl import app, flags
+from absl import app, flags, logging
 from clu import parameter_overview
 from ml_collections import config_flags
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -152,6 +152,8 @@ def train(config: Any, workdir: str | Path) -> TrainState:
 
 def main(argv: list[str]) -> None:
   """Runs `train` with the flags; a `UserError` becomes one line and exit status 2."""
+  if not flags.FLAGS["verbosity"].present:
+    logging.set_verbosity(logging.WARNING)  # Otherwise every library's notes bury the progress.
   if len(argv) > 1:
     sys.exit(f"unexpected argument {argv[1]!r}; see --help")
   try:
