@@ -1,4 +1,4 @@
-"""Optical flow against scenes whose motion is known exactly, and its parts against NumPy and SciPy."""
+"""Optical flow against scenes whose motion is known exactly."""
 
 import dataclasses
 import functools
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.ndimage
-import scipy.sparse
+from helpers import run
 from videos import assert_refused
 
 from gid_jax import flow as flow_module
@@ -100,11 +100,6 @@ def scene(quick_compilation):
   reference = texture_at(*grid(HEIGHT, WIDTH)).astype(np.float32)
   targets = np.stack([film(field) for field, *_ in FIELDS.values()])
   return reference, targets, *estimate_flow(reference, targets, settings=SETTINGS)
-
-
-def run(function, *arrays):
-  """Compiles and calls: one program is quicker than many small ones."""
-  return jax.jit(function)(*(jnp.asarray(array, jnp.float32) for array in arrays))
 
 
 def end_point_error(flow, field, *, margin):
@@ -320,17 +315,6 @@ def test_bad_input_is_named(shape, shapes, settings, match):
 # Parts
 
 
-def list_sizes(height, width, settings):
-  return pyramid_module.pyramid_sizes(height, width, ratio=settings.pyramid_ratio, min_size=settings.min_size)
-
-
-def test_pyramid_sizes():
-  assert list_sizes(48, 64, SETTINGS) == [(48, 64), (24, 32), (12, 16)]
-  assert list_sizes(9, 41, DEFAULT) == [(9, 41), (4, 20)]
-  assert list_sizes(9, 17, DEFAULT) == [(9, 17)]
-  assert list_sizes(3, 27, REFERENCE) == [(3, 27), (2, 20)]
-
-
 def test_flow_grows_with_the_pyramid_by_the_true_ratio_of_each_axis(monkeypatch):
   sizes = [(15, 33), (10, 21), (7, 17)]
   levels = []
@@ -347,130 +331,8 @@ def test_flow_grows_with_the_pyramid_by_the_true_ratio_of_each_axis(monkeypatch)
   np.testing.assert_allclose(v, np.full((15, 33), -2 * 15 / 7), rtol=1e-5)
 
 
-def make_system(height, width, seed=0):
-  """A regular system of `relax`: a positive definite 2 x 2 matrix per pixel, weights between neighbours, b."""
-  rng = np.random.default_rng(seed)
-  root = rng.normal(size=(2, 2, height, width))
-  xx, xy, yy = np.einsum("ik...,jk...->ij...", root, root)[[0, 0, 1], [0, 1, 1]]
-  xx, yy = xx + 0.3, yy + 0.3
-  right, below = rng.uniform(0.1, 2, (2, height, width))
-  right[:, -1], below[-1] = 0, 0
-  return xx, xy, yy, *rng.normal(size=(2, height, width)), right, below
-
-
-def run_solve(system, **options):
-  return np.stack(run(functools.partial(flow_module.relax, **options), *system))
-
-
-@pytest.mark.parametrize(("height", "width"), [(5, 6), (6, 5), (4, 4), (7, 3), (2, 2)])
-def test_solver_finds_the_solution(height, width):
-  system = make_system(height, width)
-  xx, xy, yy, bx, by, right, below = (array.ravel() for array in system)
-  size = height * width
-  laplacian = scipy.sparse.lil_array((size, size))
-  for weights, step in ((right, 1), (below, width)):
-    for i in np.flatnonzero(weights):
-      for a, b in ((i, i + step), (i + step, i)):
-        laplacian[a, a] += weights[i]
-        laplacian[a, b] -= weights[i]
-  diagonals = [scipy.sparse.diags_array(values) for values in (xx, xy, yy)]
-  blocks = [[diagonals[0] + laplacian, diagonals[1]], [diagonals[1], diagonals[2] + laplacian]]
-  matrix = scipy.sparse.block_array(blocks, format="csc")
-  expected = scipy.sparse.linalg.spsolve(matrix, np.concatenate([bx, by])).reshape(2, height, width)
-  found = run_solve(system, num_sweeps=150, relaxation=1.5)
-  np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-4)
-
-
-def test_sweeps_are_red_black_over_relaxation():
-  height, width = 5, 6
-  system = make_system(height, width, seed=1)
-  xx, xy, yy, bx, by, right, below = system
-  d = np.zeros((height, width, 2))
-  for _ in range(3):
-    for colour in (0, 1):
-      for i, j in np.ndindex(height, width):
-        if (i + j) % 2 != colour:
-          continue
-        near = [(right[i, j], i, j + 1), (below[i, j], i + 1, j)]
-        near += [(right[i, j - 1], i, j - 1)] * (j > 0) + [(below[i - 1, j], i - 1, j)] * (i > 0)
-        total = sum(weight for weight, *_ in near)
-        matrix = np.array([[xx[i, j] + total, xy[i, j]], [xy[i, j], yy[i, j] + total]])
-        b = np.array([bx[i, j], by[i, j]]) + sum(weight * d[row, column] for weight, row, column in near if weight)
-        d[i, j] += 1.8 * (np.linalg.solve(matrix, b) - d[i, j])
-  found = run_solve(system, num_sweeps=3, relaxation=1.8)
-  np.testing.assert_allclose(np.moveaxis(found, 0, -1), d, atol=1e-4, rtol=1e-4)
-
-
 def test_median_is_that_of_three_by_three():
   values = np.random.default_rng(0).normal(size=(9, 14)).astype(np.float32)
   np.testing.assert_array_equal(
     run(flow_module._median, values), scipy.ndimage.median_filter(values, size=3, mode="nearest")
   )
-
-
-@pytest.fixture(scope="module")
-def moved():
-  """Values [h w c] and a displacement that often leads out of the frame, also to whole pixels."""
-  rng = np.random.default_rng(0)
-  values, (u, v) = rng.normal(size=(9, 12, 2)), rng.normal(0, 5, (2, 9, 12))
-  u[::3], v[::2] = np.round(u[::3]), np.round(v[::2])
-  return tuple(np.float32(array) for array in (values, u, v))
-
-
-def test_linear_sampling(moved):
-  values, u, v = moved
-  x, y = grid(9, 12)
-  sample = lambda plane: scipy.ndimage.map_coordinates(plane, [y + v, x + u], order=1, mode="nearest")
-  expected = np.stack([sample(values[..., c]) for c in range(2)], -1)
-  np.testing.assert_allclose(run(flow_module.sample_linear, *moved), expected, atol=1e-5)
-
-
-def keys_kernel(s):
-  """Cubic convolution with a = -1/2 (Keys 1981, equation 15)."""
-  s = np.abs(s)
-  near, far = 1.5 * s**3 - 2.5 * s**2 + 1, -0.5 * s**3 + 2.5 * s**2 - 4 * s + 2
-  return np.where(s < 1, near, np.where(s < 2, far, 0))
-
-
-def test_cubic_sampling(moved):
-  values, u, v = moved
-  x, y = grid(9, 12)
-  x, y = np.clip(x + u, 0, 11), np.clip(y + v, 0, 8)
-  padded = np.pad(values, ((2, 2), (2, 2), (0, 0)), mode="edge").astype(float)
-  weights = (keys_kernel(y[..., None] - np.arange(-2, 11)), keys_kernel(x[..., None] - np.arange(-2, 14)))
-  expected = np.einsum("hwi,hwj,ijc->hwc", *weights, padded)
-  np.testing.assert_allclose(run(flow_module.sample_cubic, *moved), expected, atol=1e-5)
-
-
-def test_planes_are_the_channels():
-  values = np.random.default_rng(0).normal(size=(4, 5, 3)).astype(np.float32)
-  np.testing.assert_array_equal(run(flow_module.to_planes, values), np.moveaxis(values, -1, 0))
-
-
-def test_features_and_their_gradients():
-  image = np.random.default_rng(0).random((10, 13, 3)).astype(np.float32)
-  padded = np.pad(image, ((12, 12), (12, 12), (0, 0)), mode="edge").astype(float)
-  red, green, blue = np.moveaxis(padded, -1, 0)
-  grey = padded @ [0.299, 0.587, 0.114]
-  slope, smooth = np.array([1, -8, 0, 8, -1]) / 12, [0.02, 0.11, 0.74, 0.11, 0.02]
-  filter_axis = scipy.ndimage.correlate1d
-  features = [grey, filter_axis(grey, slope, 1), filter_axis(grey, slope, 0), green - red, green - blue]
-  features = [filter_axis(filter_axis(feature, smooth, 0), smooth, 1) for feature in features]
-  planes = features + [filter_axis(feature, slope, axis) for axis in (1, 0) for feature in features]
-  expected = np.stack(planes)[:, 12:-12, 12:-12]
-  np.testing.assert_allclose(run(pyramid_module.image_to_features, image), expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("axis", [0, 1, -1])
-def test_correlate_keeps_what_lies_inside(axis):
-  values = np.random.default_rng(0).normal(size=(7, 9)).astype(np.float32)
-  taps = (0.5, 0.0, -2.0, 1.0)
-  expected = np.apply_along_axis(lambda line: np.correlate(line, taps, "valid"), axis, values)
-  np.testing.assert_allclose(run(lambda x: pyramid_module.correlate(x, taps, axis), values), expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("sigma", [0.8, 1.5, 3.0])
-def test_blur_is_gaussian(sigma):
-  values = np.random.default_rng(0).normal(size=(14, 25)).astype(np.float32)
-  expected = scipy.ndimage.gaussian_filter(values.astype(float), sigma, mode="nearest", truncate=3.0)
-  np.testing.assert_allclose(run(lambda x: pyramid_module.blur(x, sigma), values), expected, atol=1e-5)

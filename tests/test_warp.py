@@ -1,0 +1,53 @@
+"""Sampling at moved pixels against SciPy and the definition of cubic convolution."""
+
+import numpy as np
+import pytest
+import scipy.ndimage
+from helpers import run
+
+from gid_jax.warp import sample_cubic, sample_linear, to_planes
+
+
+def grid(height, width):
+  y, x = np.mgrid[:height, :width].astype(float)
+  return x, y
+
+
+
+@pytest.fixture(scope="module")
+def moved():
+  """Values [h w c] and a displacement that often leads out of the frame, also to whole pixels."""
+  rng = np.random.default_rng(0)
+  values, (u, v) = rng.normal(size=(9, 12, 2)), rng.normal(0, 5, (2, 9, 12))
+  u[::3], v[::2] = np.round(u[::3]), np.round(v[::2])
+  return tuple(np.float32(array) for array in (values, u, v))
+
+
+def test_linear_sampling(moved):
+  values, u, v = moved
+  x, y = grid(9, 12)
+  sample = lambda plane: scipy.ndimage.map_coordinates(plane, [y + v, x + u], order=1, mode="nearest")
+  expected = np.stack([sample(values[..., c]) for c in range(2)], -1)
+  np.testing.assert_allclose(run(sample_linear, *moved), expected, atol=1e-5)
+
+
+def keys_kernel(s):
+  """Cubic convolution with a = -1/2 (Keys 1981, equation 15)."""
+  s = np.abs(s)
+  near, far = 1.5 * s**3 - 2.5 * s**2 + 1, -0.5 * s**3 + 2.5 * s**2 - 4 * s + 2
+  return np.where(s < 1, near, np.where(s < 2, far, 0))
+
+
+def test_cubic_sampling(moved):
+  values, u, v = moved
+  x, y = grid(9, 12)
+  x, y = np.clip(x + u, 0, 11), np.clip(y + v, 0, 8)
+  padded = np.pad(values, ((2, 2), (2, 2), (0, 0)), mode="edge").astype(float)
+  weights = (keys_kernel(y[..., None] - np.arange(-2, 11)), keys_kernel(x[..., None] - np.arange(-2, 14)))
+  expected = np.einsum("hwi,hwj,ijc->hwc", *weights, padded)
+  np.testing.assert_allclose(run(sample_cubic, *moved), expected, atol=1e-5)
+
+
+def test_planes_are_the_channels():
+  values = np.random.default_rng(0).normal(size=(4, 5, 3)).astype(np.float32)
+  np.testing.assert_array_equal(run(to_planes, values), np.moveaxis(values, -1, 0))
