@@ -136,7 +136,7 @@ def _draw_images(page: _Page, inspection: Inspection, top: float, height: float)
   wheel.set_axis_off()
   page.write(_LEFTS[1] + width + 0.43, top + 0.82, f"rim {largest:g} px", size=9, ha="center")
 
-  page.title(_LEFTS[2], top, "Confidence", "where texture and residual let motion be measured, not filled in")
+  page.title(_LEFTS[2], top, "Confidence", "where texture and residual let motion be measured")
   _, image = page.place_image(
     _LEFTS[2], top, width, height, inspection.confidence, cmap=_CONFIDENCE_MAP, vmin=0, vmax=1)
   _draw_scale(page, image, _LEFTS[2] + width + 0.12, top, height)

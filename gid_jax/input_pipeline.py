@@ -98,15 +98,9 @@ def open_records(directory: str | Path, split: str) -> dict[str, RecordSource]:
   for folder in folders:
     _check_folder(folder)
     for source in list_sources(folder):
-      dataset = folder / DATASET_NAME / source / DATASET_VERSION
-      try:
-        records = open_split(folder, source, split)
-      except UserError:
-        raise
-      except Exception as error:  # a damaged description fails in many ways
-        raise _damaged(str(dataset), error) from error
+      records = open_split(folder, source, split)
       if len(records):
-        parts.setdefault(source, []).append((dataset, records))
+        parts.setdefault(source, []).append((folder / DATASET_NAME / source / DATASET_VERSION, records))
   if not parts:
     names = ", ".join(map(str, folders))
     raise UserError(f"{names}: no {split} windows; build with more clips or scenes: {_BUILD} {folders[0]} …")
