@@ -31,7 +31,7 @@ import jax
 import numpy as np
 
 from data_pipeline.clips import find_clips
-from data_pipeline.synthetic import sample_scene
+from data_pipeline.synthetic.scene import sample_scene
 from gid_jax import media
 from gid_jax.flow import DEFAULT, REFERENCE, FlowSettings, estimate_flow
 from gid_jax.tracking import measure_motion

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipeline.synthetic import load_backgrounds, load_sprites, sample_scene
+from data_pipeline.synthetic.folders import load_backgrounds, load_sprites
+from data_pipeline.synthetic.scene import sample_scene
 from gid_jax import splat
 from gid_jax.pipeline import Animator
 

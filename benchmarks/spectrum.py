@@ -17,7 +17,7 @@ import jax
 import matplotlib
 import numpy as np
 
-from data_pipeline.synthetic import sample_scene
+from data_pipeline.synthetic.scene import sample_scene
 from data_pipeline.trajectories import motion_to_coefficients
 from gid_jax.tracking import measure_motion
 

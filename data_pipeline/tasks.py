@@ -28,7 +28,9 @@ import msgpack
 import numpy as np
 
 from data_pipeline.clips import clip_to_sequences, find_clips
-from data_pipeline.synthetic import load_backgrounds, load_sprites, sample_scene, scene_to_window
+from data_pipeline.synthetic.folders import load_backgrounds, load_sprites
+from data_pipeline.synthetic.scene import sample_scene
+from data_pipeline.synthetic.windows import scene_to_window
 from data_pipeline.trajectories import sequence_to_window
 from gid_jax import __version__
 from gid_jax.errors import UserError

@@ -2,17 +2,23 @@ import cv2
 import numpy as np
 import pytest
 
-from data_pipeline import plants, props, synthetic
-from data_pipeline.sprites import Stem, Wind, make_curve
+from data_pipeline.synthetic import plants, props
+from data_pipeline.synthetic.folders import load_backgrounds, load_sprites
+from data_pipeline.synthetic.scene import Scene, sample_scene
+from data_pipeline.synthetic.shapes import make_curve
+from data_pipeline.synthetic.stems import Stem
+from data_pipeline.synthetic.wind import Wind
+from data_pipeline.synthetic.windows import scene_to_window
+from data_pipeline.synthetic.world import World
 from gid_jax.errors import UserError
 from gid_jax.types import Window
 
 TINY = {"height": 48, "width": 64, "num_frames": 20}
 
 
-def first_moving_scene(**options) -> synthetic.Scene:
+def first_moving_scene(**options) -> Scene:
   for seed in range(20):
-    scene = synthetic.sample_scene(seed, **{**TINY, **options})
+    scene = sample_scene(seed, **{**TINY, **options})
     if (scene.mean_magnitude() > 0.3).mean() > 0.05:
       return scene
   raise AssertionError("no scene of twenty moves")
@@ -24,11 +30,11 @@ def textured_sprite(height: int = 60, width: int = 40) -> np.ndarray:
   return np.stack([waves, 255 - waves, waves / 2, np.full_like(waves, 255)], -1).astype(np.uint8)
 
 
-def build_scene(kind: str, seed: int, *, shape: tuple[int, int] = (96, 128), num_frames: int = 30) -> synthetic.Scene:
+def build_scene(kind: str, seed: int, *, shape: tuple[int, int] = (96, 128), num_frames: int = 30) -> Scene:
   """A scene with one kind of thing on a plain gray background."""
   rng = np.random.default_rng(seed)
   wind = Wind(rng, num_frames=num_frames, fps=30.0, width=shape[1])
-  world = plants.World(rng, wind, shape)
+  world = World(rng, wind, shape)
   build = {
     "grass": lambda: plants.add_grass(world, amount=0.6),
     "flowers": lambda: plants.add_flowers(world, size=50, count=2),
@@ -41,10 +47,10 @@ def build_scene(kind: str, seed: int, *, shape: tuple[int, int] = (96, 128), num
   build[kind]()
   tone = np.arange(256, dtype=np.uint8)[:, None, None].repeat(3, 2)
   background = np.full((*shape, 3), 90, np.float32)
-  return synthetic.Scene(seed, background, world, num_frames=num_frames, fps=30.0, tone=tone)
+  return Scene(seed, background, world, num_frames=num_frames, fps=30.0, tone=tone)
 
 
-def build_lively_scene(kind: str) -> tuple[synthetic.Scene, int]:
+def build_lively_scene(kind: str) -> tuple[Scene, int]:
   """The first such scene with a displacement above 4 px, and the frame where it is largest."""
   for seed in range(20):
     scene = build_scene(kind, seed)
@@ -63,7 +69,7 @@ def interior(layer_ids: np.ndarray, *, size: int) -> np.ndarray:
 
 
 def test_same_seed_same_scene_and_other_seed_other_scene():
-  one, two, other = (synthetic.sample_scene(seed, **TINY) for seed in (3, 3, 4))
+  one, two, other = (sample_scene(seed, **TINY) for seed in (3, 3, 4))
   np.testing.assert_array_equal(one.frame(7.5), two.frame(7.5))
   np.testing.assert_array_equal(one.displacement([7.5]), two.displacement([7.5]))
   assert (one.image != other.image).any()
@@ -99,7 +105,7 @@ def test_spectral_volume_is_the_fft_of_the_displacement(num_bands):
 
 def test_spectral_volume_rejects_too_many_bands():
   with pytest.raises(UserError, match="lower num_bands"):
-    synthetic.sample_scene(0, **TINY).spectral_volume(12)
+    sample_scene(0, **TINY).spectral_volume(12)
 
 
 @pytest.mark.parametrize("kind", ["rooted", "branches"])
@@ -177,10 +183,10 @@ def test_bending_stem_keeps_its_length_to_second_order():
 
 
 def test_frame_shows_no_flicker_where_nothing_moves():
-  still = synthetic.Scene(
+  still = Scene(
     0,
     np.random.default_rng(0).uniform(0, 255, (32, 32, 3)).astype(np.float32),
-    plants.World(np.random.default_rng(0), Wind(np.random.default_rng(0), num_frames=20, fps=30.0, width=32), (32, 32)),
+    World(np.random.default_rng(0), Wind(np.random.default_rng(0), num_frames=20, fps=30.0, width=32), (32, 32)),
     num_frames=20,
     fps=30.0,
     tone=np.arange(256, dtype=np.uint8)[:, None, None].repeat(3, 2),
@@ -190,7 +196,7 @@ def test_frame_shows_no_flicker_where_nothing_moves():
 
 
 def test_some_scenes_are_still_and_most_move():
-  moving = [(synthetic.sample_scene(seed, **TINY).mean_magnitude() > 0.1).mean() > 0.005 for seed in range(24)]
+  moving = [(sample_scene(seed, **TINY).mean_magnitude() > 0.1).mean() > 0.005 for seed in range(24)]
   assert 0.5 < np.mean(moving) < 1
 
 
@@ -199,14 +205,14 @@ def test_given_backgrounds_and_sprites_are_used():
   red[..., 0] = 250
   shares = []
   for seed in range(8):
-    image = synthetic.sample_scene(seed, **TINY, backgrounds=[red], sprites=[textured_sprite()]).image.astype(int)
+    image = sample_scene(seed, **TINY, backgrounds=[red], sprites=[textured_sprite()]).image.astype(int)
     shares.append(((image[..., 0] > 120) & (image[..., 1:].max(-1) < 60)).mean())
   assert max(shares) > 0.5
 
 
 def test_window_has_agreed_shapes_and_scaling():
   scene = first_moving_scene()
-  window = synthetic.scene_to_window(scene, num_bands=5, num_pairs=3, rng=np.random.default_rng(0))
+  window = scene_to_window(scene, num_bands=5, num_pairs=3, rng=np.random.default_rng(0))
   assert isinstance(window, Window)
   assert window.scene == f"synthetic-{scene.seed}" and window.source == "synthetic"
   assert window.spectrum.shape == (5, 24, 32, 4) and window.spectrum.dtype == np.float16
@@ -224,14 +230,14 @@ def test_window_has_agreed_shapes_and_scaling():
 
 
 def test_window_rejects_odd_sizes():
-  scene = synthetic.sample_scene(0, height=33, width=40, num_frames=4)
+  scene = sample_scene(0, height=33, width=40, num_frames=4)
   with pytest.raises(UserError, match="multiples of the motion stride"):
-    synthetic.scene_to_window(scene, num_bands=2, num_pairs=1, rng=np.random.default_rng(0))
+    scene_to_window(scene, num_bands=2, num_pairs=1, rng=np.random.default_rng(0))
 
 
 def test_scene_rejects_tiny_pictures():
   with pytest.raises(UserError, match="16x16"):
-    synthetic.sample_scene(0, height=8, width=64)
+    sample_scene(0, height=8, width=64)
 
 
 def test_folders_load_as_rgb_and_rgba_with_limited_size(tmp_path):
@@ -241,7 +247,7 @@ def test_folders_load_as_rgb_and_rgba_with_limited_size(tmp_path):
   sprite = textured_sprite()
   cv2.imwrite(str(tmp_path / "b.png"), cv2.cvtColor(sprite, cv2.COLOR_RGBA2BGRA))
   (tmp_path / "notes.txt").write_text("not a picture")
-  backgrounds, sprites = synthetic.load_backgrounds(tmp_path), synthetic.load_sprites(tmp_path)
+  backgrounds, sprites = load_backgrounds(tmp_path), load_sprites(tmp_path)
   assert [image.shape for image in backgrounds] == [(150, 512, 3), (60, 40, 3)]
   assert tuple(backgrounds[0][0, 0]) == (255, 0, 0)
   assert len(sprites) == 1
@@ -250,4 +256,4 @@ def test_folders_load_as_rgb_and_rgba_with_limited_size(tmp_path):
 
 def test_empty_folder_is_a_user_error(tmp_path):
   with pytest.raises(UserError, match="no readable picture"):
-    synthetic.load_backgrounds(tmp_path)
+    load_backgrounds(tmp_path)

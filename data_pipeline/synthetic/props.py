@@ -8,8 +8,10 @@ import dataclasses
 import cv2
 import numpy as np
 
-from data_pipeline.plants import FLAGS, GREENS, PETALS, World
-from data_pipeline.sprites import COSINE, LINEAR, SINE, SQUARE, Texture, course_index, rotate90, smooth_noise
+from data_pipeline.synthetic.layers import Texture
+from data_pipeline.synthetic.shapes import rotate90, smooth_noise
+from data_pipeline.synthetic.wind import COSINE, LINEAR, SINE, SQUARE, course_index
+from data_pipeline.synthetic.world import FLAGS, GREENS, PETALS, World
 
 
 def add_texture(world: World, rgba: np.ndarray, corner, fields, index, *, margin: float, pose=()) -> None:

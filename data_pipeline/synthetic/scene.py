@@ -10,19 +10,18 @@ A scene is a still background and layers of moving things (`plants.py`, `props.p
 textures (`sprites.py`), all drawn from one seed.
 """
 
-import pathlib
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-from data_pipeline import plants, props
-from data_pipeline.sprites import SUPERSAMPLE, Strips, Wind, smooth_noise
-from data_pipeline.trajectories import shrink_vectors
+from data_pipeline.synthetic import plants, props
+from data_pipeline.synthetic.backdrops import crop_photo, paint_backdrop
+from data_pipeline.synthetic.camera import sample_tone
+from data_pipeline.synthetic.layers import SUPERSAMPLE, Strips
+from data_pipeline.synthetic.wind import Wind
+from data_pipeline.synthetic.world import World
 from gid_jax.errors import UserError
-from gid_jax.types import Window
-
-LONG_SIDE = 512
 
 
 class Scene:
@@ -33,7 +32,7 @@ class Scene:
   Attributes: image [h w 3] uint8; layer_ids [h w] int32, the front-most part at frame 0, 0 the background.
   """
 
-  def __init__(self, seed: int, background, world: plants.World, *, num_frames: int, fps: float, tone):
+  def __init__(self, seed: int, background, world: World, *, num_frames: int, fps: float, tone):
     self.seed, self.num_frames, self.fps = seed, num_frames, fps
     self._background, self._layers, self._wind, self._tone = background, world.layers, world.wind, tone
     self._shape = background.shape[:2]
@@ -157,9 +156,9 @@ def sample_scene(
     )
   rng = np.random.default_rng(seed)
   wind = Wind(rng, num_frames=num_frames, fps=fps, width=width)
-  world = plants.World(rng, wind, (height, width))
+  world = World(rng, wind, (height, width))
   photo = backgrounds[rng.integers(len(backgrounds))] if len(backgrounds) and rng.random() < 0.8 else None
-  background = _crop_photo(rng, photo, height, width) if photo is not None else _paint(rng, height, width)
+  background = crop_photo(rng, photo, height, width) if photo is not None else paint_backdrop(rng, height, width)
   still = rng.random() < 0.17
   if still:
     if rng.random() < 0.5:
@@ -177,10 +176,10 @@ def sample_scene(
       props.add_rock(world)
     else:
       props.add_pole(world, int(rng.uniform(0.05, 0.95) * width), int(rng.uniform(-0.2, 0.5) * height))
-  return Scene(seed, background, world, num_frames=num_frames, fps=fps, tone=_sample_tone(rng))
+  return Scene(seed, background, world, num_frames=num_frames, fps=fps, tone=sample_tone(rng))
 
 
-def _add_thing(world: plants.World, *, small: bool) -> None:
+def _add_thing(world: World, *, small: bool) -> None:
   rng, width = world.rng, world.shape[1]
   kind = rng.choice(
     ["grass", "flowers", "closeup", "branches", "cloth", "ornament"], p=[0.27, 0.2, 0.13, 0.2, 0.1, 0.1]
@@ -198,104 +197,3 @@ def _add_thing(world: plants.World, *, small: bool) -> None:
     props.add_cloth(world)
   else:
     props.add_ornament(world)
-
-
-def _crop_photo(rng: np.random.Generator, photo: np.ndarray, height: int, width: int) -> np.ndarray:
-  """A random crop of the photo, mirrored and out of focus at random: [h w 3] float32."""
-  fit = min(photo.shape[0] / height, photo.shape[1] / width) * rng.uniform(0.6, 1.0)
-  h, w = max(1, int(height * fit)), max(1, int(width * fit))
-  top, left = (int(rng.integers(n + 1)) for n in (photo.shape[0] - h, photo.shape[1] - w))
-  crop = photo[top : top + h, left : left + w, :: rng.choice([-1, 1])].astype(np.float32)
-  out = cv2.resize(crop, (width, height), interpolation=cv2.INTER_AREA if fit > 1 else cv2.INTER_CUBIC)
-  return _defocus(rng, np.clip(out, 0, 255))
-
-
-def _defocus(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-  if rng.random() < 0.5:
-    return image
-  return cv2.GaussianBlur(image, (0, 0), np.exp(rng.uniform(np.log(0.5), np.log(5))) * image.shape[1] / 256)
-
-
-def _paint(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-  """A painted background [h w 3] float32: sky and hills, blurred greenery, or a wall."""
-  v = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
-  noise = lambda coarsest: smooth_noise(rng, height, width, coarsest=coarsest)[..., None]
-  kind = rng.integers(3)
-  if kind == 0:
-    top, low = rng.uniform((60, 110, 150), (150, 180, 235)), rng.uniform((180, 190, 190), (240, 235, 240))
-    image = top * (1 - v) + low * v + np.clip(noise(3), 0, 3) * rng.uniform(0, 25)
-    for level in np.sort(rng.uniform(0.3, 0.95, rng.integers(1, 5))):
-      ridge = level + 0.05 * smooth_noise(rng, 2, width, coarsest=3)[:1, :, None]
-      hill = rng.uniform((45, 70, 35), (120, 140, 95)) * (1 + 0.1 * noise(14)) + 60 * (1 - level)
-      image = np.where(v > ridge, hill, image)
-  elif kind == 1:
-    image = rng.uniform((35, 55, 25), (110, 130, 80)) * (1 + 0.25 * noise(5)) + 8 * noise(8) * rng.normal(size=3)
-    for _ in range(rng.integers(5, 40)):  # spots of light out of focus
-      spot = np.zeros((height, width), np.float32)
-      center = (int(rng.integers(width)), int(rng.integers(height)))
-      cv2.circle(spot, center, max(1, int(rng.uniform(0.01, 0.06) * width)), 1.0, -1)
-      image = image + cv2.GaussianBlur(spot, (0, 0), 1.5)[..., None] * rng.uniform(10, 45) * rng.uniform(0.6, 1, 3)
-  else:
-    wall = rng.uniform(70, 220) * rng.uniform(0.85, 1.1, 3)
-    image = wall * (1 + rng.uniform(0.01, 0.08) * noise(12)) * (0.8 + 0.3 * v[::-1])
-    floor = rng.uniform(0.6, 1.1)
-    image = np.where(v > floor, image * rng.uniform(0.5, 0.9) + 6 * noise(20), image)
-  image = image * (1 - 0.3 * np.clip(v - 0.7, 0, 1))
-  return np.clip(_defocus(rng, image.astype(np.float32)), 0, 255)
-
-
-def _sample_tone(rng: np.random.Generator) -> np.ndarray:
-  """A camera's exposure, contrast and colour cast as a table [256 1 3] uint8."""
-  level = np.arange(256)[:, None, None] / 255
-  gain = rng.uniform(0.8, 1.15) * rng.uniform(0.93, 1.07, 3)
-  curve = level ** np.exp(rng.normal(0, 0.18))
-  contrast = rng.uniform(0.8, 1.15)
-  return np.clip(255 * (0.5 + contrast * (gain * curve - 0.5)), 0, 255).round().astype(np.uint8)
-
-
-def load_backgrounds(folder: str | pathlib.Path) -> list[np.ndarray]:
-  """Reads all pictures in `folder`, by name: [h w 3] uint8 RGB, long side at most 512. Raises UserError if none."""
-  return [cv2.cvtColor(image, cv2.COLOR_BGR2RGB) for image in _load_images(folder, cv2.IMREAD_COLOR)]
-
-
-def load_sprites(folder: str | pathlib.Path) -> list[np.ndarray]:
-  """Reads the pictures with an alpha channel in `folder`, by name: [h w 4] uint8 RGBA, long side at most 512."""
-  images = [image for image in _load_images(folder, cv2.IMREAD_UNCHANGED) if image.ndim == 3 and image.shape[2] == 4]
-  if not images:
-    raise UserError(f"load_sprites: no picture in {folder} has an alpha channel; give RGBA PNG files.")
-  return [cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA) for image in images]
-
-
-def _load_images(folder: str | pathlib.Path, mode: int) -> list[np.ndarray]:
-  names = sorted(p for p in pathlib.Path(folder).glob("*") if p.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"})
-  images = []
-  for name in names:
-    image = cv2.imread(str(name), mode)
-    if image is None:
-      continue
-    shrink = LONG_SIDE / max(image.shape[:2])
-    if shrink < 1:
-      image = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-    images.append(image)
-  if not images:
-    raise UserError(f"no readable picture (jpg, png, webp) in {folder}; check the folder's name.")
-  return images
-
-
-def scene_to_window(
-  scene: Scene, *, num_bands: int, num_pairs: int, motion_stride: int = 2, rng: np.random.Generator
-) -> Window:
-  """Makes a training sample: spectrum on every `motion_stride`-th pixel and `num_pairs` random later frames with flow.
-
-  Raises UserError for a picture whose sides are no multiples of `motion_stride`.
-  """
-  times = np.sort(rng.choice(np.arange(1, scene.num_frames), num_pairs, replace=num_pairs >= scene.num_frames))
-  return Window(
-    image=scene.image,
-    spectrum=shrink_vectors(scene.spectral_volume(num_bands), stride=motion_stride).astype(np.float16),
-    frames=np.stack([scene.frame(t) for t in times]),
-    flows=scene.displacement(times).astype(np.float16),
-    depth=scene.mean_magnitude().astype(np.float16),
-    scene=f"synthetic-{scene.seed}",
-    source="synthetic",
-  )
