@@ -88,8 +88,13 @@ def training(
         directory="data/windows",
         num_bands=16,
         motion_stride=MOTION_STRIDES[size],
-        # Shares of real clips, published loops and simulated scenes; none takes all windows alike.
-        sources=dict(real=0.4, loop=0.3, synthetic=0.3) if size == "default" else {},
+        # Shares of real clips, published loops and simulated scenes; none takes all windows alike. Live scenes are
+        # simulated while training; with nothing else, `directory=""` needs no data on disk.
+        sources=dict(real=0.4, loop=0.3, synthetic=0.3, live=0.0) if size == "default" else dict(live=0.0),
+        # Folders of photos and cut-outs to make live scenes of; "" for painted ones.
+        live=dict(
+          height=32 if tiny else 160, width=48 if tiny else 256, num_frames=150, fps=30.0, backgrounds="", sprites=""
+        ),
         # Flip probability, largest rotation, enlargement, and change of colours; what is left out is not done.
         augmentation=dict(flip=0.5, max_degrees=5.0, zoom=(1.0, 1.5), jitter=0.2),
         bands_per_example=1,

@@ -30,7 +30,7 @@ def get_config(size: str = "default"):
   if size == "default":
     config.data.crop = (128, 128)
     # Only simulated frames come with exact motion and true disocclusion.
-    config.data.sources = dict(real=0.3, loop=0.2, synthetic=0.5)
+    config.data.sources = dict(real=0.3, loop=0.2, synthetic=0.5, live=0.0)
   return config
 
 

@@ -3,7 +3,8 @@
   python -m gid_jax.train --config=configs/vae.py:default --workdir=runs/vae \
     --config.data.directory=data/windows
 
-Needs: windows from `data_pipeline.builder`. Sizes: `tiny`, `default` (two CPU cores, well under an hour), `paper`.
+Needs: windows from `data_pipeline.builder`, or none with `--config.data.directory= --config.data.sources.live=1` (and
+0 for the other sources of `default`). Sizes: `tiny`, `default` (two CPU cores, well under an hour), `paper`.
 """
 
 from configs import common

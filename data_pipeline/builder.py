@@ -1,10 +1,11 @@
-"""Builds a training data set from clips, seamless loops and simulated scenes, on Apache Beam.
+"""Builds a training data set from clips, seamless loops, simulated scenes and moved photos, on Apache Beam.
 
   python -m data_pipeline.builder --output windows --clips clips --loops loops --synthetic 700 --num_workers 8
 
-writes `gid_windows/SOURCE/1.0.0/` for each source given (`real`, `loop`, `synthetic`): a TensorFlow Datasets folder of
-array_record files, read without TensorFlow, split by scene so that no scene is in both `train` and `validation`. Beside
-it lie `statistics.json` with the scale of every band, `rejected.jsonl` with every clip and window that was left out and
+writes `gid_windows/SOURCE/1.0.0/` for each source given (`real`, `loop`, `synthetic`, `pseudo`): a TensorFlow Datasets
+folder of array_record files, read without TensorFlow, split by scene so that no scene is in both `train` and
+`validation`. `--pseudo N --moved_photos FOLDER` moves photos by assumed physics, for training only. Beside it
+lie `statistics.json` with the scale of every band, `rejected.jsonl` with every clip and window that was left out and
 why, `records.jsonl` with what became of every clip, and `cache/` with the windows of every finished clip.
 
 A worker uses one core, so give as many as there are. A build that was killed goes on after the last finished clip and
@@ -243,6 +244,8 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
   parser.add_argument("--synthetic", type=int, default=0, help="number of simulated scenes")
   parser.add_argument("--backgrounds", default="", help="folder of photos behind simulated scenes")
   parser.add_argument("--sprites", default="", help="folder of cut-outs with alpha for simulated scenes")
+  parser.add_argument("--pseudo", type=int, default=0, help="number of photos with assumed motion, for training only")
+  parser.add_argument("--moved_photos", default="", help="folder of photos with plants to move for --pseudo")
   parser.add_argument("--held_out_scenes", type=names, help="validation scenes a,b,c; a tenth of all by default")
   parser.add_argument("--exclude", type=names, default=[], help="scenes or file stems to leave out")
   parser.add_argument("--minor", type=names, default=[], help="scenes of which to keep at most 2 windows a clip")

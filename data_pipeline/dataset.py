@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.writer import ExampleWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
-from data_pipeline.tasks import SPLITS, read_examples
+from data_pipeline.tasks import SOURCES, SPLITS, read_examples
 from gid_jax.storage import DATASET_NAME, DATASET_VERSION, make_features
 
 
@@ -37,7 +37,7 @@ with tfds.core.registered.skip_registration():
 
     name = DATASET_NAME
     VERSION = tfds.core.Version(DATASET_VERSION)
-    BUILDER_CONFIGS: ClassVar = [tfds.core.BuilderConfig(name=source) for source in ("real", "loop", "synthetic")]
+    BUILDER_CONFIGS: ClassVar = [tfds.core.BuilderConfig(name=source) for source in SOURCES]
     url_infos: ClassVar = {}  # Nothing is downloaded.
 
     def __init__(self, *, files: Mapping[str, Sequence[str]], on_beam: bool, **options: Any):
@@ -69,7 +69,7 @@ def write_source(
 
   Args:
     output: folder of the data set.
-    source: "real", "loop" or "synthetic".
+    source: one of `SOURCES`.
     finished: (split, file of a finished task) pairs, only such with windows; with none, the source is taken away.
     beam_options: flags of the Beam runner that writes; without any, this process does.
   """

@@ -93,7 +93,7 @@ def read_spectra(directory: str | Path, *, source: str, bands: Sequence[int] | N
 def collect_histograms(
   directory: str | Path, *, step: int = 2
 ) -> tuple[dict[str, BandHistogram], int, tuple[int, int]]:
-  """Counts the training windows of a data set, filmed and published ones apart from simulated ones.
+  """Counts the training windows of a data set, filmed and published ones apart from simulated and pseudo ones.
 
   Args:
     directory: a data set as `data_pipeline.builder` writes it.
@@ -112,8 +112,8 @@ def collect_histograms(
     for spectrum in read_spectra(directory, source=source):
       histogram = BandHistogram(len(spectrum))
       histogram.add(spectrum[:, ::step, ::step])
-      groups.setdefault("synthetic" if source == "synthetic" else "real and loop", BandHistogram(len(spectrum)))
-      groups["synthetic" if source == "synthetic" else "real and loop"].merge(histogram)
+      group = "synthetic" if source in ("synthetic", "pseudo") else "real and loop"
+      groups.setdefault(group, BandHistogram(len(spectrum))).merge(histogram)
       num_windows, size = num_windows + 1, spectrum.shape[1:3]
   if not groups:
     raise UserError(f"{directory} has no training windows to take statistics from: build more clips.")
@@ -125,7 +125,7 @@ def write_statistics(
 ) -> dict[str, Any]:
   """Computes the per-band scale over the training windows and writes `statistics.json` into the data set.
 
-  Real and loop windows together weigh as much as the synthetic ones when both are there.
+  Real and loop windows together weigh as much as the synthetic and pseudo ones together when both are there.
 
   Args:
     directory: the data set.

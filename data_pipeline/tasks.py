@@ -1,4 +1,4 @@
-"""What a data set is built from: one task per clip or simulated scene, run on its own and kept on disk.
+"""What a data set is built from: one task per clip, simulated scene or moved photo, run on its own and kept on disk.
 
 A finished task is one file, `cache/NAME.windows`: a record of what became of the clip, then its encoded windows. The
 file appears complete or not at all. Its record holds a fingerprint of everything that decides the windows (settings,
@@ -29,6 +29,7 @@ import numpy as np
 
 from data_pipeline.clips import clip_to_sequences, find_clips
 from data_pipeline.synthetic.folders import load_backgrounds, load_sprites
+from data_pipeline.synthetic.photos import move_photo
 from data_pipeline.synthetic.scene import sample_scene
 from data_pipeline.synthetic.windows import scene_to_window
 from data_pipeline.trajectories import sequence_to_window
@@ -38,17 +39,18 @@ from gid_jax.storage import window_to_example
 from gid_jax.types import Window
 
 SPLITS = ("train", "validation")
+SOURCES = ("real", "loop", "synthetic", "pseudo")
 # Options that all sources of a data set must share, for its windows to have one shape and meaning.
 SHARED_SETTINGS = ("height", "width", "num_frames", "fps", "num_bands", "num_pairs", "motion_stride")
 
 
 class Task(NamedTuple):
-  """One clip, or one simulated scene, to turn into windows.
+  """One clip, simulated scene or moved photo to turn into windows.
 
   Attributes:
     name: source and file stem or seed, the beginning of its windows' keys: "real-oak_leaves".
-    source: "real", "loop" or "synthetic".
-    path: the video; "" for a simulated scene.
+    source: one of `SOURCES`.
+    path: the video; "" for a simulated scene or moved photo.
     scene: name of the scene.
     split: "train" or "validation".
     settings: everything else that decides the result, as JSON values.
@@ -133,8 +135,16 @@ def plan_tasks(options: argparse.Namespace) -> list[Task]:
     settings = {**shared, "seed": seed, **folders}
     split = SPLITS[seed % 10 == 9]
     tasks.append(_make_task("synthetic", f"{seed:06d}", "", f"synthetic-{seed}", split, settings, photos))
+  if options.pseudo and not options.moved_photos:
+    raise UserError("--pseudo needs photos to move: give --moved_photos FOLDER.")
+  folder = str(Path(options.moved_photos).absolute()) if options.pseudo else ""
+  photos = _describe_folder(folder)
+  for seed in range(options.pseudo):
+    settings = {**shared, "seed": seed, "moved_photos": folder}
+    # Assumed motion never judges a model.
+    tasks.append(_make_task("pseudo", f"{seed:06d}", "", f"pseudo-{seed}", "train", settings, photos))
   if not tasks:
-    raise UserError("Nothing to build: give --clips, --loops or --synthetic.")
+    raise UserError("Nothing to build: give --clips, --loops, --synthetic or --pseudo.")
   repeated = [name for name, count in Counter(task.name for task in tasks).items() if count > 1]
   if repeated:
     raise UserError(f"Two files are both called {repeated[0]}: rename one, window names come from file names.")
@@ -158,6 +168,13 @@ def _make_windows(task: Task) -> Iterator[tuple[Window | None, dict[str, str]]]:
     backgrounds, sprites = _load_photos(settings["backgrounds"], settings["sprites"])
     length = {"num_frames": settings["num_frames"], "fps": settings["fps"]}
     scene = sample_scene(settings["seed"], **size, **length, backgrounds=backgrounds, sprites=sprites)
+    yield scene_to_window(scene, **spectrum, rng=_seed_rng(task.name)), {}
+    return
+  if task.source == "pseudo":
+    photos, _ = _load_photos(settings["moved_photos"], "")
+    length = {"num_frames": settings["num_frames"], "fps": settings["fps"]}
+    photo = photos[_seed_rng(f"{task.name} photo").integers(len(photos))]
+    scene = move_photo(settings["seed"], photo, **size, **length)
     yield scene_to_window(scene, **spectrum, rng=_seed_rng(task.name)), {}
     return
   sequences = clip_to_sequences(

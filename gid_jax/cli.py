@@ -1,4 +1,4 @@
-"""The `gid` command: `gid animate [PHOTO or VIDEO]`, `gid inspect VIDEO` and `gid export`.
+"""The `gid` command: `gid animate [PHOTO or VIDEO]`, `gid inspect VIDEO or --synthetic SEED`, `gid export`.
 
 Whatever can be refused is refused before JAX is imported, so that help is instant and a typing error does not
 cost minutes of sampling. This file therefore imports nothing heavy at its top.
@@ -88,15 +88,12 @@ def inspect(request: InspectRequest) -> None:
     raise UserError("gid inspect draws with matplotlib; install it with: pip install 'gid-jax[plots]'")
   configure_jax()
   start = time.perf_counter()
-  from gid_jax.drawing import inspection_to_png
   from gid_jax.encoding import complete_or_nothing
-  from gid_jax.inspection import inspect_video
 
   console = _console()
-  with _progress(console) as progress:
-    inspection = inspect_video(request.video, start=request.start, progress=_report_to(progress))
-  with console.status("Drawing"), complete_or_nothing(output, overwrite=request.force) as temporary:
-    temporary.write_bytes(inspection_to_png(inspection))
+  picture = (_inspect_scene if request.video is None else _inspect_video)(request, console)
+  with complete_or_nothing(output, overwrite=request.force) as temporary:
+    temporary.write_bytes(picture)
   console.print(f"Wrote {output}: {_format_bytes(output.stat().st_size)}, in {time.perf_counter() - start:.1f} s")
 
 
@@ -209,6 +206,35 @@ def _animate_video(request: AnimateRequest, source: Path, output: Path) -> None:
       f"Against the film, over {comparison.num_frames} frames: {comparison.error:.2f} grey levels;"
       f" its first frame at rest: {comparison.still_error:.2f}")
   _print_video(console, video, request.fps, start)
+
+
+def _inspect_video(request: InspectRequest, console) -> bytes:
+  from gid_jax.drawing import inspection_to_png
+  from gid_jax.inspection import inspect_video
+
+  assert request.video is not None
+  with _progress(console) as progress:
+    inspection = inspect_video(request.video, start=request.start, progress=_report_to(progress))
+  with console.status("Drawing"):
+    return inspection_to_png(inspection)
+
+
+def _inspect_scene(request: InspectRequest, console) -> bytes:
+  from data_pipeline.synthetic.folders import load_backgrounds, load_sprites
+  from data_pipeline.synthetic.scene import sample_scene
+  from gid_jax.scene_drawing import scenes_to_png
+
+  assert request.synthetic is not None
+  backgrounds = load_backgrounds(request.backgrounds) if request.backgrounds else []
+  sprites = load_sprites(request.sprites) if request.sprites else []
+  with _progress(console) as progress:
+    seeds = range(request.synthetic, request.synthetic + 12)
+    scenes = [
+      sample_scene(seed, backgrounds=backgrounds, sprites=sprites)
+      for seed in progress.track(seeds, description="Simulating")
+    ]
+  with console.status("Drawing"):
+    return scenes_to_png(scenes)
 
 
 def _console():

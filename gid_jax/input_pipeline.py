@@ -1,4 +1,4 @@
-"""The data set on disk -> augmented batches; the only file that imports Grain.
+"""The data set on disk, or scenes simulated on the way -> augmented batches; the only file that imports Grain.
 
 A data folder holds one TensorFlow data set (array_record) for each source of windows, `gid_windows/<source>/<version>/`
 with the splits "train" and "validation", and `statistics.json`. TensorFlow itself is not needed to read it.
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, SupportsIndex
 import grain
 import numpy as np
 
+from data_pipeline.synthetic.source import SceneRecord, SceneSource, measure_scale
 from gid_jax.augmentation import (
   Augmentation,
   Matrix,
@@ -31,6 +32,7 @@ from gid_jax.types import Window
 
 Batch = dict[str, np.ndarray]
 STAGES = ("vae", "ldm", "ldm_coordinated", "renderer")
+LIVE = "live"  # the source of scenes that are simulated on the way
 
 _BUILD = "python -m data_pipeline.builder --output"
 
@@ -45,6 +47,27 @@ class Record(NamedTuple):
 
   example: Mapping[str, Any]
   place: str
+
+  @property
+  def num_bands(self) -> int:
+    """Bands of the stored spectrum."""
+    return len(self.example["spectrum"])
+
+  @property
+  def num_pairs(self) -> int:
+    """Later frames stored."""
+    return len(self.example["frames"])
+
+  def decode(self, **what: Any) -> Window:
+    """Decodes what `example_to_window` is asked for.
+
+    Raises:
+      UserError: the record is damaged.
+    """
+    try:
+      return example_to_window(self.example, **what)
+    except Exception as error:  # bytes that are not a window fail in many ways
+      raise _damaged(self.place, error) from error
 
 
 class RecordSource(grain.sources.RandomAccessDataSource):
@@ -78,13 +101,6 @@ class RecordSource(grain.sources.RandomAccessDataSource):
 def _damaged(place: str, error: Exception) -> UserError:
   lines = str(error).splitlines() or [type(error).__name__]
   return UserError(f"{place} is not readable ({lines[0]}); delete that folder and build it again: {_BUILD} …")
-
-
-def _decode(record: Record, **what: Any) -> Window:
-  try:
-    return example_to_window(record.example, **what)
-  except Exception as error:  # bytes that are not a window fail in many ways
-    raise _damaged(record.place, error) from error
 
 
 def open_records(directory: str | Path, split: str) -> dict[str, RecordSource]:
@@ -143,30 +159,40 @@ def read_scale(directory: str | Path, *, num_bands: int) -> np.ndarray:
   return scale[:num_bands]
 
 
-def make_example(
-  rng: np.random.Generator, record: Record, *, config: Any, stage: str, ranges: Augmentation | None
-) -> Batch:
-  """Turns one stored window into one example of a stage; see `make_train_iterator` for the arrays.
+def find_scale(config: Any) -> np.ndarray:
+  """The per-band scale [k] float32, px, of a config's data: the folder's, or without one measured on live scenes.
 
-  Only the bands or the pair of frames that are drawn get decoded. Without `ranges` nothing is augmented and the crop is
-  central.
+  Raises:
+    UserError: see `read_scale` and `measure_scale`.
+  """
+  if config.directory:
+    return read_scale(config.directory, num_bands=config.num_bands)
+  return measure_scale(_open_live(config, "train"), num_bands=config.num_bands)
+
+
+def make_example(
+  rng: np.random.Generator, record: Record | SceneRecord, *, config: Any, stage: str, ranges: Augmentation | None
+) -> Batch:
+  """Turns one window or scene into one example of a stage; see `make_train_iterator` for the arrays.
+
+  Only the bands or the pair of frames that are drawn get decoded, or made. Without `ranges` nothing is augmented and
+  the crop is central.
 
   Raises:
     UserError: the window is damaged, smaller than the crop, has fewer bands than `config.num_bands` or no frames.
   """
   if stage == "renderer":
-    num_pairs = len(record.example["frames"])
-    if not num_pairs:
+    if not record.num_pairs:
       raise UserError(f"{record.place} has no later frames to render; build again with --num_pairs 6")
-    pair = int(rng.integers(num_pairs))
-    window = _decode(record, fields=("image", "frames", "flows", "depth"), pairs=[pair])
+    pair = int(rng.integers(record.num_pairs))
+    window = record.decode(fields=("image", "frames", "flows", "depth"), pairs=[pair])
     size = window.image.shape[:2]
     window = warp_window(window, _choose_matrix(rng, size, config, ranges, record), size=config.crop or size)
     image, target = jitter_colours(rng, [window.image, window.frames[0]], jitter=ranges.jitter if ranges else 0.0)
     return {"image": image, "target": target, "flow": window.flows[0], "depth": window.depth}
   bands = _choose_bands(rng, record, config, stage)
   # The auto-encoder sees no photo, so none is decoded for it.
-  window = _decode(record, fields=("spectrum",) if stage == "vae" else ("image", "spectrum"), bands=bands)
+  window = record.decode(fields=("spectrum",) if stage == "vae" else ("image", "spectrum"), bands=bands)
   stride = config.motion_stride
   size = (window.spectrum.shape[1] * stride, window.spectrum.shape[2] * stride)
   matrix = _choose_matrix(rng, size, config, ranges, record)
@@ -178,8 +204,10 @@ def make_example(
   return {"image": image, "slice": window.spectrum, "band": bands}
 
 
-def _choose_bands(rng: np.random.Generator, record: Record, config: Any, stage: str) -> np.ndarray:
-  available, wanted = len(record.example["spectrum"]), config.num_bands
+def _choose_bands(
+  rng: np.random.Generator, record: Record | SceneRecord, config: Any, stage: str
+) -> np.ndarray:
+  available, wanted = record.num_bands, config.num_bands
   if available < wanted:
     raise UserError(f"{record.place} has {available} bands but config.data.num_bands={wanted}; lower it")
   bands = np.arange(wanted, dtype=np.int32)
@@ -188,7 +216,8 @@ def _choose_bands(rng: np.random.Generator, record: Record, config: Any, stage: 
 
 
 def _choose_matrix(
-  rng: np.random.Generator, size: tuple[int, int], config: Any, ranges: Augmentation | None, record: Record
+  rng: np.random.Generator, size: tuple[int, int], config: Any, ranges: Augmentation | None,
+  record: Record | SceneRecord,
 ) -> Matrix:
   crop = tuple(config.crop or size)
   if crop[0] > size[0] or crop[1] > size[1]:
@@ -199,7 +228,7 @@ def _choose_matrix(
 def _check_first(sources: Mapping[str, RecordSource], config: Any) -> None:
   """Finds data of another kind before training starts: the motion grid of each data set's first window."""
   for dataset in (RecordSource([part]) for part in _join(sources).parts):
-    window = _decode(dataset[0], fields=("image", "spectrum"), bands=[0])
+    window = dataset[0].decode(fields=("image", "spectrum"), bands=[0])
     size, grid = window.image.shape[:2], window.spectrum.shape[1:3]
     if size != (grid[0] * config.motion_stride, grid[1] * config.motion_stride):
       raise UserError(
@@ -208,24 +237,23 @@ def _check_first(sources: Mapping[str, RecordSource], config: Any) -> None:
       )
 
 
-def _mix_sources(sources: Mapping[str, RecordSource], weights: Mapping[str, float], seed: int) -> grain.MapDataset:
+def _mix_sources(sources: Mapping[str, Any], weights: Mapping[str, float], seed: int) -> grain.MapDataset:
   """Endless shuffled records; with weights, sources are shuffled and repeated one by one and then mixed."""
-  if not weights:
+  if not set(weights) - {LIVE} and LIVE not in sources:
     return grain.MapDataset.source(_join(sources)).shuffle(seed).repeat()
-  parents, proportions = [], []
-  for index, (name, weight) in enumerate(sorted(weights.items())):
-    if weight <= 0:
-      continue
-    if name not in sources:
-      raise UserError(
-        f"config.data.sources.{name}={weight}, but the data has only {', '.join(sources)}; "
-        f"build some ({_BUILD} …) or give --config.data.sources.{name}=0"
-      )
-    parents.append(grain.MapDataset.source(sources[name]).shuffle(seed + index).repeat())
-    proportions.append(float(weight))
-  if not parents:
+  # Live scenes come last: with or without them, stored windows are shuffled alike.
+  names = sorted(weights, key=lambda name: (name == LIVE, name))
+  chosen = [name for name in names if weights[name] > 0]
+  if not chosen:
     raise UserError("config.data.sources: all weights are 0; give at least one source a positive weight")
-  return grain.MapDataset.mix(parents, proportions)
+  missing = [name for name in chosen if name not in sources]
+  if missing:
+    raise UserError(
+      f"config.data.sources.{missing[0]}={weights[missing[0]]}, but the data has only {', '.join(sources)}; "
+      f"build some ({_BUILD} …) or give " + " ".join(f"--config.data.sources.{name}=0" for name in missing)
+    )
+  parents = [grain.MapDataset.source(sources[name]).shuffle(seed + names.index(name)).repeat() for name in chosen]
+  return grain.MapDataset.mix(parents, [float(weights[name]) for name in chosen])
 
 
 def _stack(examples: Sequence[Batch]) -> Batch:
@@ -249,7 +277,12 @@ def _make_batches(dataset, config, stage, ranges, seed, batch_size, process_inde
   return iter(dataset.to_iter_dataset(options))
 
 
-def _open_stage(config: Any, stage: str, split: str) -> dict[str, RecordSource]:
+def _open_live(config: Any, split: str) -> SceneSource:
+  return SceneSource(dict(config.get("live") or {}), split, motion_stride=config.motion_stride)
+
+
+def _open_stage(config: Any, stage: str, split: str) -> dict[str, Any]:
+  """The sources of a split by name: stored ones, and live scenes to train on or where nothing is stored."""
   if stage not in STAGES:
     raise UserError(f"unknown stage {stage!r}; choose one of {', '.join(STAGES)}")
   if stage == "ldm" and not 1 <= config.bands_per_example <= config.num_bands:
@@ -258,9 +291,14 @@ def _open_stage(config: Any, stage: str, split: str) -> dict[str, RecordSource]:
     )
   if config.crop and (config.crop[0] % 2 or config.crop[1] % 2):
     raise UserError(f"config.data.crop={tuple(config.crop)}; choose even sides")
-  sources = open_records(config.directory, split)
-  if stage != "renderer":
+  is_live = config.sources.get(LIVE, 0) > 0
+  if not config.directory and not is_live:
+    raise UserError("config.data.directory is empty; name a data folder, or give --config.data.sources.live=1")
+  sources: dict[str, Any] = open_records(config.directory, split) if config.directory else {}
+  if sources and stage != "renderer":
     _check_first(sources, config)
+  if is_live and (split == "train" or not sources):
+    sources[LIVE] = _open_live(config, split)
   return sources
 
 
@@ -270,10 +308,10 @@ def make_train_iterator(
   """Makes the endless, shuffled, augmented iterator of a training stage (supplement, training details).
 
   Args:
-    config: the `data` part of a config: directory (several with commas between), num_bands K, motion_stride (photo
-      pixels per pixel of the motion grid, 1 or 2), sources (name -> weight; empty: all windows alike), augmentation
-      (ranges of `Augmentation`; empty: only the random crop), bands_per_example n, crop (h, w) or None for whole
-      windows, num_threads.
+    config: the `data` part of a config: directory (several with commas between; "" for none), num_bands K,
+      motion_stride (photo pixels per pixel of the motion grid, 1 or 2), sources (name -> weight; "live": scenes made
+      on the way; no weights: all windows alike), live (see `SceneSource`), augmentation (ranges of `Augmentation`;
+      empty: only the random crop), bands_per_example n, crop (h, w) or None for whole windows, num_threads.
     stage: "vae" gives `slice` [b hm wm 4] and `band` [b]; "ldm" `image` [b h w 3], `slice` [b n hm wm 4] and
       `band` [b n] of n distinct bands; "ldm_coordinated" the same with all K bands in order; "renderer"
       `image` and `target` [b h w 3], `flow` [b h w 2] and `depth` [b h w]. All float32 but `band`, int32.
@@ -297,10 +335,12 @@ def make_eval_batches(
 ) -> Iterator[Batch]:
   """Gives the same validation batches at every call: no augmentation, central crop, fixed bands and frames.
 
+  They come from the data folder, or where there is none from live scenes of other seeds than those trained on.
   Batches are full (windows repeat to fill the last one) and there are at most as many as the windows need.
   Arrays, arguments and errors are those of `make_train_iterator`.
   """
-  records = _join(_open_stage(config, stage, "validation"))
+  sources = _open_stage(config, stage, "validation")
+  records = sources[LIVE] if LIVE in sources else _join(sources)
   # Shuffled once, so that a few batches see many scenes.
   dataset = grain.MapDataset.source(records).shuffle(0).repeat()
   batches = _make_batches(dataset, config, stage, None, 0, batch_size, process_index, process_count)

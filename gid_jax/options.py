@@ -56,20 +56,30 @@ class AnimateRequest:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InspectRequest:
-  """Explain the motion of a video in one picture: flow, confidence, power per frequency, X-t slices.
+  """Explain the motion of a video, or of a simulated scene, in one picture.
 
-  Five seconds are measured, or all of a shorter video. Needs matplotlib: pip install 'gid-jax[plots]'.
+  A video: flow, confidence, power per frequency, X-t slices of five seconds, or all of a shorter one. A scene: its
+  photo, later frames, exact motion, parts, visibility, power, X-t slice, and the next eleven scenes. Needs
+  matplotlib: pip install 'gid-jax[plots]'.
 
   Attributes:
     video: The video, or GIF, to look into.
-    output: Picture to write, .png. Default: VIDEO_inspect.png beside the video.
-    start: Where to begin, in seconds.
+    synthetic: Seed of a simulated scene to look into instead.
+    output: Picture to write, .png. Default: VIDEO_inspect.png beside the video, or synthetic_SEED_inspect.png here.
+    start: Where to begin in the video, in seconds.
+    backgrounds: Folder of photos that scenes take their backgrounds from. Default: painted ones.
+    sprites: Folder of cut-outs (PNG with transparency) that scenes may show. Default: none.
     force: Replace the output if it exists.
   """
 
-  video: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="VIDEO")]
+  video: Annotated[
+    Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[VIDEO]", help_behavior_hint="")
+  ] = None
+  synthetic: Annotated[int | None, tyro.conf.arg(metavar="SEED", help_behavior_hint="")] = None
   output: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
   start: float = 0.0
+  backgrounds: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None
+  sprites: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None
   force: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
 
 
@@ -133,17 +143,41 @@ def check_inspect(request: InspectRequest) -> Path:
   Raises:
     UserError: naming the first thing that is wrong.
   """
+  if request.video is None and request.synthetic is None:
+    raise UserError("nothing to inspect; give a VIDEO, or --synthetic SEED for a simulated scene")
+  if request.video is not None and request.synthetic is not None:
+    raise UserError(f"{request.video} and --synthetic {request.synthetic}: inspect one of them at a time")
   if not 0 <= request.start < math.inf:
     raise UserError(f"--start is {request.start}; it must be 0 or more seconds")
+  if request.video is None:
+    return _check_inspect_scene(request, request.synthetic or 0)
+  for option in ("backgrounds", "sprites"):
+    if getattr(request, option) is not None:
+      raise UserError(f"--{option} is for simulated scenes; give it with --synthetic SEED")
   default = request.video.parent / f"{request.video.stem}_inspect.png"
   output = default if request.output is None else request.output
   _check_files(request.video, output, give="a video", suffixes=PICTURE_SUFFIXES, force=request.force)
   return output
 
 
-def _check_files(source: Path, output: Path, *, give: str, suffixes: Sequence[str], force: bool) -> None:
+def _check_inspect_scene(request: InspectRequest, seed: int) -> Path:
+  if not 0 <= seed < 2**32:
+    raise UserError(f"--synthetic is {seed}; it must be between 0 and {2**32 - 1}")
+  if request.start:
+    raise UserError("--start is for videos; a simulated scene begins at 0 s")
+  for option in ("backgrounds", "sprites"):
+    folder = getattr(request, option)
+    if folder is not None and not folder.is_dir():
+      raise UserError(f"--{option} {folder} is not a folder")
+  output = Path(f"synthetic_{seed}_inspect.png") if request.output is None else request.output
+  _check_files(None, output, give="", suffixes=PICTURE_SUFFIXES, force=request.force)
+  return output
+
+
+def _check_files(source: Path | None, output: Path, *, give: str, suffixes: Sequence[str], force: bool) -> None:
   try:
-    _check_source(source, give)
+    if source is not None:
+      _check_source(source, give)
     _check_output(output, source, suffixes, force)
   except OSError as error:
     raise UserError(f"{error.filename}: {error.strerror}") from error
@@ -160,7 +194,7 @@ def _check_source(source: Path, give: str) -> None:
     raise UserError(f"{source} is empty (0 bytes)")
 
 
-def _check_output(output: Path, source: Path, suffixes: Sequence[str], force: bool) -> None:
+def _check_output(output: Path, source: Path | None, suffixes: Sequence[str], force: bool) -> None:
   if output.suffix.lower() not in suffixes:
     kind = "video" if len(suffixes) > 1 else "picture"
     choice = f"use one of {', '.join(suffixes)}" if len(suffixes) > 1 else f"use {suffixes[0]}"
@@ -169,7 +203,7 @@ def _check_output(output: Path, source: Path, suffixes: Sequence[str], force: bo
     raise UserError(f"cannot write {output}: the folder {output.parent} does not exist")
   if output.is_dir():
     raise UserError(f"{output} is a folder; give a file name")
-  if output.exists() and output.samefile(source):
+  if source is not None and output.exists() and output.samefile(source):
     raise UserError(f"{output} is the input itself; choose another --output")
   if output.exists() and not force:
     raise UserError(f"{output} already exists; use --force or --output")

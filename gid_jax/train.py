@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gid_jax import sharding
 from gid_jax.checkpoint import CheckpointStore, checkpoint_directory
 from gid_jax.errors import UserError
-from gid_jax.input_pipeline import make_eval_batches, make_train_iterator, read_scale
+from gid_jax.input_pipeline import find_scale, make_eval_batches, make_train_iterator
 from gid_jax.metric_writer import MetricWriter
 from gid_jax.objectives import make_objective
 from gid_jax.train_state import Batch, LossFn, Metrics, TrainState, create_train_state, merge_params, train_step
@@ -93,7 +93,7 @@ def train(config: Any, workdir: str | Path) -> TrainState:
   )
 
   # --- model ----------------------------------------------------------------------------------------------------
-  scale = read_scale(config.data.directory, num_bands=config.data.num_bands) if config.stage == "vae" else None
+  scale = find_scale(config.data) if config.stage == "vae" else None
   objective = make_objective(config, band_scale=scale)
   tx = make_optimizer(config.optimizer)
   train_key, eval_key = jax.random.split(jax.random.key(config.seed))

@@ -254,6 +254,24 @@ def test_sources_not_named_stay_and_must_fit(videos, tmp_path):
     builder.main([*scenes, "--num_bands", "2"])
 
 
+def test_moved_photos_are_training_windows_only(tmp_path):
+  (tmp_path / "photos").mkdir()
+  noise = cv2.GaussianBlur(np.random.default_rng(0).standard_normal((64, 96, 1)), (0, 0), 1)[..., None]
+  for name, color in (("a", (45, 125, 70)), ("b", (60, 150, 110))):
+    cv2.imwrite(str(tmp_path / "photos" / f"{name}.png"), np.clip(np.array(color) * (1 + noise), 0, 255))
+  command = ["--output", str(tmp_path / "out"), "--pseudo", "12", "--num_workers", "0", *SMALL]
+  with pytest.raises(SystemExit, match="give --moved_photos"):
+    builder.main(command)
+  command += ["--moved_photos", str(tmp_path / "photos"), "--held_out_scenes", "pseudo-3"]
+  assert builder.build(builder.parse_options(command))["windows"] == {"pseudo/train": 12}
+  windows = read_all(tmp_path / "out")
+  assert windows["pseudo", "validation"] == []
+  assert {w.scene for w in windows["pseudo", "train"]} == {f"pseudo-{seed}" for seed in range(12)}
+  assert {w.source for w in windows["pseudo", "train"]} == {"pseudo"}
+  # Red is to green as 0.56 in one photo and 0.73 in the other.
+  assert len({round(float(w.image[..., 0].mean() / w.image[..., 1].mean()), 1) for w in windows["pseudo", "train"]}) > 1
+
+
 def test_unexpected_failure_is_listed_and_tried_again(videos, tmp_path, monkeypatch):
   command = ["--output", str(tmp_path), "--loops", str(videos / "loops"), "--num_workers", "0", *SMALL]
   with monkeypatch.context() as patch:

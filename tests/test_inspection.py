@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gid_jax import drawing, inspection, media, shots
+from gid_jax import drawing, inspection, media, page, shots
 from gid_jax.errors import UserError
 from gid_jax.spectral import motion_power
 from gid_jax.types import SpectralVolume
@@ -99,7 +99,7 @@ def test_the_page_is_a_picture_with_all_its_parts(found):
 @pytest.mark.parametrize(
   "value, rounded", [(0.1, 0.1), (0.11, 0.15), (1.0, 1), (1.7, 2), (2.1, 3), (6.1, 8), (8.2, 10), (99, 100)])
 def test_scales_are_round(value, rounded):
-  assert abs(drawing.round_up(value) - rounded) < 1e-9
+  assert abs(page.round_up(value) - rounded) < 1e-9
 
 
 def test_rendered_frames_are_compared_at_their_own_time():

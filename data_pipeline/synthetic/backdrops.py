@@ -1,50 +1,83 @@
-"""What stands behind a simulated scene: a crop of a photo, or a painted sky, greenery or wall."""
+"""What stands behind a simulated scene and never moves: a crop of a photo, or a painted place.
+
+Pictures are RGB 0..255 float32.
+"""
+
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
 
-from data_pipeline.synthetic.shapes import smooth_noise
+from data_pipeline.synthetic.camera import defocus, sample_radius
+from data_pipeline.synthetic.places import PLACES
+
+PHOTO_SHARE = 0.8  # of the backdrops where there are photos
+BLUR_SHARE = 0.5  # of the photos put out of focus
+MAX_VEGETATION = 0.15  # of a photo's crop: it stands still, and plants that do would teach the wrong lesson
+
+
+def sample_backdrop(
+  rng: np.random.Generator,
+  height: int,
+  width: int,
+  photos: Sequence[np.ndarray],
+  *,
+  vegetation: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> np.ndarray:
+  """Draws a backdrop [h w 3] float32, 0..255: mostly a crop of one of `photos` ([h w 3] uint8 RGB), else painted.
+
+  vegetation: gives the probability [h w] that a pixel of a picture [h w 3] uint8 shows a plant. With it the first
+  of up to four crops, each of a photo drawn anew, with under 15 % of plants is taken, or else the one with least.
+  """
+  if not len(photos) or rng.random() >= PHOTO_SHARE:
+    return paint_backdrop(rng, height, width)
+  best, least = None, np.inf
+  for _ in range(1 if vegetation is None else 4):
+    crop = crop_photo(rng, photos[rng.integers(len(photos))], height, width)
+    share = 0.0 if vegetation is None else float(np.mean(vegetation(np.rint(crop).astype(np.uint8))))
+    if share < least:
+      best, least = crop, share
+    if share < MAX_VEGETATION:
+      break
+  if rng.random() < BLUR_SHARE:
+    best = defocus(best, sample_radius(rng, width, 1.0, 14), glow=rng.uniform(0.05, 0.5))
+  return grade(rng, best)
 
 
 def crop_photo(rng: np.random.Generator, photo: np.ndarray, height: int, width: int) -> np.ndarray:
-  """A random crop of the photo, mirrored and out of focus at random: [h w 3] float32."""
-  fit = min(photo.shape[0] / height, photo.shape[1] / width) * rng.uniform(0.6, 1.0)
+  """A random crop of at least half of the photo's shorter side, mirrored at random: [h w 3] float32, 0..255."""
+  fit = min(photo.shape[0] / height, photo.shape[1] / width) * rng.uniform(0.35, 1.0) ** 0.6
   h, w = max(1, int(height * fit)), max(1, int(width * fit))
   top, left = (int(rng.integers(n + 1)) for n in (photo.shape[0] - h, photo.shape[1] - w))
-  crop = photo[top : top + h, left : left + w, :: rng.choice([-1, 1])].astype(np.float32)
-  out = cv2.resize(crop, (width, height), interpolation=cv2.INTER_AREA if fit > 1 else cv2.INTER_CUBIC)
-  return _defocus(rng, np.clip(out, 0, 255))
+  crop = photo[top : top + h, left : left + w, :].astype(np.float32)[:, :: rng.choice([-1, 1])]
+  crop = np.ascontiguousarray(crop)
+  how = cv2.INTER_AREA if fit > 1 else cv2.INTER_CUBIC
+  return np.clip(cv2.resize(crop, (width, height), interpolation=how), 0, 255)
 
 
-def _defocus(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-  if rng.random() < 0.5:
-    return image
-  return cv2.GaussianBlur(image, (0, 0), np.exp(rng.uniform(np.log(0.5), np.log(5))) * image.shape[1] / 256)
+def grade(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+  """Another time of day or weather: shifts of colour, saturation and brightness of [h w 3], kept in 0..255."""
+  luma = np.tile([0.299, 0.587, 0.114], (3, 1))
+  saturation = rng.uniform(0.6, 1.1)
+  matrix = np.exp(rng.normal(0, [[0.04], [0.015], [0.05]])) * (saturation * np.eye(3) + (1 - saturation) * luma)
+  return np.clip(cv2.transform(image, matrix * np.exp(rng.normal(0, 0.13))), 0, 255)
 
 
 def paint_backdrop(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-  """A painted background [h w 3] float32: sky and hills, blurred greenery, or a wall."""
-  v = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
-  noise = lambda coarsest: smooth_noise(rng, height, width, coarsest=coarsest)[..., None]
-  kind = rng.integers(3)
-  if kind == 0:
-    top, low = rng.uniform((60, 110, 150), (150, 180, 235)), rng.uniform((180, 190, 190), (240, 235, 240))
-    image = top * (1 - v) + low * v + np.clip(noise(3), 0, 3) * rng.uniform(0, 25)
-    for level in np.sort(rng.uniform(0.3, 0.95, rng.integers(1, 5))):
-      ridge = level + 0.05 * smooth_noise(rng, 2, width, coarsest=3)[:1, :, None]
-      hill = rng.uniform((45, 70, 35), (120, 140, 95)) * (1 + 0.1 * noise(14)) + 60 * (1 - level)
-      image = np.where(v > ridge, hill, image)
-  elif kind == 1:
-    image = rng.uniform((35, 55, 25), (110, 130, 80)) * (1 + 0.25 * noise(5)) + 8 * noise(8) * rng.normal(size=3)
-    for _ in range(rng.integers(5, 40)):  # spots of light out of focus
-      spot = np.zeros((height, width), np.float32)
-      center = (int(rng.integers(width)), int(rng.integers(height)))
-      cv2.circle(spot, center, max(1, int(rng.uniform(0.01, 0.06) * width)), 1.0, -1)
-      image = image + cv2.GaussianBlur(spot, (0, 0), 1.5)[..., None] * rng.uniform(10, 45) * rng.uniform(0.6, 1, 3)
-  else:
-    wall = rng.uniform(70, 220) * rng.uniform(0.85, 1.1, 3)
-    image = wall * (1 + rng.uniform(0.01, 0.08) * noise(12)) * (0.8 + 0.3 * v[::-1])
-    floor = rng.uniform(0.6, 1.1)
-    image = np.where(v > floor, image * rng.uniform(0.5, 0.9) + 6 * noise(20), image)
-  image = image * (1 - 0.3 * np.clip(v - 0.7, 0, 1))
-  return np.clip(_defocus(rng, image.astype(np.float32)), 0, 255)
+  """A painted place [h w 3] float32, 0..255: landscape, water, greenery, wall, room, ground, town, fence or rocks."""
+  paint = PLACES[rng.choice(len(PLACES), p=[share for _, share in PLACES])][0]
+  side = rng.choice([-1, 1]) * rng.uniform(0.4, 0.9)
+  light = (float(side), -float(np.sqrt(1 - side**2)))  # towards the sun, +y down
+  image = np.asarray(paint(rng, height, width, light), np.float32)
+  image = image * _sample_lighting(rng, height, width)
+  if rng.random() < 0.85:
+    image = defocus(image, sample_radius(rng, width, 0.8, 9), glow=rng.uniform(0.1, 0.6))
+  return grade(rng, image)
+
+
+def _sample_lighting(rng, height: int, width: int) -> np.ndarray:
+  """Slow changes of brightness over the picture: [h w 1] float32."""
+  x, y = np.linspace(-0.5, 0.5, width), np.linspace(-0.5, 0.5, height)[:, None]
+  slope = rng.normal(0, [0.14, 0.1])
+  patch = cv2.resize(rng.normal(0, 0.04, (3, 4)), (width, height), interpolation=cv2.INTER_CUBIC)
+  return (1 + slope[0] * x + slope[1] * y + patch)[..., None].astype(np.float32)

@@ -1,167 +1,198 @@
-"""Plants of a simulated scene: grass, flowers on stems, leafy branches.
+"""Plants of a simulated scene: grass, flowers, and here leafy branches, vines, bushes and blossoming twigs.
 
-Each builder appends one layer of ribbons to a `World`, back to front.
+Each builder appends layers of ribbons to a `World`, back to front.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
-from data_pipeline.synthetic.layers import Strips
-from data_pipeline.synthetic.shapes import make_curve, make_ribbon, rotate90, shade_ribbon
+from data_pipeline.synthetic.flowers import KINDS, add_flowers, add_head
+from data_pipeline.synthetic.foliage import (
+  Foliage,
+  LeafKind,
+  add_flutters,
+  add_leaves,
+  add_stem,
+  choose_near,
+  new_foliage,
+  pick_bark,
+  pick_green,
+  pick_leaf_kind,
+  vary,
+)
+from data_pipeline.synthetic.grasses import add_grass
+from data_pipeline.synthetic.shapes import make_curve
 from data_pipeline.synthetic.stems import Stem
-from data_pipeline.synthetic.wind import COSINE, SINE, course_index
-from data_pipeline.synthetic.world import GREENS, PETALS, STRAWS, World
+from data_pipeline.synthetic.world import World
+
+__all__ = ["add_branches", "add_flowers", "add_grass"]
+
+LAYOUTS = {"edge": 0.4, "bush": 0.33, "vine": 0.12, "blossom": 0.15}
+_LEAF_METRES = (0.035, 0.13)
+_MOST_LEAVES = 620
+_AUTUMN = np.array([(176, 104, 48), (190, 148, 62), (150, 66, 50), (168, 128, 70)], float)
 
 
-def add_grass(world: World, *, amount: float) -> None:
-  """Adds clumps of bending blades along the lower edge; `amount` 0..1 from a tuft to a meadow."""
+class _Style(NamedTuple):
+  """What the branches of one plant have in common."""
+
+  kind: LeafKind
+  leaf: float  # length in pixels
+  colors: np.ndarray  # [2 3], the second for some leaves
+  bark: np.ndarray
+  spread: float  # of the leaves' angle to their twig
+  droop: float
+  flutters: np.ndarray
+
+
+def add_branches(world: World) -> None:
+  """Adds leafy boughs from an edge, hanging vines, a bush that fills half or all of the picture, or blossoming twigs."""
   rng, (h, w) = world.rng, world.shape
-  field = amount > 0.7  # covers the ground up to a horizon
-  count = int(12 * 20**amount * (1.7 if field else 1))
-  size = np.exp(rng.uniform(np.log(0.14), np.log(0.4 if field else 0.8))) * h
-  color, spread = world.pick(GREENS if rng.random() < 0.7 else STRAWS), rng.uniform(4, 14)
-  layer = Strips(world.shape, blur=rng.uniform(0.45, 0.7))
-  clumps = rng.uniform(-0.05, 1.05, rng.integers(1, 7)) * w
-  scatter = w * (1.0 if field else rng.uniform(0.03, 0.5))
-  top, reach = (rng.uniform(0.4, 0.7) if field else rng.uniform(0.75, 1.0)) * h, world.reach(size)
-  depths = np.sort(rng.uniform(0, 1, count))
-  for depth in depths:
-    x = (rng.choice(clumps) + rng.normal() * scatter + 0.1 * w) % (1.2 * w) - 0.1 * w
-    y = top + (h * 1.04 - top) * depth
-    length = size * rng.uniform(0.5, 1.2) * (0.5 + 0.5 * depth)
-    nodes = make_curve((x, y), angle=-np.pi / 2 + 0.22 * rng.normal(), curl=0.45 * rng.normal(), length=length, num=9)
-    stem = Stem(world.wind, nodes, reach=reach * length / size, hz=world.hz(length))
-    taper = np.linspace(1, 0.04, 10) ** rng.uniform(0.5, 0.9)
-    points = make_ribbon(nodes, taper * length**0.5 * rng.uniform(0.15, 0.38) * world.unit**0.5)
-    tint = color * (0.7 + 0.4 * depth) * rng.uniform(0.8, 1.2) + rng.normal(0, spread, 3)
-    colors = shade_ribbon(rng, tint, 9, light=world.light, dark=0.55)
-    layer.add(points, stem.carry(points, np.arange(10)[:, None]), stem.index, colors, world.new_part())
-    if rng.random() < 0.15:  # an ear of seeds on the tip
-      _add_ear(world, layer, stem, tint)
-  world.layers.append(layer.finish())
+  layout = str(rng.choice(list(LAYOUTS), p=list(LAYOUTS.values())))
+  leaf = float(np.clip(np.exp(rng.uniform(*np.log(_LEAF_METRES))) / world.metres * w, (0.042 if layout == "bush" else 0.024) * w, 0.2 * w))
+  colors = np.stack([pick_green(rng)] * 2)
+  colors[1] = colors[0] * rng.uniform(0.8, 1.2, 3) if rng.random() < 0.7 else _AUTUMN[rng.integers(len(_AUTUMN))]
+  if rng.random() < 0.12:
+    colors = _AUTUMN[rng.integers(len(_AUTUMN), size=2)] * rng.uniform(0.9, 1.15)
+  if rng.random() < (0.0 if layout == "bush" else 0.18):
+    colors = colors * rng.uniform(0.12, 0.35)  # against the light
+  flutters = add_flutters(world, 32, scale=(0.06, 0.34))
+  kind = pick_leaf_kind(rng)
+  if layout == "bush" and kind.slim < 0.2:  # a bush is dense
+    kind = kind._replace(slim=kind.slim + 0.08)
+  style = _Style(kind, leaf, colors, pick_bark(world), rng.uniform(0.5, 1.0), rng.uniform(0.2, 0.8), flutters)
+  side = int(rng.choice(4, p=[0.4, 0.22, 0.16, 0.22]))  # from above, right, below, left
+  if layout == "bush":
+    side = int(rng.choice(4, p=[0.0, 0.2, 0.6, 0.2]))
+  passes = [(0.3, rng.uniform(1.0, 2.2)), (1.0, rng.uniform(0.42, 0.58))]
+  if layout != "bush" and rng.random() < 0.5:
+    passes = passes[1:]
+  fill = rng.uniform(0.35, 1.1)  # how far a bush reaches into the picture
+  for near, blur in passes:
+    layer = new_foliage(world, blur=blur * max(world.unit, 0.6), shadow=near == 1.0)
+    dim = style._replace(colors=style.colors * (0.62 + 0.38 * near))
+    if layout == "vine":
+      _add_vines(world, layer, dim)
+    elif layout == "blossom":
+      _add_blossom(world, layer, dim, side)
+    else:
+      _add_boughs(world, layer, dim, side, bush=layout == "bush", fill=fill, near=near)
+    world.layers.append(layer.finish())
 
 
-def _add_ear(world: World, layer: Strips, stem: Stem, color: np.ndarray) -> None:
-  axis = stem.nodes[-1] - stem.nodes[-3]
-  nodes = stem.nodes[-1] + np.linspace(-0.7, 0.7, 6)[:, None] * axis
-  points = make_ribbon(nodes, np.array([0.2, 0.9, 1.0, 0.9, 0.6, 0.1]) * 0.16 * np.linalg.norm(axis))
-  tint = 0.6 * color + 0.4 * np.array(STRAWS[0])
-  colors = shade_ribbon(world.rng, tint, 5, light=world.light, dark=0.2, vein=0.2)
-  layer.add(points, stem.carry(points, -1), stem.index, colors, world.new_part())
+def _pick_root(world: World, side: int, place: float, *, low: bool = False) -> tuple[np.ndarray, float]:
+  """A point just outside an edge and the direction, radians, into the picture."""
+  h, w = world.shape
+  root = np.array([(place * w, -0.04 * h), (1.03 * w, place * h), (place * w, (1.25 if low else 1.05) * h), (-0.03 * w, place * h)][side])
+  return root, (np.pi / 2, np.pi, -np.pi / 2, 0.0)[side]
 
 
-def _add_leaf(world, layer, stem, node, *, angle, length, width, color, flutter, squash=1.0, curl=0.0, part=None):
-  """Adds a leaf or petal that rides on a stem's node and swings about its own base by the driver `flutter`."""
-  rng, num = world.rng, int(np.clip(length / (3 * world.unit), 4, 16))
-  base = stem.nodes[node]
-  nodes = make_curve((0, 0), angle=angle, curl=curl, length=length, num=num) * [1, squash] + base
-  u = np.linspace(0, 1, num + 1)
-  blunt = part is not None  # petals are round at the tip, leaves pointed
-  outline = np.sin(np.pi * np.clip(u, 0.06, 0.97) ** (1.4 if blunt else 0.8)) ** (0.6 if blunt else 1.0) * width
-  points = make_ribbon(nodes, outline)
-  basis = stem.carry(points, node)
-  index = stem.index
-  if flutter is not None:
-    own = np.stack([rotate90(points - base), points - base], -2)
-    basis = np.concatenate([basis, own], -2)
-    index = np.concatenate([index, [course_index(flutter, SINE), course_index(flutter, COSINE)]])
-  side = (0.2 if blunt else 0.6) * world.light * np.sign(np.cos(angle) + 1e-3)
-  colors = shade_ribbon(rng, color * rng.uniform(0.85, 1.15), num, light=side, dark=0.3, vein=0.03)
-  colors = colors * (1 + (0.012 if blunt else 0.03) * (-1.0) ** np.arange(num))[:, None, None]  # side veins
-  layer.add(points, basis, index, colors, part or world.new_part())
-
-
-def add_flowers(world: World, *, size: float, count: int) -> None:
-  """Adds `count` flowers whose heads, about `size` px wide, ride and turn on the tips of bending stems."""
+def _add_boughs(world, layer: Foliage, style: _Style, side: int, *, bush: bool, fill: float, near: float) -> None:
+  """Boughs from an edge, branches on them, leaves on both."""
   rng, (h, w) = world.rng, world.shape
-  green, petal, heart = world.pick(GREENS), world.pick(PETALS), world.pick([(200, 150, 40), (90, 60, 30)])
-  num_petals, cup = int(rng.integers(5, 22)), rng.random() < 0.25
-  layer = Strips(world.shape, blur=rng.uniform(0.45, 0.75))
-  far = rng.uniform(0.2, 0.75) * h
-  for depth in np.sort(rng.uniform(0, 1, count)):
-    head = size * (0.7 + 0.3 * depth) * rng.uniform(0.8, 1.2)
-    root = np.array([rng.uniform(0.05, 0.95) * w, h * rng.uniform(1.0, 1.1)])
-    rise = max(root[1] - (far + 0.2 * h * depth + 0.12 * h * rng.normal()), 1.2 * head)
-    nodes = make_curve(root, angle=-np.pi / 2 + 0.12 * rng.normal(), curl=0.35 * rng.normal(), length=rise, num=12)
-    stem = Stem(world.wind, nodes, reach=world.reach(rise), hz=world.hz(rise + head))
-    thick = np.linspace(1, 0.7, 13) * max(0.035 * head, 0.6 * world.unit) * rng.uniform(0.8, 1.3)
-    points = make_ribbon(nodes, thick)
-    colors = shade_ribbon(rng, green, 12, light=2 * world.light, dark=0.5)
-    basis = stem.carry(points, np.arange(13)[:, None])
-    layer.add(points, basis, stem.index, colors, world.new_part())
-    for _ in range(rng.integers(0, 6)):
-      length = head * rng.uniform(0.5, 1.5)
-      turn = min(rng.uniform(0.02, 0.25), 7 * world.unit / length)
-      flutter = world.wind.add_driver(rng.uniform(1, 3), x=root[0], scale=turn)
-      _add_leaf(
-        world, layer, stem, int(rng.integers(1, 9)), angle=-np.pi / 2 + rng.choice([-1, 1]) * rng.uniform(0.4, 1.4),
-        length=length, width=length * rng.uniform(0.08, 0.22), color=green, flutter=flutter,
-        curl=0.8 * rng.normal(),
-      )  # fmt: skip
-    _add_head(world, layer, stem, head, num_petals, petal, heart, cup=cup)
-  world.layers.append(layer.finish())
+  span = w if side % 2 == 0 else h
+  depth = (h if side % 2 == 0 else 0.8 * w) * (fill + 0.2 if bush else 1.0)
+  count = int(rng.integers(6, 10) if bush else rng.integers(1, 4))
+  center = rng.uniform(0.15, 0.85)
+  places = (np.arange(count) + rng.uniform(0, 1, count)) / count if bush else center + rng.normal(0, 0.22, count)
+  twigs: list[tuple[Stem, float, float]] = []
+  for number, place in enumerate(places):
+    root, inward = _pick_root(world, side, float(place), low=bush)
+    lean = 0.28 * rng.normal() if bush else 0.45 * rng.normal() + (0.5 - place) * rng.uniform(0, 1.2) * (1, 1, -1, -1)[side] * -1
+    length = depth * (rng.uniform(0.75, 1.05) if bush else rng.uniform(0.45, 1.0))
+    weight = 0.35 * np.cos(inward + lean) * rng.uniform(0, 1.2)  # boughs droop
+    nodes = make_curve(root, angle=inward + lean, curl=0.35 * rng.normal() + weight, length=length, num=12)
+    bough = Stem(world.wind, nodes, reach=0.45 * world.reach(length), hz=world.hz(1.6 * length))
+    order = number / count
+    thick = np.linspace(1, 0.3, 13) * max((0.008 if bush else 0.013) * length, 0.6 * world.unit)
+    add_stem(world, layer, bough, thick, style.bark, order=order - 0.4, open=0.5 if bush else 0.75)
+    twigs.append((bough, order, 0.12 if bush else 0.45))
+    for i in range(int(rng.integers(5, 8))):
+      node = int(np.clip((1 if bush else 2) + i * 1.7 + rng.integers(0, 2), 2, 12))
+      step = nodes[min(node, 11) + 1] - nodes[min(node, 11)]
+      turn = (-1) ** i * rng.uniform(0.35, 0.95)
+      long = length * rng.uniform(0.22, 0.42) * (1.1 - 0.05 * node)
+      curve = make_curve(nodes[node], angle=np.arctan2(step[1], step[0]) + turn, curl=-0.4 * turn + 0.25 * rng.normal(),
+                         length=long, num=8)  # fmt: skip
+      branch = Stem(world.wind, curve, reach=0.7 * world.reach(long), hz=world.hz(long), parent=(bough, node))
+      rank = order + rng.uniform(-0.3, 0.3)
+      add_stem(world, layer, branch, np.linspace(1, 0.4, 9) * max(0.4 * thick[node], 0.4 * world.unit), style.bark,
+               order=rank - 0.05, open=0.8)  # fmt: skip
+      twigs.append((branch, rank, 0.05))
+  lengths = np.array([np.linalg.norm(np.diff(stem.nodes, axis=0), axis=1).sum() for stem, *_ in twigs])
+  wanted = (rng.uniform(4.5, 7.0) if bush else rng.uniform(2.0, 3.6)) * lengths / style.leaf
+  wanted *= min(1.0, _MOST_LEAVES / wanted.sum() / max(len(style.kind.leaflets) / 2, 1))
+  low, high = min(rank for _, rank, _ in twigs), max(rank for _, rank, _ in twigs)
+  for (stem, rank, bare), number in zip(twigs, wanted, strict=True):
+    outer = (rank - low) / (high - low + 1e-6)
+    _add_foliage(world, layer, stem, int(np.ceil(number)), style, rank, bare=bare,
+                 dark=(0.35 + 0.65 * outer) if bush else (0.6 + 0.4 * outer))  # fmt: skip
 
 
-def _add_head(world, layer, stem, head, num_petals, petal, heart, *, cup) -> None:
-  rng, part = world.rng, world.new_part()
-  squash, start = rng.uniform(0.5, 1.0), rng.uniform(0, 2 * np.pi)
-  flutter = world.wind.add_driver(rng.uniform(1.5, 3), x=stem.nodes[0, 0], scale=rng.uniform(0.01, 0.12))
-  tint = petal + rng.normal(0, 6, 3)
-  if cup:
-    angles, squash = -np.pi / 2 + np.array([-0.75, 0.75, -0.4, 0.4, 0]), 1.0
-  else:
-    angles = start + np.arange(num_petals) * 2 * np.pi / num_petals + rng.normal(0, 0.06, num_petals)
-    angles = angles[np.argsort(np.arange(num_petals) % 2, kind="stable")]
-  width = head * (0.2 if cup else min(1.5 / len(angles), 0.24))
-  for i, angle in enumerate(angles):
-    shade = (0.78 + 0.22 * (i >= len(angles) / 2)) * (1 + world.light * np.cos(angle) * 1.2)
-    _add_leaf(
-      world, layer, stem, -1, angle=angle, length=head * (0.9 if cup else 0.5) * rng.uniform(0.9, 1.1),
-      width=width, color=tint * shade, flutter=flutter, squash=squash, part=part, curl=0.15 * rng.normal(),
-    )  # fmt: skip
-  if cup:
-    return
-  radius = head * rng.uniform(0.08, 0.17)
-  for _ in range(int(rng.integers(10, 40))):
-    r, turn = radius * np.sqrt(rng.random()), rng.uniform(0, 2 * np.pi)
-    center = stem.nodes[-1] + r * np.array([np.cos(turn), squash * np.sin(turn)])
-    dot = make_ribbon(
-      center + np.linspace(-1, 1, 4)[:, None] * [0, 0.3 * radius], 0.3 * radius * np.array([0.3, 1, 1, 0.3])
-    )
-    own = np.stack([rotate90(dot - stem.nodes[-1]), dot - stem.nodes[-1]], -2)
-    index = np.concatenate([stem.index, [course_index(flutter, SINE), course_index(flutter, COSINE)]])
-    colors = shade_ribbon(rng, heart * (1.1 - 0.5 * r / radius), 3, light=world.light, dark=0.1, vein=0.15)
-    layer.add(dot, np.concatenate([stem.carry(dot, -1), own], -2), index, colors, part)
+def _add_foliage(world, layer, stem: Stem, num: int, style: _Style, order: float, *, bare: float, dark: float) -> None:
+  """Leaves in turn on both sides of a twig and one at its tip, the inner ones darker."""
+  rng = world.rng
+  along = np.append(bare + (1 - bare) * np.sqrt((np.arange(num) + rng.random(num)) / num), 1.0)
+  num += 1
+  place = np.minimum((along * (len(stem.nodes) - 1)).astype(int), len(stem.nodes) - 2)
+  step = stem.nodes[place + 1] - stem.nodes[place]
+  turn = style.spread * np.where(np.arange(num) % 2, 1, -1) * (along < 1) + rng.normal(0, 0.35, num)
+  angle = np.arctan2(step[:, 1], step[:, 0]) + turn
+  hang = style.droop * 0.5 * np.cos(angle)  # weight turns leaves down
+  front = rng.uniform(0, 1, num)
+  tint = style.colors[(rng.random(num) < 0.15).astype(int)]
+  color = np.stack([vary(rng, one, 1, tone=0.15, hue=0.07)[0] for one in tint]) * (0.9 + 0.25 * (along > 0.85))[:, None]
+  add_leaves(world, layer, stem, along, angle=angle + hang, length=style.leaf * rng.uniform(0.6, 1.25, num),
+             kind=style.kind, color=color, open=dark * (0.4 + 0.35 * front + 0.3 * along), order=order + 0.3 * front - 0.1,
+             flutter=choose_near(world, style.flutters, stem.nodes[place, 0]), droop=style.droop)  # fmt: skip
 
 
-def add_branches(world: World, *, count: int, leaf: float) -> None:
-  """Adds `count` leafy branches from an edge (a bush when from below); leaves of `leaf` px flutter on them."""
+def _add_vines(world, layer: Foliage, style: _Style) -> None:
+  """Thin strands that hang from above, leaves along them."""
   rng, (h, w) = world.rng, world.shape
-  layer, green = Strips(world.shape, blur=rng.uniform(0.45, 0.8)), world.pick(GREENS)
-  if rng.random() < 0.2:
-    green = world.pick([(170, 90, 40), (190, 140, 50), (140, 50, 45)])  # autumn
-  bark, side = world.pick([(85, 65, 50), (110, 95, 75), (70, 75, 45)]), int(rng.integers(4))
-  center, slim = rng.uniform(0.2, 0.8), rng.uniform(0.16, 0.4)
-  pool = [
-    world.wind.add_driver(rng.uniform(1, 3), x=rng.uniform(0, w), scale=rng.uniform(0.03, 0.35)) for _ in range(24)
-  ]
-  leaves = max(14, int(rng.uniform(150, 450) / count))
+  count = int(rng.integers(3, 14))
+  middle, wide = rng.uniform(0.2, 0.8), rng.uniform(0.1, 0.5)
   for _ in range(count):
-    along = center + 0.2 * rng.normal()
-    root = [(along * w, -4), (w + 4, along * h), (along * w, h + 4), (-4, along * h)][side]
-    angle = [np.pi / 2, np.pi, -np.pi / 2, 0][side] + 0.45 * rng.normal()
-    length = rng.uniform(0.35, 0.9) * h
-    nodes = make_curve(root, angle=angle, curl=0.6 * rng.normal(), length=length, num=10)
-    stem = Stem(world.wind, nodes, reach=world.reach(length), hz=world.hz(1.3 * length))
-    points = make_ribbon(nodes, np.linspace(1, 0.3, 11) * length * 0.014)
-    colors = shade_ribbon(rng, bark, 10, light=2 * world.light, dark=0.3)
-    layer.add(points, stem.carry(points, np.arange(11)[:, None]), stem.index, colors, world.new_part())
-    shades = np.sort(rng.uniform(0.55, 1.2, leaves))
-    for shade in shades:
-      node = int(rng.integers(2, 11))
-      long = leaf * rng.uniform(0.6, 1.3)
-      _add_leaf(
-        world, layer, stem, node, angle=angle + rng.normal() * 1.1, length=long, width=long * slim,
-        color=green * shade + rng.normal(0, 5, 3), flutter=pool[rng.integers(24)], curl=0.5 * rng.normal(),
-        squash=rng.uniform(0.6, 1.0),
-      )  # fmt: skip
-  world.layers.append(layer.finish())
+    root = np.array([(middle + wide * rng.normal()) * w, -0.04 * h])
+    length = rng.uniform(0.3, 1.0) * h
+    nodes = make_curve(root, angle=np.pi / 2 + 0.15 * rng.normal(), curl=0.3 * rng.normal(), length=length, num=14)
+    stem = Stem(world.wind, nodes, reach=world.reach(length), hz=world.hz(length))
+    order = rng.uniform(0, 1)
+    add_stem(world, layer, stem, np.linspace(1, 0.5, 15) * 0.8 * world.unit, 0.5 * (style.bark + style.colors[0]),
+             order=order - 0.1, open=0.8)  # fmt: skip
+    num = int(np.clip(rng.uniform(2, 4) * length / style.leaf, 5, 700 / count / len(style.kind.leaflets)))
+    _add_foliage(world, layer, stem, num, style, order, bare=0.0, dark=0.6 + 0.4 * order)
+
+
+def _add_blossom(world, layer: Foliage, style: _Style, side: int) -> None:
+  """Bare dark twigs from an edge with blossoms, buds and a few young leaves."""
+  rng, (h, w) = world.rng, world.shape
+  petal = np.array([(236, 228, 226), (232, 196, 202), (214, 130, 152), (240, 236, 224)][rng.integers(4)], float)
+  size = float(np.clip(0.35 * style.leaf, 0.015 * w, 0.045 * w))
+  count, left = int(rng.integers(2, 5)), 55
+  for number in range(count):
+    root, inward = _pick_root(world, side, rng.uniform(0.1, 0.9))
+    length = rng.uniform(0.5, 1.1) * h
+    nodes = make_curve(root, angle=inward + 0.4 * rng.normal(), curl=0.5 * rng.normal(), length=length, num=12)
+    bough = Stem(world.wind, nodes, reach=0.5 * world.reach(length), hz=world.hz(1.6 * length))
+    dark = style.bark * 0.6
+    add_stem(world, layer, bough, np.linspace(1, 0.35, 13) * max(0.013 * length, 0.7 * world.unit), dark, order=number)
+    stems = [bough]
+    for i in range(int(rng.integers(3, 6))):
+      node = int(rng.integers(3, 11))
+      step = nodes[node + 1] - nodes[node]
+      curve = make_curve(nodes[node], angle=np.arctan2(step[1], step[0]) + (-1) ** i * rng.uniform(0.4, 1.0),
+                         curl=0.4 * rng.normal(), length=length * rng.uniform(0.2, 0.5), num=8)  # fmt: skip
+      long = length * 0.35
+      twig = Stem(world.wind, curve, reach=0.7 * world.reach(long), hz=world.hz(long), parent=(bough, node))
+      add_stem(world, layer, twig, np.linspace(1, 0.5, 9) * 0.7 * world.unit, dark, order=number)
+      stems.append(twig)
+    for stem in stems:
+      _add_foliage(world, layer, stem, int(rng.integers(1, 4)), style._replace(leaf=0.5 * style.leaf), number, bare=0.2, dark=0.9)
+      for _ in range(min(int(rng.integers(2, 7)), left)):
+        left -= 1
+        node = int(rng.integers(2, len(stem.nodes)))
+        nod = int(choose_near(world, style.flutters, stem.nodes[node, :1])[0])
+        add_head(world, layer, stem, node, size * rng.uniform(0.6, 1.2), KINDS["small"], vary(rng, petal, 1, tone=0.04)[0],
+                 0.5 * style.colors[0] + [40, 10, 10], nod, number + 0.2 + 0.1 * rng.random())  # fmt: skip

@@ -1,198 +1,244 @@
-"""Things of a simulated world that are one picture each: cloth, ornaments, cut-outs, poles and rocks.
+"""Things of a simulated world that are one picture each: the tools to draw and move them, and given cut-outs.
 
-Each builder appends layers to a `World`, back to front.
+Each builder appends layers to a `World`, back to front. Pictures of things are [h w 4] float32 with premultiplied
+alpha, 0..255 (`paint`, `lay_over`). Physics: a hung thing is a pendulum, f = sqrt(g / L) / 2 pi, turned exactly; a
+standing one is a cantilever (see `Stem`) whose cross-sections turn with its slope.
 """
 
-import dataclasses
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
 from data_pipeline.synthetic.layers import Texture
-from data_pipeline.synthetic.shapes import rotate90, smooth_noise
-from data_pipeline.synthetic.wind import COSINE, LINEAR, SINE, SQUARE, course_index
-from data_pipeline.synthetic.world import FLAGS, GREENS, PETALS, World
+from data_pipeline.synthetic.shapes import rotate90
+from data_pipeline.synthetic.stems import Stem
+from data_pipeline.synthetic.wind import COSINE, LINEAR, SINE, course_index
+from data_pipeline.synthetic.world import GREENS, World
+
+GRAVITY = 9.81
+LARGEST_SWING = 0.35  # radians
+SWING_DAMPING = (0.02, 0.1)
+_LARGEST_LEAN = 0.22  # reach of a cut-out by its height
+_FLUTTER = (0.01, 0.04)  # of a crown, by its height
 
 
-def add_texture(world: World, rgba: np.ndarray, corner, fields, index, *, margin: float, pose=()) -> None:
-  """Adds a picture [h w 4] uint8 (straight alpha) at `corner` (x, y) with room to move `margin` px each way.
+def paint(colors, alpha) -> np.ndarray:
+  """A picture of `colors` [h w 3] 0..255 and `alpha` [h w] 0..1: [h w 4] float32, premultiplied."""
+  alpha = np.clip(alpha, 0, 1)[..., None]
+  return np.concatenate([np.clip(colors, 0, 255) * alpha, 255 * alpha], -1).astype(np.float32)
 
-  `fields(x, y)` gives the displacement basis, a list of [h w 2], for picture coordinates [h w]. With `pose`,
-  one number per field, the picture is first deformed so: its shape at frame 0.
+
+def lay_over(below: np.ndarray, above: np.ndarray, corner=(0, 0)) -> None:
+  """Lays a premultiplied picture over another in place, its corner (x, y) there; it must fit."""
+  part = below[corner[1] : corner[1] + above.shape[0], corner[0] : corner[0] + above.shape[1]]
+  part *= 1 - above[..., 3:] / 255
+  part += above
+
+
+def make_grid(tall: int, wide: int) -> tuple[np.ndarray, np.ndarray]:
+  """Coordinates (v, u), each [tall wide] float32, from -1 to 1."""
+  v, u = np.linspace(-1, 1, tall, dtype=np.float32), np.linspace(-1, 1, wide, dtype=np.float32)
+  return np.repeat(v[:, None], wide, 1), np.repeat(u[None], tall, 0)
+
+
+def halve(image: np.ndarray) -> np.ndarray:
+  """Half the size of [h w c], so that what was drawn hard becomes smooth."""
+  return cv2.resize(image, (image.shape[1] // 2, image.shape[0] // 2), interpolation=cv2.INTER_AREA)
+
+
+def soft_step(x, width: float) -> np.ndarray:
+  """Goes from 0 to 1 where `x` goes from -width / 2 to width / 2."""
+  return np.clip(np.asarray(x) / width + 0.5, 0, 1)
+
+
+def add_texture(
+  world: World, rgba: np.ndarray, corner, fields=None, index=(), *, margin=0.0, blur=0.5, shadow=False, flicker=0
+) -> None:
+  """Adds a picture [h w 4], premultiplied, at `corner` (x, y) with room to move `margin` px each way.
+
+  `fields(x, y)` gives the displacement basis, a list of [h w 2], for picture coordinates [h w]; without it the thing
+  is rigid. `blur` px puts it out of focus; `shadow` where something near lies behind; `flicker`: see `Texture`.
   """
-  pad = int(margin) + 4
-  rgba = np.pad(rgba, ((pad, pad), (pad, pad), (0, 0))).astype(np.float32)
-  rgba[..., :3] *= rgba[..., 3:] / 255
-  rgba = cv2.GaussianBlur(rgba, (0, 0), 0.5).round().astype(np.uint8)
+  pad = int(margin + 2 * blur) + 3
+  rgba = cv2.GaussianBlur(np.pad(rgba, ((pad, pad), (pad, pad), (0, 0))).astype(np.float32), (0, 0), blur)
   left, top = int(corner[0]) - pad, int(corner[1]) - pad
-  x, y = np.meshgrid(np.arange(rgba.shape[1]) + left, np.arange(rgba.shape[0]) + top)
-  basis = np.array(fields(x.astype(np.float32), y.astype(np.float32)), np.float32)
-  layer = Texture((left, top), rgba, basis.reshape(-1, *rgba.shape[:2], 2), np.array(index, int), world.new_part())
-  if len(pose):
-    layer.rgba = dataclasses.replace(layer, index=np.arange(len(pose))).render(np.asarray(pose))
-  world.layers.append(layer)
+  basis = np.zeros((0, *rgba.shape[:2], 2), np.float32)
+  if fields is not None:
+    x, y = np.meshgrid(np.arange(rgba.shape[1]) + left, np.arange(rgba.shape[0]) + top)
+    basis = np.array(fields(x.astype(np.float32), y.astype(np.float32)), np.float32)
+  world.layers.append(
+    Texture(
+      world.shape, (left, top), np.clip(rgba + 0.5, 0, 255).astype(np.uint8), basis, np.asarray(index, int),
+      world.new_part(), shadow=world.shadow if shadow else 0.0, flicker=flicker,
+    )
+  )  # fmt: skip
 
 
-def add_cloth(world: World) -> None:
-  """Adds a flag on a pole, pinned at its left edge, or hung laundry, pinned at the top; waves travel away."""
-  rng, (h, w) = world.rng, world.shape
-  flag, size = rng.random() < 0.6, np.array([rng.uniform(0.25, 0.6) * w, rng.uniform(0.25, 0.6) * h]).astype(int)
-  x0, y0 = int(rng.uniform(0.08, 0.5) * w), int(rng.uniform(0.06, 0.35) * h)
-  v, u = np.meshgrid(np.linspace(0, 1, size[1]), np.linspace(0, 1, size[0]), indexing="ij")
-  along, wave_number = (u if flag else v), 2 * np.pi * rng.uniform(0.7, 1.6)
-  stripes = u if rng.random() < 0.5 else v
-  palette = np.array([world.pick(FLAGS, spread=5) for _ in range(rng.integers(1, 5))])
-  color = palette[np.minimum((stripes * len(palette)).astype(int), len(palette) - 1)]
-  if rng.random() < 0.4:
-    color[np.hypot((u - 0.5) * size[0], (v - 0.5) * size[1]) < 0.27 * size.min()] = world.pick(FLAGS)
-  fold = 1 + 1.2 * world.light * along**0.5 * np.sin(wave_number * along + rng.uniform(0, 6) + 1.5 * (v if flag else u))
-  weave = 1 + 0.05 * smooth_noise(rng, size[1], size[0], coarsest=8)
-  rgba = np.concatenate([color * (fold * weave)[..., None], np.full((*u.shape, 1), 255)], -1)
-  span = float(size[0] if flag else size[1])
-  reach, driver = min(world.reach(span), 0.09 * span), []
-  for speed in (world.hz(span), 2.2 * world.hz(span)):
-    first = world.wind.add_driver(min(speed, 3), x=x0, scale=reach / (1 + len(driver)))
-    driver += [first, world.wind.add_quadrature(first)]
-  index = [course_index(d, LINEAR) for d in driver]
-
-  def fields(x, y):
-    free = np.clip((x - x0) / span if flag else (y - y0) / span, 0, 1.3)
-    cross = ((y - y0) if flag else (x - x0)) / span
-    out = []
-    for k in (wave_number, 1.8 * wave_number):
-      for wave in (np.cos(k * free + 0.8 * cross), np.sin(k * free + 0.8 * cross)):
-        push, pull = free**0.8 * wave, 0.25 * free * wave
-        out.append(np.stack([pull, push] if flag else [push, pull], -1))
-    return out
-
-  if flag:
-    add_pole(world, x0, y0)
-  else:
-    rope = np.full((max(1, round(world.unit)), w, 4), [120, 110, 95, 255])
-    add_texture(world, rope, (0, y0), lambda x, y: [], [], margin=0)
-  pose = rng.normal(0, 0.5 * reach, len(index))
-  add_texture(world, np.clip(rgba, 0, 255), (x0, y0), fields, index, margin=3.5 * reach, pose=pose)
+def pendulum_hz(world: World, length: float) -> float:
+  """Frequency of a simple pendulum `length` px long, with some spread for how its mass lies: Hz."""
+  metres = max(length, 1.0) * world.metres / world.shape[1]
+  return float(np.clip(np.sqrt(GRAVITY / metres) / (2 * np.pi) * world.rng.lognormal(0, 0.1), 0.15, 5.0))
 
 
-def add_pole(world: World, x: float, y: float) -> None:
-  """Adds a rigid pole or trunk from row `y` to below the picture, its right edge at column `x`."""
-  rng = world.rng
-  width = int(max(2, rng.uniform(2, 7) * world.unit))
-  tall = max(world.shape[0] - int(y) + 4, 8)
-  round_ = 1 + 0.5 * np.sign(world.light) * np.linspace(-1, 1, width)[None, :, None]
-  grain = 1 + 0.1 * smooth_noise(rng, tall, width)[..., None]
-  color = world.pick([(120, 110, 100), (90, 70, 50), (170, 170, 170)]) * round_ * grain
-  rgba = np.concatenate([np.clip(color, 0, 255), np.full((tall, width, 1), 255)], -1)
-  add_texture(world, rgba, (x - width, y - 2), lambda x, y: [], [], margin=0)
+def add_hung(world: World, rgba: np.ndarray, corner, *, twist=0.0, blur=0.5, rest=0.0, length=None, share=1.0) -> None:
+  """Adds a picture [h w 4] that swings as a rigid pendulum about the middle of its upper edge.
 
-
-def add_ornament(world: World) -> None:
-  """Adds a lantern or ball that swings about the pivot its cord hangs from (turned exactly, not sheared)."""
-  rng, (h, w) = world.rng, world.shape
-  wide = int(rng.uniform(0.06, 0.3) * w)
-  tall = int(wide * rng.uniform(0.8, 1.7))
-  cord = int(rng.uniform(0.05, 0.4) * h)
-  v, u = np.meshgrid(np.linspace(-1, 1, tall), np.linspace(-1, 1, wide), indexing="ij")
-  power = rng.choice([2.0, 3.5, 8.0])
-  alpha = (np.abs(u) ** power + np.abs(v) ** power) < 1
-  ribs = 1 + 0.12 * np.sign(np.sin(rng.uniform(8, 22) * v + 0.6 * u**2)) * (rng.random() < 0.7)
-  glow = 1.25 - 0.5 * np.sqrt(u**2 + v**2) + 2 * world.light * u
-  body = world.pick(PETALS + FLAGS) * (glow * ribs * (1 + 0.04 * smooth_noise(rng, tall, wide)))[..., None]
-  body[np.abs(v) > 0.87] = world.pick([(60, 50, 40), (150, 120, 60)])
-  rgba = np.zeros((tall + cord, wide, 4))
-  rgba[cord:, :, :3], rgba[cord:, :, 3] = np.clip(body, 0, 255), 255 * alpha
-  line = max(1, round(world.unit))
-  rgba[: cord + 3, wide // 2 : wide // 2 + line] = [70, 60, 50, 255]
-  add_hung(world, rgba, (rng.uniform(0.05, 0.9) * w - wide / 2, rng.uniform(-0.15, 0.15) * h))
-
-
-def add_hung(world: World, rgba: np.ndarray, corner) -> None:
-  """Adds a picture [h w 4] that swings as a rigid pendulum about the middle of its upper edge."""
-  tall, wide = rgba.shape[:2]
+  `twist` radians about its vertical axis; `rest`: by how much it hangs turned at rest, radians; `length` px of the
+  pendulum, else three quarters of the picture's; `share` of the scene's sway.
+  """
+  rng, (tall, wide) = world.rng, rgba.shape[:2]
   corner = np.round(corner)
-  pivot, reach = corner + np.array([wide / 2, 0]), world.reach(tall)
-  driver = world.wind.add_driver(world.hz(1.5 * tall), x=pivot[0], scale=min(reach / tall, 0.3))
+  pivot = corner + np.array([wide / 2, 0])
+  if rest:
+    side = int(np.hypot(wide / 2, tall)) + 1
+    turn = cv2.getRotationMatrix2D((wide / 2, 0.0), np.degrees(rest), 1.0)
+    turn[:, 2] += np.array([side - wide / 2, 0])
+    rgba, corner = cv2.warpAffine(rgba, turn, (2 * side, side), flags=cv2.INTER_LINEAR), pivot - [side, 0]
+  length = 0.75 * tall if length is None else length
+  swing = min(share * world.reach(length) / length, LARGEST_SWING)
+  drivers = [world.wind.add_driver(pendulum_hz(world, length), x=pivot[0], scale=swing, damping=SWING_DAMPING)]
+  index = [course_index(drivers[0], SINE), course_index(drivers[0], COSINE)]
+  if twist:
+    drivers.append(world.wind.add_driver(rng.uniform(0.3, 1.0), x=pivot[0], scale=twist))
+    index.append(course_index(drivers[1], COSINE))
 
   def fields(x, y):
     arm = np.stack([x - pivot[0], y - pivot[1]], -1)
-    return [rotate90(arm), arm]
+    return [rotate90(arm), arm, arm * np.float32([1, 0])][: len(index)]
 
-  index = [course_index(driver, SINE), course_index(driver, COSINE)]
-  add_texture(world, rgba, corner, fields, index, margin=2.5 * reach)
+  add_texture(world, rgba, corner, fields, index, margin=1.5 * swing * tall + 2, blur=blur)
 
 
-def add_rooted(world: World, rgba: np.ndarray, corner) -> None:
-  """Adds a picture [h w 4] that bends as a cantilever from its lower edge, its crown fluttering a little."""
-  rng, tall = world.rng, len(rgba)
-  bottom = corner[1] + tall
-  reach = min(world.reach(tall), 0.2 * tall)
-  drivers = [world.wind.add_driver(world.hz(tall), x=corner[0], scale=reach)]
-  drivers += [
-    world.wind.add_driver(rng.uniform(1, 3), x=corner[0], scale=min(reach, 0.06 * tall) * rng.uniform(0.1, 0.6))
-    for _ in range(3)
-  ]
-  index = [course_index(drivers[0], LINEAR), course_index(drivers[0], SQUARE)]
-  index += [course_index(d, LINEAR) for d in drivers[1:]]
-  waves = rng.uniform(1.5, 5, (3, 2)) * rng.choice([-1, 1], (3, 2)) / tall
-  phases, turns = rng.uniform(0, 2 * np.pi, 3), rng.uniform(0, 2 * np.pi, 3)
+def bend_fields(stem: Stem):
+  """Displacement fields of a picture that bends with an upright `stem`: rows turn with it, above its tip rigidly."""
 
   def fields(x, y):
-    v = np.clip((bottom - y) / tall, 0, None)
-    shape = v**2 * (3 - v) / 2
-    # Bending by shape(v) lowers a point by half the integral of its squared slope, which keeps lengths.
-    drop = (3 * v**3 - 2.25 * v**4 + 0.45 * v**5) / (2 * tall)
-    out = [np.stack([shape, 0 * v], -1), np.stack([0 * v, drop], -1)]
-    for wave, phase, turn in zip(waves, phases, turns, strict=True):
-      ripple = v * np.sin(wave[0] * x + wave[1] * y + phase)
-      out.append(np.stack([np.cos(turn) * ripple, np.sin(turn) * ripple], -1))
-    return out
+    heights = -stem.nodes[:, 1]
+    place = np.interp(-y, heights, np.arange(len(heights)))
+    low = np.minimum(place.astype(int), len(heights) - 2)
+    share = (place - low)[..., None, None]
+    points = np.stack([x, y], -1)
+    basis = stem.carry(points, low) * (1 - share) + stem.carry(points, low + 1) * share
+    return np.moveaxis(basis * (y < -heights[0])[..., None, None], -2, 0)
 
-  add_texture(world, rgba, corner, fields, index, margin=2.5 * reach)
+  return fields
 
 
-def add_sprite(world: World, sprite: np.ndarray) -> None:
-  """Adds a given cut-out [h w 4] uint8: rooted at the lower edge (on a drawn stem if squat), or hung."""
-  rng, (h, w) = world.rng, world.shape
+def add_rooted(world: World, rgba: np.ndarray, corner, *, tip: float = 0.0, blur=0.5) -> None:
+  """Adds a picture [h w 4] that bends as a cantilever from its lower edge.
+
+  tip: rows from its upper edge that ride on the cantilever's tip as a rigid head; without any, its crown flutters.
+  """
+  rng, (tall, wide) = world.rng, rgba.shape[:2]
+  foot, middle = corner[1] + tall, corner[0] + wide / 2
+  length = tall - tip
+  reach = min(world.reach(tall), _LARGEST_LEAN * length)
+  nodes = np.stack([np.full(17, middle), foot - length * np.linspace(0, 1, 17)], -1)
+  stem = Stem(world.wind, nodes, reach=reach, hz=world.hz(tall))
+  bend, index, waves = bend_fields(stem), list(stem.index), []
+  for _ in range(0 if tip else 3):
+    size = min(reach, rng.uniform(*_FLUTTER) * tall)
+    driver = world.wind.add_driver(rng.uniform(1, 3), x=middle, scale=size)
+    index.append(course_index(driver, LINEAR))
+    turn = rng.uniform(0, 2 * np.pi)
+    waves.append((rng.uniform(2, 6, 2) * rng.choice([-1, 1], 2) / tall, rng.uniform(0, 6), np.cos(turn), np.sin(turn)))
+
+  def fields(x, y):
+    up = np.clip((foot - y) / tall, 0, 1)
+    ripples = [(up * np.sin(k[0] * x + k[1] * y + phase), cos, sin) for k, phase, cos, sin in waves]
+    return [*bend(x, y), *(np.stack([cos * ripple, sin * ripple], -1) for ripple, cos, sin in ripples)]
+
+  add_texture(world, rgba, corner, fields, index, margin=1.6 * reach + 2, blur=blur)
+
+
+def sprite_to_rgba(rng: np.random.Generator, sprite: np.ndarray, tall: int, light: float) -> np.ndarray | None:
+  """Cuts a given picture [h w 4] uint8 (straight alpha) to what it shows, `tall` px high (never enlarged), relit.
+
+  Its cut edge is taken off, its colours are calmed, and it gets the scene's light: premultiplied, or None if empty.
+  """
   solid = sprite[..., 3] > 40
   rows, columns = np.flatnonzero(solid.any(1)), np.flatnonzero(solid.any(0))
   if not len(rows):
-    return
-  sprite = sprite[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-  tall = int(np.clip(np.exp(rng.uniform(np.log(0.2), np.log(1.0))) * h, 8, 2 * len(sprite)))
-  wide = int(np.clip(sprite.shape[1] * tall / len(sprite), 4, 1.2 * w))
-  premultiplied = sprite.astype(np.float32)
-  premultiplied[..., :3] *= premultiplied[..., 3:] / 255
-  small = cv2.resize(premultiplied, (wide, tall), interpolation=cv2.INTER_AREA)
-  small[..., :3] /= np.maximum(small[..., 3:], 1) / 255
-  small = np.clip(small[:, :: rng.choice([-1, 1])], 0, 255)
-  x = rng.uniform(-0.1, 0.95) * w - wide / 2
-  if rng.random() < 0.12:
-    add_hung(world, small, (x, rng.uniform(-0.1, 0.3) * h))
-    return
-  y = int(h * rng.uniform(0.85, 1.08)) - tall
-  foot_color = small[-max(1, tall // 16) :][small[-max(1, tall // 16) :, :, 3] > 127]
-  bark = len(foot_color) > 0 and foot_color[:, :3].max(1).mean() < 130  # trees and stalks stand by themselves
-  if wide > 0.75 * tall and not bark:
-    foot = int(max(min(rng.uniform(0.4, 1.5) * tall, h - 0.9 * tall), 0.15 * tall))
-    thick = max(2, int(0.04 * wide))
-    middle = int(np.median(np.flatnonzero(small[-max(1, tall // 12) :, :, 3].max(0) > 40)))
-    small = np.pad(small, ((0, foot), (0, 0), (0, 0)))
-    left = np.clip(middle - thick // 2, 0, wide - thick)
-    stalk = world.pick(GREENS) * (1 + 2 * world.light * np.linspace(-1, 1, thick))[:, None]
-    below = small[tall - 3 :, left : left + thick]
-    below[..., :3], below[..., 3] = np.clip(stalk, 0, 255), 255
-    y = int(h * rng.uniform(1.0, 1.08)) - len(small)
-  add_rooted(world, small, (int(x), y))
+    return None
+  sprite = sprite[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1, :].astype(np.float32)
+  alpha = cv2.erode(cv2.copyMakeBorder(sprite[..., 3], 1, 1, 1, 1, cv2.BORDER_CONSTANT), np.ones((3, 3)))[1:-1, 1:-1]
+  if min(sprite.shape[:2]) < 100:  # thin parts would be lost
+    alpha = 0.5 * alpha + 0.5 * sprite[..., 3]
+  tall = max(min(tall, len(sprite)), 4)
+  wide = max(round(sprite.shape[1] * tall / len(sprite)), 4)
+  color = sprite[..., :3]
+  gray = color.mean(-1, keepdims=True)
+  color = (gray + rng.uniform(0.6, 0.92) * (color - gray)) * rng.uniform(0.72, 1.0) + rng.uniform(0, 14)
+  picture = cv2.resize(paint(color, alpha / 255), (wide, tall), interpolation=cv2.INTER_AREA)
+  v, u = make_grid(tall, wide)
+  picture[..., :3] *= (1 + 0.7 * light * u - rng.uniform(0, 0.15) * v)[..., None]
+  return np.ascontiguousarray(np.minimum(picture, picture[..., 3:])[:, :: rng.choice([-1, 1])])
 
 
-def add_rock(world: World) -> None:
-  """Adds a rigid rock at the lower edge, often in front of what moves."""
+def add_sprites(world: World, sprites: Sequence[np.ndarray]) -> None:
+  """Adds one of the given cut-outs [h w 4] uint8, straight alpha: once, or a group where it is small.
+
+  A squat one is a flower's head on a drawn stalk, a tall one stands on its lower edge; a few hang.
+  """
   rng, (h, w) = world.rng, world.shape
-  wide, tall = int(rng.uniform(0.12, 0.4) * w), int(rng.uniform(0.1, 0.35) * h)
-  v, u = np.meshgrid(np.linspace(-1, 1, tall), np.linspace(-1, 1, wide), indexing="ij")
-  rough = smooth_noise(rng, tall, wide, coarsest=3)
-  alpha = (u**2 + v**2 + 0.12 * rough) < 0.8
-  gray = world.pick([(120, 115, 108), (95, 90, 88), (140, 125, 105)])
-  color = gray * (1 - 0.35 * v + 2 * world.light * u + 0.14 * rough)[..., None]
-  rgba = np.concatenate([np.clip(color, 0, 255), 255.0 * alpha[..., None]], -1)
-  add_texture(world, rgba, (rng.uniform(0, 0.8) * w, h - 0.8 * tall), lambda x, y: [], [], margin=0)
+  sprite = sprites[rng.integers(len(sprites))]
+  solid = np.argwhere(sprite[..., 3] > 40)
+  if not len(solid):
+    return
+  height, width = np.ptp(solid, 0) + 1
+  low = sprite[solid[:, 0].max() - height // 3 : solid[:, 0].max() + 1]
+  r, g, b = low[low[..., 3] > 127][:, :3].mean(0) if (low[..., 3] > 127).any() else (0, 0, 0)
+  earthy = r > g > b > 0.5 * r or max(r, g, b) < 90  # trees and mushrooms stand by themselves
+  feet = np.flatnonzero((low[..., 3] > 40).any(0))
+  squat = width > 0.7 * height and not earthy and np.ptp(feet) > 0.35 * width  # else it has its own stalk
+  metres = (0.05, 0.12) if squat else (0.3, 1.5) if world.metres < 3 else (2, 8)
+  size = np.exp(rng.uniform(*np.log(metres))) * w / world.metres
+  size = float(np.clip(size, 0.14 * h, (0.6 if squat else 1.05) * h))
+  count = 1 if size > 0.4 * h else int(rng.integers(1, 4)) if size > 0.2 * h else int(rng.integers(2, 7))
+  blur, hung, far = rng.uniform(0.4, 0.9), rng.random() < 0.1, rng.uniform(0.2, 0.6) * h
+  for depth in np.sort(rng.random(count)):
+    head = sprite_to_rgba(rng, sprite, int(size * (0.75 + 0.35 * depth)), world.light)
+    if head is None:
+      return
+    x = rng.uniform(0.02, 0.98) * w - head.shape[1] / 2
+    if hung:
+      add_hung(world, head, (x, rng.uniform(-0.1, 0.3) * h), blur=blur)
+    elif not squat:
+      add_rooted(world, head, (int(x), int(h * rng.uniform(0.98, 1.08)) - len(head)), blur=blur)
+    else:
+      top = min(far + 0.25 * h * (depth - 0.5) + 0.05 * h * rng.normal(), h - 0.8 * len(head))
+      flower, tip = _put_on_stalk(world, head, max(int(1.04 * h - top), int(1.5 * len(head))))
+      add_rooted(world, flower, (int(x), int(top)), tip=tip, blur=blur)
+
+
+def _put_on_stalk(world: World, head: np.ndarray, tall: int) -> tuple[np.ndarray, float]:
+  """A flower `tall` px high with a stalk and leaves below `head`, and how many of its rows are the head."""
+  rng, (high, wide) = world.rng, head.shape[:2]
+  bottom = np.flatnonzero(head[-max(1, high // 8) :, :, 3].max(0) > 100)
+  middle = int(np.median(bottom)) if len(bottom) else wide // 2
+  half = max(wide - middle, middle) + 2
+  out = np.zeros((tall, 2 * half, 4), np.float32)
+  y, x = np.arange(tall, dtype=np.float32)[:, None], np.arange(2 * half, dtype=np.float32) - half
+  below = np.maximum(y - 0.5 * high, 0)
+  thick = max(0.018 * high * rng.uniform(0.8, 1.6), 0.7 * world.unit) * (1 + 0.5 * below / tall)
+  bend = rng.normal(0, 0.10) * half * np.sin(np.pi * np.clip(below / (tall - 0.5 * high), 0, 1))
+  across = (x - bend) / thick
+  green = world.pick(GREENS)
+  streak = 1 + 0.10 * cv2.GaussianBlur(rng.normal(size=(tall, 2 * half)), (0, 0), sigmaX=0.6, sigmaY=7) * 4
+  shade = (1 + 3 * world.light * across - 0.25 * across**2) * streak * (0.85 - 0.4 * below / tall)
+  lay_over(out, paint(green * shade[..., None], soft_step(1 - np.abs(across), 1.0 / thick) * (y > 0.6 * high)))
+  for _ in range(rng.integers(1, 5)):
+    side, root = rng.choice([-1, 1]), rng.uniform(high, max(tall, high + 1))
+    long, slim = rng.uniform(0.5, 0.95) * half, rng.uniform(0.12, 0.3)
+    s = side * (x - bend) / long
+    axis = root - long * (rng.uniform(0.2, 1.3) * s - rng.uniform(0.1, 0.9) * s**2)
+    room = slim * long * np.sqrt(np.clip(s, 0, 1)) * np.clip(1 - s, 0, 1) * 1.6
+    off = y - axis
+    rib = np.exp(-((off / max(0.05 * long, 0.6)) ** 2))
+    shade = (0.85 + 0.25 * np.sign(off) * side * np.sign(world.light) * 0.5 + 0.2 * rib) * (0.9 + 0.2 * streak - 0.2)
+    lay_over(
+      out, paint(green * shade[..., None] * rng.uniform(0.7, 1.15), soft_step(room - np.abs(off), 1.5) * (s > 0))
+    )
+  lay_over(out, head, (half - middle, 0))
+  return out, 0.75 * high

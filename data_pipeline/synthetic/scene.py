@@ -4,10 +4,11 @@
     scene.image                    frame 0
     scene.displacement([12.5])     where every pixel of frame 0 is at frame 12.5
     scene.frame(12.5)              the picture then, with what was hidden now in view
+    scene.visible(12.5)            which pixels of frame 0 are still seen
     scene.spectral_volume(16)      the spectrum of the displacement (section 3)
 
-A scene is a still background and layers of moving things (`plants.py`, `props.py`) made of ribbons and
-textures (`sprites.py`), all drawn from one seed.
+A scene is a still backdrop and layers of moving things, drawn from one seed, seen by a camera. docs/simulation.md
+tells of the families, their physics and its sources.
 """
 
 from collections.abc import Sequence
@@ -15,10 +16,11 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from data_pipeline.synthetic import plants, props
-from data_pipeline.synthetic.backdrops import crop_photo, paint_backdrop
-from data_pipeline.synthetic.camera import sample_tone
-from data_pipeline.synthetic.layers import SUPERSAMPLE, Strips
+from data_pipeline.synthetic import families
+from data_pipeline.synthetic.backdrops import sample_backdrop
+from data_pipeline.synthetic.camera import Camera, sample_camera
+from data_pipeline.synthetic.layers import SUPERSAMPLE, Drawing
+from data_pipeline.synthetic.vegetation import segment_vegetation
 from data_pipeline.synthetic.wind import Wind
 from data_pipeline.synthetic.world import World
 from gid_jax.errors import UserError
@@ -27,14 +29,36 @@ from gid_jax.errors import UserError
 class Scene:
   """One simulated scene with its exact motion.
 
-  Args: seed (names the scene); background [h w 3] float32; world (layers back to front, wind); num_frames T;
-  fps; tone [256 1 3] uint8, the camera's response, the same for all frames.
-  Attributes: image [h w 3] uint8; layer_ids [h w] int32, the front-most part at frame 0, 0 the background.
+  Args:
+    seed: names the scene.
+    background: [h w 3] float32, 0..255.
+    world: the layers, back to front, and the wind.
+    num_frames: T.
+    fps: frames per second.
+    camera: turns light into pictures; None keeps the colours as they are.
+    families: what is in it.
+    source: "synthetic", or "pseudo" where the motion is assumed, not simulated truth.
+
+  Attributes:
+    image: [h w 3] uint8, frame 0.
+    layer_ids: [h w] int32, the front-most part at frame 0, 0 the background.
   """
 
-  def __init__(self, seed: int, background, world: World, *, num_frames: int, fps: float, tone):
-    self.seed, self.num_frames, self.fps = seed, num_frames, fps
-    self._background, self._layers, self._wind, self._tone = background, world.layers, world.wind, tone
+  def __init__(
+    self,
+    seed: int,
+    background: np.ndarray,
+    world: World,
+    *,
+    num_frames: int,
+    fps: float,
+    camera: Camera | None,
+    families: Sequence[str] = (),
+    source: str = "synthetic",
+  ):
+    self.seed, self.num_frames, self.fps, self.source = seed, num_frames, fps, source
+    self.families = tuple(families)
+    self._background, self._layers, self._wind, self._camera = background, world.layers, world.wind, camera
     self._shape = background.shape[:2]
     self.image = self.frame(0.0)
     self.layer_ids = self._draw_parts(0.0)[SUPERSAMPLE // 2 :: SUPERSAMPLE, SUPERSAMPLE // 2 :: SUPERSAMPLE].copy()
@@ -44,8 +68,15 @@ class Scene:
     """Renders the picture at `time` in frames: [h w 3] uint8 RGB."""
     canvas, courses = self._background.copy(), self._wind.courses(np.array([time]))[0]
     for layer in self._layers:
-      layer.composite(canvas, courses)
-    return cv2.LUT(np.clip(canvas + 0.5, 0, 255).astype(np.uint8), self._tone)
+      drawing = layer.draw(courses)
+      if layer.shadow:
+        _cast_shadow(canvas, drawing, layer.shadow)
+      part = canvas[drawing.where]
+      part *= 1 - drawing.rgba[..., 3:] / 255
+      part += drawing.rgba[..., :3]
+    if self._camera is None:
+      return np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
+    return self._camera.expose(canvas, time)
 
   def displacement(self, times) -> np.ndarray:
     """Displacement of every pixel of frame 0 at `times` [n] in frames: [n h w 2] float32 pixels.
@@ -106,15 +137,9 @@ class Scene:
     would start threads that fight over the cores of a busy data builder).
     """
     self._groups, places = [], [np.zeros((0, 2), int)]
+    rest = self._wind.courses(np.zeros(1))[0]
     for layer in self._layers:
-      if isinstance(layer, Strips):
-        faces = layer.face_ids()
-        place = np.argwhere((faces > 0) & np.isin(self.layer_ids, layer.parts))
-        vectors, index = layer.pixel_basis(place[:, 0], place[:, 1], faces[tuple(place.T)] - 1)
-      else:
-        place = np.argwhere(self.layer_ids == layer.part)
-        inside = layer.basis[:, place[:, 0] - layer.corner[1], place[:, 1] - layer.corner[0]]
-        vectors, index = np.moveaxis(inside, 0, 1), np.tile(layer.index, (len(place), 1))
+      place, vectors, index = layer.motion(self.layer_ids, rest)
       if not index.size:
         continue
       rows, group = np.unique(index, axis=0, return_inverse=True)
@@ -135,6 +160,18 @@ class Scene:
     return out.reshape(len(courses), -1, 2)
 
 
+def _cast_shadow(canvas: np.ndarray, drawing: Drawing, strength: float) -> None:
+  """Darkens [h w 3] in place where a layer keeps light from what is just behind it: below and beside it, softly."""
+  h, w = canvas.shape[:2]
+  alpha = np.zeros((h, w), np.float32)
+  alpha[drawing.where] = drawing.rgba[..., 3]
+  small = cv2.resize(alpha, (max(w // 4, 1), max(h // 4, 1)), interpolation=cv2.INTER_AREA)
+  small = cv2.GaussianBlur(small, (0, 0), 0.006 * w)
+  move = np.array([[1, 0, 0.004 * w], [0, 1, 0.006 * w]])
+  small = cv2.warpAffine(small, move, small.shape[::-1])
+  canvas *= 1 - strength / 255 * cv2.resize(small, (w, h), interpolation=cv2.INTER_LINEAR)[..., None]
+
+
 def sample_scene(
   seed: int,
   *,
@@ -145,55 +182,30 @@ def sample_scene(
   backgrounds: Sequence[np.ndarray] = (),
   sprites: Sequence[np.ndarray] = (),
 ) -> Scene:
-  """Draws one scene of height x width pixels and `num_frames` frames at `fps`, the same for the same arguments.
+  """Draws one scene, the same for the same arguments.
 
-  backgrounds: photos [h w 3] uint8 RGB; sprites: cut-outs [h w 4] uint8 RGBA, straight alpha. Without them
-  background and things are all procedural. Raises UserError for a picture under 16 px or fewer than 2 frames.
+  Args:
+    seed: names the scene.
+    height, width: of the picture in pixels.
+    num_frames: T, the window of its spectral volume.
+    fps: frames per second.
+    backgrounds: photos [h w 3] uint8 RGB to stand behind; without them all is painted.
+    sprites: cut-outs [h w 4] uint8 RGBA, straight alpha, to stand among drawn things.
+
+  Raises:
+    UserError: a picture under 16 px or fewer than 2 frames.
   """
   if min(height, width) < 16 or num_frames < 2:
     raise UserError(
       f"sample_scene: {height}x{width} px and {num_frames} frames asked; give at least 16x16 px and 2 frames."
     )
   rng = np.random.default_rng(seed)
+  setting, metres = families.draw_setting(rng)
   wind = Wind(rng, num_frames=num_frames, fps=fps, width=width)
-  world = World(rng, wind, (height, width))
-  photo = backgrounds[rng.integers(len(backgrounds))] if len(backgrounds) and rng.random() < 0.8 else None
-  background = crop_photo(rng, photo, height, width) if photo is not None else paint_backdrop(rng, height, width)
-  still = rng.random() < 0.17
-  if still:
-    if rng.random() < 0.5:
-      _add_thing(world, small=True)
-  else:
-    for _ in range(rng.choice([1, 2, 3, 4], p=[0.15, 0.3, 0.3, 0.25])):
-      if len(sprites) and rng.random() < 0.35:
-        sprite = sprites[rng.integers(len(sprites))]
-        for _ in range(rng.choice([1, 1, 2, 4])):
-          props.add_sprite(world, sprite)
-      else:
-        _add_thing(world, small=False)
-  for _ in range(rng.choice([0, 1, 2], p=[0.75, 0.17, 0.08]) if not still else rng.integers(0, 3)):
-    if rng.random() < 0.6:
-      props.add_rock(world)
-    else:
-      props.add_pole(world, int(rng.uniform(0.05, 0.95) * width), int(rng.uniform(-0.2, 0.5) * height))
-  return Scene(seed, background, world, num_frames=num_frames, fps=fps, tone=sample_tone(rng))
-
-
-def _add_thing(world: World, *, small: bool) -> None:
-  rng, width = world.rng, world.shape[1]
-  kind = rng.choice(
-    ["grass", "flowers", "closeup", "branches", "cloth", "ornament"], p=[0.27, 0.2, 0.13, 0.2, 0.1, 0.1]
-  )
-  if kind == "grass":
-    plants.add_grass(world, amount=0.1 if small else rng.random() ** 0.7)
-  elif kind == "flowers" or (kind == "closeup" and small):
-    plants.add_flowers(world, size=rng.uniform(0.03, 0.15) * width, count=1 if small else int(rng.integers(2, 16)))
-  elif kind == "closeup":
-    plants.add_flowers(world, size=rng.uniform(0.25, 0.6) * width, count=int(rng.integers(1, 4)))
-  elif kind == "branches":
-    leaf = np.exp(rng.uniform(np.log(0.025), np.log(0.13))) * width
-    plants.add_branches(world, count=1 if small else int(rng.integers(1, 9)), leaf=leaf)
-  elif kind == "cloth":
-    props.add_cloth(world)
-  else:
-    props.add_ornament(world)
+  world = World(rng, wind, (height, width), metres=metres)
+  # A world in which the foliage of a photo stands still would teach just that.
+  background = sample_backdrop(rng, height, width, backgrounds, vegetation=segment_vegetation)
+  found = families.compose(world, setting, sprites)
+  return Scene(
+    seed, background, world, num_frames=num_frames, fps=fps, camera=sample_camera(rng), families=found
+  )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Curves, ribbons, their colours and noise: the geometry of things at rest.
+"""Curves, ribbons and noise: the geometry of things at rest.
 
 Coordinates are (x, y) pixels, +y down, integer pixel centres; colours are RGB 0..255.
 """
@@ -13,25 +13,23 @@ def rotate90(vectors: np.ndarray) -> np.ndarray:
 
 
 def make_ribbon(nodes: np.ndarray, half_widths: np.ndarray) -> np.ndarray:
-  """Points [n+1 3 2] (left, middle, right) of a ribbon along `nodes` [n+1 2] with `half_widths` [n+1], pixels."""
-  tangent = np.gradient(nodes, axis=0)
-  tangent /= np.linalg.norm(tangent, axis=1, keepdims=True) + 1e-9
-  side = rotate90(tangent) * half_widths[:, None]
-  return np.stack([nodes - side, nodes, nodes + side], 1)
+  """Points [... n+1 3 2] (left, middle, right) of ribbons along `nodes` [... n+1 2], `half_widths` [... n+1] pixels."""
+  tangent = np.gradient(nodes, axis=-2)
+  tangent /= np.linalg.norm(tangent, axis=-1, keepdims=True) + 1e-9
+  side = rotate90(tangent) * half_widths[..., None]
+  return np.stack([nodes - side, nodes, nodes + side], -2)
 
 
-def make_curve(root, *, angle: float, curl: float, length: float, num: int) -> np.ndarray:
-  """Nodes [num+1 2] of a curve from `root` that starts at `angle` (radians, 0 = +x) and turns by `curl`."""
-  theta = angle + curl * (np.arange(num) + 0.5) / num
-  steps = np.stack([np.cos(theta), np.sin(theta)], -1) * (length / num)
-  return np.concatenate([[root], np.asarray(root) + np.cumsum(steps, 0)])
+def make_curve(root, *, angle, curl, length, num: int, bend: float = 1.0) -> np.ndarray:
+  """Nodes [... num+1 2] of curves from `root` [... 2] that start at `angle` (radians, 0 = +x) and turn by `curl`.
 
-
-def shade_ribbon(rng: np.random.Generator, color, num: int, *, light: float, dark: float, vein=0.06):
-  """Colours [num 2 3]: darker by `dark` at the root, lit from one side by `light`, streaked along its length."""
-  along = (1 - dark * (1 - np.arange(num) / max(num - 1, 1)))[:, None, None]
-  sides = np.array([1 + light, 1 - light])[None, :, None]
-  return np.asarray(color) * along * sides * (1 + vein * rng.normal(size=(num, 2, 1)))
+  `angle`, `curl` and `length` are numbers or arrays [...]. A `bend` above 1 puts the turn near the tip, as weight does.
+  """
+  angle, curl, length = (np.asarray(value, float)[..., None] for value in (angle, curl, length))
+  theta = angle + curl * ((np.arange(num) + 0.5) / num) ** bend
+  steps = np.stack([np.cos(theta), np.sin(theta)], -1) * (length / num)[..., None]
+  start = np.broadcast_to(np.asarray(root, float)[..., None, :], (*steps.shape[:-2], 1, 2))
+  return np.concatenate([start, start + np.cumsum(steps, -2)], -2)
 
 
 def smooth_noise(rng: np.random.Generator, height: int, width: int, *, coarsest: int = 4, octaves: int = 5):

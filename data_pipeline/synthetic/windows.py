@@ -21,6 +21,6 @@ def scene_to_window(
     frames=np.stack([scene.frame(t) for t in times]),
     flows=scene.displacement(times).astype(np.float16),
     depth=scene.mean_magnitude().astype(np.float16),
-    scene=f"synthetic-{scene.seed}",
-    source="synthetic",
+    scene=f"{scene.source}-{scene.seed}",
+    source=scene.source,
   )
