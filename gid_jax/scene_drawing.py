@@ -35,7 +35,8 @@ def scenes_to_png(scenes: Sequence[Scene]) -> bytes:
 
   motion = scene.displacement(np.arange(scene.num_frames))
   lengths = np.linalg.norm(motion, axis=-1)
-  row = visualize.find_liveliest_row(motion) if lengths.any() else height // 2
+  edge = height // 10  # At the very edge the row would be hard to see, and things leave the picture.
+  row = edge + visualize.find_liveliest_row(motion[:, edge : height - edge]) if lengths.any() else height // 2
   farthest = int(lengths.mean((1, 2)).argmax()) or scene.num_frames // 2
   spectrum = SpectralVolume(
     scene.spectral_volume(scene.num_frames // 2 + 1), num_frames=scene.num_frames, fps=scene.fps)

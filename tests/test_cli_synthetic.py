@@ -164,6 +164,20 @@ def test_the_picture_shows_what_the_scene_knows():
   assert picture.shape[1] == round(120 * page.WIDTH)
 
 
+def test_the_slice_is_of_a_lively_row_away_from_the_edge(monkeypatch):
+  class EdgyScene(WhiteScene):
+    def displacement(self, times):
+      motion = np.zeros((len(times), 40, 64, 2), np.float32)
+      motion[:, 39, :, 0] = 9 * (np.asarray(times) > 0)[:, None]
+      motion[:, 11, :, 0] = 3 * (np.asarray(times) > 0)[:, None]
+      return motion
+
+  rows = []
+  monkeypatch.setattr(page.Page, "draw_row", lambda self, axes, row: rows.append(row))
+  draw([EdgyScene()])
+  assert abs(rows[0] - 11) <= 1
+
+
 def test_a_scene_without_motion_is_drawn():
   class StillScene(WhiteScene):
     families = ()

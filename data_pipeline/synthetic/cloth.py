@@ -136,7 +136,7 @@ def _shade(height: np.ndarray, light: float, backlit: float, step: int) -> np.nd
   lit = (lz - lx * dx - ly * dy) / np.sqrt(1 + dx**2 + dy**2) / np.sqrt(lx**2 + ly**2 + lz**2)
   away = cv2.GaussianBlur(height, (0, 0), 0.04 * max(height.shape)) - height
   hollow = np.clip(away / (0.025 * step * max(height.shape) + 0.5), -0.5, 1)
-  shade = 0.03 + 1.25 * np.clip(lit, 0, 1.2) - 0.3 * hollow
+  shade = np.clip(0.03 + 1.25 * lit - 0.3 * hollow, 0.3, 1.35)
   return (shade * (1 - backlit) + backlit * (1.15 - 0.5 * np.hypot(dx, dy))).astype(np.float32)
 
 
@@ -223,10 +223,16 @@ def _add_curtain(world: World) -> None:
   rng, (h, w) = world.rng, world.shape
   wide = int(rng.uniform(0.3, 0.65) * w)
   tall = int((rng.uniform(0.6, 0.95) if rng.random() < 0.4 else 1.2) * h)
-  folds = make_folds(rng, tall, wide, along=0, number=rng.uniform(5, 12), slant=rng.normal(0, 0.06))
-  s = np.linspace(0, 1, tall)[:, None]
-  folds = folds * wide * rng.uniform(0.012, 0.03) * (0.6 + 0.6 * s)
-  folds = folds + 0.2 * folds.std() * smooth_noise(rng, tall, wide, coarsest=3, octaves=3)
+  s, u = make_grid(tall, wide)
+  s, pleats = (s + 1) / 2, rng.uniform(3, 8)
+  wander = (
+    0.3
+    / pleats
+    * (smooth_noise(rng, 2, wide, coarsest=4, octaves=2)[:1] + 0.35 * s * smooth_noise(rng, tall, wide, coarsest=2))
+  )
+  depth = 0.65 + 0.35 * smooth_noise(rng, 2, wide, coarsest=6, octaves=1)[:1]
+  folds = wide / pleats * rng.uniform(0.06, 0.14) * depth * (0.7 + 0.4 * s) * np.sin(np.pi * pleats * (u + wander))
+  folds = folds + 0.012 * wide / pleats * smooth_noise(rng, tall, wide, coarsest=4, octaves=3)
   colors = paint_cloth(rng, tall, wide, dyes=DYES[[2, 3, 5, 7, 9, 10, 12, 13]], plain=0.6)
   x = rng.choice([-0.06 * w, w - 0.94 * wide, rng.uniform(0, 1) * (w - wide)])
   side = -1 if x > 0.4 * (w - wide) else 1

@@ -5,10 +5,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipeline.synthetic import plants, props
+from data_pipeline.synthetic.cloth import add_cloth
+from data_pipeline.synthetic.fire import add_flames, darken_backdrop
+from data_pipeline.synthetic.flowers import add_flowers
+from data_pipeline.synthetic.grasses import add_grass
+from data_pipeline.synthetic.hanging import add_hanging
+from data_pipeline.synthetic.plants import add_branches
+from data_pipeline.synthetic.props import add_sprites
+from data_pipeline.synthetic.rigid import add_rigid
+from data_pipeline.synthetic.trees import add_trees
+from data_pipeline.synthetic.water import add_water_plants, tint_backdrop
 from data_pipeline.synthetic.world import World
-
-FAMILIES = ("grass", "flowers", "branches", "cloth", "hanging", "cutout", "rigid", "still")
 
 
 class Setting(NamedTuple):
@@ -28,48 +35,61 @@ class Setting(NamedTuple):
 
 
 SETTINGS = {
-  "meadow": Setting(0.20, (0.8, 6.0), (("grass", 3), ("flowers", 2), ("cutout", 1)), 3),
-  "closeup": Setting(0.20, (0.15, 0.6), (("flowers", 2), ("branches", 0.5), ("cutout", 1)), 2),
-  "foliage": Setting(0.20, (0.5, 4.0), (("branches", 3), ("grass", 1), ("cutout", 0.7)), 3),
-  "line": Setting(0.10, (2.0, 8.0), (("cloth", 1), ("grass", 1)), 2),
-  "porch": Setting(0.10, (0.5, 3.0), (("hanging", 1), ("branches", 1), ("cutout", 0.7)), 3),
-  "still": Setting(0.14, (0.3, 10.0), (("still", 1),), 0),
+  "meadow": Setting(0.17, (0.6, 5.0), (("grass", 3), ("flowers", 2), ("cutout", 1)), 3),
+  "closeup": Setting(0.16, (0.15, 0.6), (("flowers", 2), ("branches", 0.5), ("cutout", 1)), 2),
+  "foliage": Setting(0.16, (0.5, 4.0), (("branches", 3), ("grass", 1), ("cutout", 0.7)), 3),
+  "woods": Setting(0.09, (6.0, 30.0), (("trees", 3), ("grass", 1)), 2),
+  "flags": Setting(0.08, (2.0, 8.0), (("cloth", 1), ("grass", 1)), 2),
+  "porch": Setting(0.08, (0.5, 3.0), (("hanging", 1), ("branches", 1), ("cutout", 0.7)), 3),
+  "hearth": Setting(0.07, (0.12, 0.6), (("flames", 1),), 1),
+  "pond": Setting(0.07, (0.5, 3.0), (("water plants", 1),), 1),
+  "still": Setting(0.12, (0.3, 10.0), (), 0),
 }
+_NO_CUTOUTS_FIRST = ("woods", "flags", "hearth", "pond")
+_CUTOUT_FIRST = 0.2  # of the other scenes, if there are any
 _RIGID_SHARE = 0.2
-_BESIDE_STILL = 0.4  # of still scenes have something small that moves
+_RIGID_IN_STILL = 0.5
 
 
 def compose(world: World, setting: str, sprites: Sequence[np.ndarray]) -> list[str]:
   """Fills `world` with the things of a setting, back to front, and returns their families."""
   rng, kind = world.rng, SETTINGS[setting]
   found: list[str] = []
-  names = [name for name, _ in kind.things if name != "cutout" or len(sprites)]
-  weights = np.array([weight for name, weight in kind.things if name in names])
   if setting == "still":
     found.append("still")
   else:
-    first = "cutout" if len(sprites) and setting != "line" and rng.random() < 0.25 else names[0]
-    chosen = [first, *rng.choice(names, rng.integers(0, kind.most), p=weights / weights.sum())]
-    for name in rng.permutation(chosen):
+    names = [name for name, _ in kind.things if name != "cutout" or len(sprites)]
+    weights = np.array([weight for name, weight in kind.things if name in names])
+    replaced = len(sprites) and setting not in _NO_CUTOUTS_FIRST and rng.random() < _CUTOUT_FIRST
+    more = rng.choice(names, rng.integers(0, kind.most), p=weights / weights.sum())
+    for name in rng.permutation(["cutout" if replaced else names[0], *more]):
       _add(world, str(name), setting, sprites)
       found.append(str(name))
-  if rng.random() < (_BESIDE_STILL if setting == "still" else _RIGID_SHARE):
-    for _ in range(rng.integers(1, 3)):
-      props.add_rigid(world)
+  if rng.random() < (_RIGID_IN_STILL if setting == "still" else _RIGID_SHARE):
+    add_rigid(world)
     found.append("rigid")
   return sorted(set(found))
 
 
 def _add(world: World, family: str, setting: str, sprites: Sequence[np.ndarray]) -> None:
   builders: dict[str, Callable[[], None]] = {
-    "grass": lambda: plants.add_grass(world),
-    "flowers": lambda: plants.add_flowers(world, near=setting == "closeup"),
-    "branches": lambda: plants.add_branches(world),
-    "cloth": lambda: props.add_cloth(world),
-    "hanging": lambda: props.add_ornament(world),
-    "cutout": lambda: props.add_sprites(world, sprites),
+    "grass": lambda: add_grass(world),
+    "flowers": lambda: add_flowers(world, near=setting == "closeup"),
+    "branches": lambda: add_branches(world),
+    "trees": lambda: add_trees(world),
+    "cloth": lambda: add_cloth(world),
+    "hanging": lambda: add_hanging(world),
+    "flames": lambda: add_flames(world),
+    "water plants": lambda: add_water_plants(world),
+    "cutout": lambda: add_sprites(world, sprites),
   }
   builders[family]()
+
+
+def prepare_backdrop(rng: np.random.Generator, background: np.ndarray, setting: str) -> np.ndarray:
+  """Fits a backdrop [h w 3] to a setting: dark round flames, bluish under water."""
+  change = {"hearth": darken_backdrop, "pond": tint_backdrop}.get(setting)
+  return change(rng, background) if change else background
 
 
 def draw_setting(rng: np.random.Generator) -> tuple[str, float]:

@@ -88,8 +88,9 @@ def add_flowers(world: World, *, near: bool) -> None:
   rng, (h, w) = world.rng, world.shape
   size = (rng.uniform(0.1, 0.24) if near else np.exp(rng.uniform(np.log(0.014), np.log(0.06)))) * w
   count = int(rng.integers(1, 5) if near else np.clip(rng.uniform(0.2, 0.8) * w / size, 4, 34))
-  names = [(_NEAR if near else _FAR)[rng.integers(len(_NEAR if near else _FAR))] for _ in range(1 if near else 2)]
-  kinds = [(name, _COLORS[KINDS[name].colors[rng.integers(len(KINDS[name].colors))]], pick_green(rng)) for name in names]
+  kinds = []
+  for name in rng.choice(_NEAR if near else _FAR, 1 if near else 2):
+    kinds.append((str(name), _COLORS[rng.choice(KINDS[str(name)].colors)], pick_green(rng)))
   leaf = LeafKind(rng.uniform(0.07, 0.22), rng.uniform(0.8, 1.1), gloss=rng.uniform(0, 0.25))
   flutters = add_flutters(world, 24, scale=(0.04, 0.16))
   top, spread = rng.uniform(0.15, 0.5) * h, (0.12 if near else rng.uniform(0.1, 0.35)) * h
@@ -149,7 +150,8 @@ def _add_undergrowth(world, layer: Foliage, green, leaf: LeafKind, size, top, fl
     long = np.clip(size, 9 * world.unit, 40 * world.unit) * rng.uniform(0.7, 1.8, num)
     add_leaves(world, layer, stem, along, angle=-np.pi / 2 + rng.normal(0, 0.9, num), length=long, kind=leaf,
                color=vary(rng, green, num, tone=0.14), open=(0.15 + 0.7 * along) * (0.4 + 0.6 * depth),
-               order=order - 1 + depth, flutter=choose_near(world, flutters, np.full(num, root[0])), droop=0.8)  # fmt: skip
+               order=order - 1 + depth, flutter=choose_near(world, flutters, np.full(num, root[0])),
+               droop=0.8)  # fmt: skip
 
 
 def add_head(world, layer: Foliage, stem: Stem, node: int, size, kind: HeadKind, petal, green, nod: int, order) -> None:
@@ -170,7 +172,8 @@ def add_head(world, layer: Foliage, stem: Stem, node: int, size, kind: HeadKind,
       tint = np.minimum(petal * np.array([1.0, 0.82, 0.45]), 245)
     pieces.append(_make_ring(world, ring, frame, size, tint, heart, first=np.pi * number / ring.num[0]))
   if kind.disc:
-    pieces.append(_make_disc(world, kind.disc * size, frame, np.array([206.0, 160, 50]) if petal[2] > 80 else petal * 0.3))
+    pollen = np.array([206.0, 160, 50]) if petal[2] > 80 else 0.3 * petal
+    pieces.append(_make_disc(world, kind.disc * size, frame, pollen))
   if size > 4 * world.unit and kind.upright[0] >= 0:  # the calyx
     sepal = Ring((5, 5), -0.6, 1.0, 0.35, 0.3, 0.2, 1.2)
     points, height, colors = _make_ring(world, sepal, frame, size, green, green, first=0.3)
@@ -196,7 +199,8 @@ def _make_ring(world, ring: Ring, frame, size, color, heart, *, first: float):
   u = np.linspace(0, 1, n + 1)
   middle = (u[1:] + u[:-1]) / 2
   lift = ring.lift + ring.rise * inner + rng.normal(0, 0.1, num)
-  raised = (lift + ring.curl * rng.uniform(0.7, 1.3, num) * (1 + 0.4 * inner))[:, None] * middle + (lift[:, None] * (1 - middle))
+  curl = ring.curl * rng.uniform(0.7, 1.3, num) * (1 + 0.4 * inner)
+  raised = lift[:, None] + curl[:, None] * middle
   radial = np.cos(turn)[:, None] * frame[0] + np.sin(turn)[:, None] * frame[1]
   tangent = -np.sin(turn)[:, None] * frame[0] + np.cos(turn)[:, None] * frame[1]
   long = size * ring.long * (1 - 0.62 * inner) * rng.uniform(0.92, 1.08, num)
@@ -210,11 +214,9 @@ def _make_ring(world, ring: Ring, frame, size, color, heart, *, first: float):
   shape = np.sin(np.pi * np.clip(u, 0.05, 0.97) ** (1.5 if ring.tip < 0.8 else 1.0)) ** ring.tip
   wide = (shape * (ring.slim * long * rng.uniform(0.9, 1.1, num))[:, None])[..., None]
   ruffle = ring.cup * (1 + 0.5 * rng.normal(size=(num, n + 1, 2)) * (u[:, None] > 0.5))
-  edges = [
-    path + sign * wide * np.cos(ruffle[..., i : i + 1]) * tangent[:, None] + wide * np.sin(ruffle[..., i : i + 1]) * ends
-    for i, sign in enumerate((-1, 1))
-  ]
-  points = np.stack([edges[0], path, edges[1]], 2)
+  aside, up = np.cos(ruffle)[..., None] * tangent[:, None, None], np.sin(ruffle)[..., None] * ends[:, :, None]
+  edges = path[:, :, None] + wide[..., None] * (np.array([[-1.0], [1.0]]) * aside + up)
+  points = np.stack([edges[:, :, 0], path, edges[:, :, 1]], 2)
   cup = 0.2 * np.abs(ring.cup)
   normal = inward[:, :, None] * np.cos(cup) + np.sin(cup) * np.array([[1.0], [-1.0]]) * tangent[:, None, None]
   outside = normal[..., 2:] < 0
@@ -248,10 +250,11 @@ def _make_disc(world, radius, frame, color):
 
 
 def _add_florets(world, layer, stem: Stem, node, base, angle, long, wide, color, open, normal, nod: int, order) -> None:
-  """Adds small petals [r] at `base` [r 2] that ride on a stem and nod with it about its node `node[0]`'s lowest."""
+  """Adds small petals [r] at `base` [r 2] that ride on a stem and nod with it about the lowest of its nodes `node` [r]."""
   n = 2
   nodes = make_curve(base, angle=angle, curl=0.5 * world.rng.normal(size=len(base)), length=long, num=n)
-  side = rotate90(np.stack([np.cos(angle), np.sin(angle)], -1))[:, None] * (wide[:, None] * [0.35, 1.0, 0.45])[..., None]
+  across = rotate90(np.stack([np.cos(angle), np.sin(angle)], -1))
+  side = across[:, None] * (wide[:, None] * [0.35, 1.0, 0.45])[..., None]
   points = np.stack([nodes - side, nodes, nodes + side], 2)
   pivot = stem.nodes[np.min(node)]
   own = np.stack([rotate90(points - pivot), points - pivot], -2)
@@ -276,7 +279,7 @@ def _add_spike(world, layer, stem: Stem, size, petal, green, nod: int, order: fl
   axis = stem.nodes[low + 1] - stem.nodes[low]
   turn = rng.uniform(0, 2 * np.pi, num)
   width = size * (0.42 - 0.26 * s)
-  outward = np.stack([-axis[:, 1], axis[:, 0]], -1) / np.linalg.norm(axis, axis=1, keepdims=True) * np.sin(turn)[:, None]
+  outward = rotate90(axis) / np.linalg.norm(axis, axis=1, keepdims=True) * np.sin(turn)[:, None]
   base = stem.nodes[low] + (place - low)[:, None] * axis + 0.3 * width[:, None] * outward
   angle = np.arctan2(axis[:, 1], axis[:, 0]) + np.sin(turn) * rng.uniform(0.7, 1.3, num)
   normal = np.concatenate([outward, np.cos(turn)[:, None]], 1)
@@ -284,7 +287,8 @@ def _add_spike(world, layer, stem: Stem, size, petal, green, nod: int, order: fl
   bud = (rng.random(num) < 0.25 + 0.3 * s)[:, None]
   color = np.where(bud, 0.5 * green + 0.35 * petal, petal) * np.exp(rng.normal(0, 0.15, (num, 1)))
   _add_florets(world, layer, stem, np.rint(place).astype(int), base, angle, width * rng.uniform(0.7, 1.2, num),
-               0.3 * width, color, 0.75 + 0.25 * np.cos(turn), normal * [1, 1, 1], nod, order + 1e-5 * np.cos(turn))  # fmt: skip
+               0.3 * width, color, 0.75 + 0.25 * np.cos(turn), normal, nod,
+               order + 1e-5 * np.cos(turn))  # fmt: skip
 
 
 def _add_umbel(world, layer, stem: Stem, size, petal, green, nod: int, order: float) -> None:
@@ -296,13 +300,13 @@ def _add_umbel(world, layer, stem: Stem, size, petal, green, nod: int, order: fl
   tip, last = stem.nodes[-1], len(stem.nodes) - 1
   angle, up = np.arctan2(ends[:, 1], ends[:, 0]), np.tile([0.0, -0.3, 0.9], (rays, 1))
   node = np.full(rays, last)
-  _add_florets(world, layer, stem, node, np.tile(tip, (rays, 1)), angle, np.hypot(*ends.T), np.full(rays, 0.3 * world.unit),
-               np.tile(green, (rays, 1)), np.full(rays, 0.8), up, nod, order + 0 * turn)  # fmt: skip
+  _add_florets(world, layer, stem, node, np.tile(tip, (rays, 1)), angle, np.hypot(*ends.T),
+               np.full(rays, 0.3 * world.unit), np.tile(green, (rays, 1)), np.full(rays, 0.8), up, nod, order + 0 * turn)  # fmt: skip
   num = int(np.clip(3 * size / world.unit, 4, 16))
   small = 0.34 * size
   base = tip + np.repeat(ends, num, 0) + small * rng.normal(0, 0.55, (rays * num, 2)) * [1, 0.6]
   shine = rng.uniform(0.55, 1.0, rays * num)
   _add_florets(world, layer, stem, np.full(rays * num, last), base, rng.uniform(0, 2 * np.pi, rays * num),
-               np.full(rays * num, 0.5 * small), np.full(rays * num, 0.22 * small), vary(rng, petal, rays * num, tone=0.08),
-               shine, np.tile([0.0, -0.5, 0.85], (rays * num, 1)), nod,
+               np.full(rays * num, 0.5 * small), np.full(rays * num, 0.22 * small),
+               vary(rng, petal, rays * num, tone=0.08), shine, np.tile([0.0, -0.5, 0.85], (rays * num, 1)), nod,
                order + 1e-5 * (1 + np.repeat(np.sin(turn), num)))  # fmt: skip

@@ -100,7 +100,8 @@ class Sheaf:
     offset = points - at
     slope, slope2 = (slopes[node][..., None] for slopes in self._slopes)
     factor = self._factor[who][..., None]
-    turned = [factor * slope * rotate90(offset), -((factor * slope) ** 2) / 2 * offset, factor * slope2 * rotate90(offset)]
+    slope, slope2 = factor * slope, factor * slope2
+    turned = [slope * rotate90(offset), -(slope**2) / 2 * offset, slope2 * rotate90(offset)]
     grown = self._travel[who, node] * np.stack([factor, factor**2, factor], -2)
     arm = (points - self.nodes[who, self._hinge]) * (node > self._hinge)[..., None]
     return np.concatenate([grown + np.stack(turned, -2), np.stack([rotate90(arm), arm], -2)], -2)
@@ -119,7 +120,7 @@ def shade(world: World, color, normal, *, open, thin: float = 0.5, gloss: float 
   front = np.maximum(facing, 0) * np.array([1.06, 1.0, 0.88])
   through = thin * np.maximum(-facing, 0) * np.array([1.12, 1.1, 0.6])
   level = open * sky + 0.95 * sun * open**1.5 * (front + through)
-  half = world.sun + [0, 0, 1]
+  half = world.sun + np.array([0.0, 0.0, 1.0])
   mirror = np.clip(np.einsum("...c,c->...", normal, half / np.linalg.norm(half)), 0, 1)[..., None] ** 14
   return np.asarray(color) * level + gloss * (0.3 + 0.7 * sun) * open * mirror * _PALE_SKY
 
@@ -140,11 +141,12 @@ def pick_green(rng: np.random.Generator) -> np.ndarray:
 def add_flutters(world: World, num: int, *, scale: tuple[float, float], hz=FLUTTER_HZ) -> np.ndarray:
   """Adds drivers [num] for small things, spread evenly across the picture: number i stands near (i + 0.5) / num."""
   rng = world.rng
-  low, high = np.log(hz)
-  return np.array([
-    world.wind.add_driver(np.exp(rng.uniform(low, high)), x=(i + 0.5) / num * world.shape[1], scale=rng.uniform(*scale))
-    for i in range(num)
-  ])
+  columns = (np.arange(num) + 0.5) / num * world.shape[1]
+  speeds = np.exp(rng.uniform(*np.log(hz), num))
+  drivers = [
+    world.wind.add_driver(speed, x=x, scale=rng.uniform(*scale)) for speed, x in zip(speeds, columns, strict=True)
+  ]
+  return np.array(drivers)
 
 
 def choose_near(world: World, pool: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -215,7 +217,8 @@ class LeafKind(NamedTuple):
 
 def pick_leaf_kind(rng: np.random.Generator) -> LeafKind:
   """One of oval, lance-shaped, heart-shaped, lobed, palm-like, feathered or needles."""
-  feather = tuple((0.2 + 0.16 * i, side * 0.95, 0.42) for i in range(4) for side in (-1, 1)) + ((0.78, 0.0, 0.45),)
+  pairs = [(0.2 + 0.16 * i, side * 0.95, 0.42) for i in range(4) for side in (-1, 1)]
+  feather = (*pairs, (0.78, 0.0, 0.45))
   palm = ((0.08, -1.25, 0.62), (0.08, 1.25, 0.62), (0.08, -0.62, 0.85), (0.08, 0.62, 0.85), (0.06, 0.0, 1.0))
   kinds = [
     LeafKind(rng.uniform(0.2, 0.3), rng.uniform(0.8, 1.1), gloss=rng.uniform(0.05, 0.4)),
@@ -251,9 +254,10 @@ def add_leaves(
   theta = np.asarray(angle)[:, None] + turn * np.where(rng.random((num, 1)) < 0.5, 1, -1)
   n = int(np.clip(np.mean(shown) * np.mean(share) / (3.5 * world.unit), 2, 7 + 5 * (kind.lobes > 0)))
   curl = droop * rng.normal(size=(num, k))
-  nodes = make_curve(base[:, None] + heading * (start * shown)[..., None], angle=theta, curl=curl, length=share * shown, num=n)
+  feet = base[:, None] + heading * (start * shown)[..., None]
+  nodes = make_curve(feet, angle=theta, curl=curl, length=share * shown, num=n)
   u = np.linspace(0, 1, n + 1)
-  outline = np.sin(np.pi * np.clip(u, 0.03, 0.985) ** kind.widest) * (1 - 0.28 * kind_wave(kind, u, n))
+  outline = np.sin(np.pi * np.clip(u, 0.03, 0.985) ** kind.widest) * (1 - 0.45 * _cut_lobes(kind, u, n))
   widths = outline * kind.slim * (share * shown * np.maximum(np.abs(np.cos(roll)), 0.3))[..., None]
   points = make_ribbon(nodes, widths)
   fold = rng.uniform(0.15, 0.5)
@@ -277,6 +281,6 @@ def add_leaves(
   layer.add_many(flat, basis, index, colors.reshape(num * k, n, 2, 3), parts, np.repeat(order, k), texture=LEAF)
 
 
-def kind_wave(kind: LeafKind, u: np.ndarray, n: int) -> np.ndarray:
-  """How far the edge of a leaf of n segments is cut in at `u`, 0..1: between its lobes, if it is drawn finely enough."""
-  return (0.5 - 0.5 * np.cos(2 * np.pi * kind.lobes * u)) * 1.6 if kind.lobes and n >= 8 else 0 * u
+def _cut_lobes(kind: LeafKind, u: np.ndarray, n: int) -> np.ndarray:
+  """How far the edge of a leaf of n segments is cut in at `u`, 0..1: between its lobes, where n shows them."""
+  return 0.5 - 0.5 * np.cos(2 * np.pi * kind.lobes * u) if kind.lobes and n >= 8 else np.zeros_like(u)

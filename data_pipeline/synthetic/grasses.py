@@ -1,10 +1,12 @@
-"""Grass of a simulated scene: meadows, tufts, reeds, cereals, foxtails, from one ear to a field that fills the picture."""
+"""Grass of a simulated scene: meadows, tufts, reeds, cereals, foxtails, from one ear to a full field."""
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
 
 from data_pipeline.synthetic.foliage import (
+  HAZE,
   Foliage,
   Sheaf,
   add_flutters,
@@ -74,7 +76,7 @@ class Make(NamedTuple):
 
 
 MAKES = {
-  "meadow": Make((0.85, 0.1, 0.05), (0.8, 1.5), 0.25, (0.2, 1.3), ("panicle", "foxtail", "timothy"), (0.0, 0.2), (0.2, 0.7)),
+  "meadow": Make((0.85, 0.1, 0.05), (0.8, 1.5), 0.25, (0.2, 1.3), ("panicle", "timothy"), (0.0, 0.2), (0.2, 0.7)),
   "straw": Make((0.15, 0.75, 0.1), (0.45, 0.8), 0.25, (0.1, 0.7), ("panicle",), (0.0, 0.3), (0.3, 0.9)),
   "reeds": Make((0.3, 0.65, 0.05), (0.9, 1.7), 0.2, (0.1, 0.8), ("plume",), (0.2, 0.5), (1.0, 2.2)),
   "cereal": Make((0.35, 0.5, 0.15), (0.6, 1.0), 0.12, (0.2, 0.9), ("ear", "barley", "barley"), (0.35, 0.7), (0.5, 1.0)),
@@ -124,7 +126,7 @@ def lay_grass(world: World, make: Make, layout: str) -> None:
                  {"full": 0.36, "field": 0.26}.get(layout, 0.45))  # fmt: skip
   dark = (palette[0] * palette[1][:, None]).sum(0) * rng.uniform(0.4, 0.6)
   add_ground(world, stand.edge, dark, haze=haze)
-  for back, front in zip(cuts[:-1], cuts[1:], strict=True):
+  for back, front in itertools.pairwise(cuts):
     chosen = (stand.near > back) & (stand.near <= front)
     if not chosen.any():
       continue
@@ -144,7 +146,8 @@ def lay_grass(world: World, make: Make, layout: str) -> None:
     roots = np.stack([rng.uniform(-0.1, 1.1, few) * w, np.full(few, 1.1 * h)], -1)
     near = Stand(roots, np.ones(few), rng.uniform(1.0, 1.6, few), stand.edge)
     layer = new_foliage(world, blur=rng.uniform(1.6, 2.6) * max(world.unit, 0.6))
-    _add_stand(world, layer, near, 0.7 * tall, style._replace(headed=0.3, slim=1.6 * style.slim), leaders, flutters, palette)
+    close = style._replace(headed=0.3, slim=1.6 * style.slim)
+    _add_stand(world, layer, near, 0.7 * tall, close, leaders, flutters, palette)
     world.layers.append(layer.finish())
 
 
@@ -190,7 +193,7 @@ def _place_stalks(world: World, layout: str, tall: float, slim: float) -> Stand:
   ground = lambda x: horizon + slope * w * (x - 0.5) + wave * np.sin(2 * np.pi * (x * turns + phase))
   scale = 0.2 + 0.8 * near**1.2
   y = ground(x) + (1.3 * h - horizon) * near**1.5
-  return Stand(np.stack([x * w, y], -1), near, scale, ground((np.arange(w) + 0.5) / w) + 0.01 * h)
+  return Stand(np.stack([x * w, y], -1), near, scale, ground((np.arange(w) + 0.5) / w) - 0.008 * h)
 
 
 def _raise_leaders(world: World, tall: float) -> list[Stem]:
@@ -244,7 +247,8 @@ def _add_stand(world, layer: Foliage, stand: Stand, tall, style: _Style, leaders
   albedo = (color[:, None] * along)[:, :, None]
   colors = shade(world, albedo, normal, open=open[..., None], thin=0.65, gloss=0.12)
   pale = style.haze * (1 - stand.near)[:, None, None, None]
-  colors = colors + (np.array([186, 190, 190]) * (1.05 - 0.5 * style.dense * (1 - deep[..., None, None])) - colors) * pale
+  veil = HAZE * (1.05 - 0.5 * style.dense * (1 - deep[..., None, None]))
+  colors = colors + (veil - colors) * pale
   parts, order = world.new_parts(num), stand.near + 1e-4 * np.arange(num) / num
   who = np.arange(num)[:, None, None]
   basis = sheaf.carry(points, np.arange(n + 1)[None, :, None], who)
@@ -290,7 +294,7 @@ def _add_heads(world, layer: Foliage, sheaf: Sheaf, bearers, style: _Style, colo
   colors = shade(world, albedo * (0.85 + 0.3 * u[1:, None, None]), normal, open=open, thin=0.9)
   colors = np.broadcast_to(colors, (s.size, rows, 2, 3))
   pale = np.repeat(np.broadcast_to(pale, (len(color), 1, 1, 1))[bearers], k, 0)
-  colors = colors + (np.array([190.0, 192, 190]) - colors) * pale
+  colors = colors + (HAZE - colors) * pale
   node = np.rint(place).astype(int).reshape(-1, 1, 1)
   basis = sheaf.carry(points, node, who.reshape(-1, 1, 1))
   rank = (order[bearers][:, None] + 1e-7 * (1 + front)).ravel()

@@ -166,7 +166,7 @@ def draw_hat(rng: np.random.Generator, wide: int, light: float) -> np.ndarray:
     loop = np.abs(np.hypot(u / 0.42, (down - handle - 0.02) / handle) - 0.93)
     lay_over(out, paint(color * (0.7 + 0.3 * folds)[..., None], soft_step(0.07 - loop, 0.05) * (down < handle + 0.05)))
   end = 1 - 0.03 - 0.06 * (1 - facing) * hat
-  body = soft_step((1 - np.abs(across)) * half * wide, 2.0) * soft_step((end - inner) * tall, 2.0)
+  body = soft_step((half - np.abs(u)) * wide, 2.0) * soft_step((end - inner) * tall, 2.0)
   lay_over(out, paint(colors, body * (down >= handle)))
   return halve(out)
 

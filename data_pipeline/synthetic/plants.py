@@ -47,10 +47,11 @@ class _Style(NamedTuple):
 
 
 def add_branches(world: World) -> None:
-  """Adds leafy boughs from an edge, hanging vines, a bush that fills half or all of the picture, or blossoming twigs."""
-  rng, (h, w) = world.rng, world.shape
+  """Adds leafy boughs from an edge, hanging vines, a bush, up to one that fills the picture, or blossoming twigs."""
+  rng, w = world.rng, world.shape[1]
   layout = str(rng.choice(list(LAYOUTS), p=list(LAYOUTS.values())))
-  leaf = float(np.clip(np.exp(rng.uniform(*np.log(_LEAF_METRES))) / world.metres * w, (0.042 if layout == "bush" else 0.024) * w, 0.2 * w))
+  smallest = 0.042 if layout == "bush" else 0.024
+  leaf = float(np.clip(np.exp(rng.uniform(*np.log(_LEAF_METRES))) / world.metres, smallest, 0.2) * w)
   colors = np.stack([pick_green(rng)] * 2)
   colors[1] = colors[0] * rng.uniform(0.8, 1.2, 3) if rng.random() < 0.7 else _AUTUMN[rng.integers(len(_AUTUMN))]
   if rng.random() < 0.12:
@@ -84,14 +85,14 @@ def add_branches(world: World) -> None:
 def _pick_root(world: World, side: int, place: float, *, low: bool = False) -> tuple[np.ndarray, float]:
   """A point just outside an edge and the direction, radians, into the picture."""
   h, w = world.shape
-  root = np.array([(place * w, -0.04 * h), (1.03 * w, place * h), (place * w, (1.25 if low else 1.05) * h), (-0.03 * w, place * h)][side])
-  return root, (np.pi / 2, np.pi, -np.pi / 2, 0.0)[side]
+  below = (1.25 if low else 1.05) * h
+  root = [(place * w, -0.04 * h), (1.03 * w, place * h), (place * w, below), (-0.03 * w, place * h)][side]
+  return np.array(root), (np.pi / 2, np.pi, -np.pi / 2, 0.0)[side]
 
 
 def _add_boughs(world, layer: Foliage, style: _Style, side: int, *, bush: bool, fill: float, near: float) -> None:
   """Boughs from an edge, branches on them, leaves on both."""
   rng, (h, w) = world.rng, world.shape
-  span = w if side % 2 == 0 else h
   depth = (h if side % 2 == 0 else 0.8 * w) * (fill + 0.2 if bush else 1.0)
   count = int(rng.integers(6, 10) if bush else rng.integers(1, 4))
   center = rng.uniform(0.15, 0.85)
@@ -99,7 +100,9 @@ def _add_boughs(world, layer: Foliage, style: _Style, side: int, *, bush: bool, 
   twigs: list[tuple[Stem, float, float]] = []
   for number, place in enumerate(places):
     root, inward = _pick_root(world, side, float(place), low=bush)
-    lean = 0.28 * rng.normal() if bush else 0.45 * rng.normal() + (0.5 - place) * rng.uniform(0, 1.2) * (1, 1, -1, -1)[side] * -1
+    lean = (0.28 if bush else 0.45) * rng.normal()
+    if not bush:  # towards the middle of the picture
+      lean += (place - 0.5) * rng.uniform(0, 1.2) * (1, 1, -1, -1)[side]
     length = depth * (rng.uniform(0.75, 1.05) if bush else rng.uniform(0.45, 1.0))
     weight = 0.35 * np.cos(inward + lean) * rng.uniform(0, 1.2)  # boughs droop
     nodes = make_curve(root, angle=inward + lean, curl=0.35 * rng.normal() + weight, length=length, num=12)
@@ -189,7 +192,8 @@ def _add_blossom(world, layer: Foliage, style: _Style, side: int) -> None:
       add_stem(world, layer, twig, np.linspace(1, 0.5, 9) * 0.7 * world.unit, dark, order=number)
       stems.append(twig)
     for stem in stems:
-      _add_foliage(world, layer, stem, int(rng.integers(1, 4)), style._replace(leaf=0.5 * style.leaf), number, bare=0.2, dark=0.9)
+      young = style._replace(leaf=0.5 * style.leaf)
+      _add_foliage(world, layer, stem, int(rng.integers(1, 4)), young, number, bare=0.2, dark=0.9)
       for _ in range(min(int(rng.integers(2, 7)), left)):
         left -= 1
         node = int(rng.integers(2, len(stem.nodes)))

@@ -152,28 +152,37 @@ def add_rooted(world: World, rgba: np.ndarray, corner, *, tip: float = 0.0, blur
   add_texture(world, rgba, corner, fields, index, margin=1.6 * reach + 2, blur=blur)
 
 
-def sprite_to_rgba(rng: np.random.Generator, sprite: np.ndarray, tall: int, light: float) -> np.ndarray | None:
-  """Cuts a given picture [h w 4] uint8 (straight alpha) to what it shows, `tall` px high (never enlarged), relit.
+def sprite_to_rgba(rng: np.random.Generator, sprite: np.ndarray, tall: int) -> np.ndarray | None:
+  """Cuts a given picture [h w 4] uint8 (straight alpha) to what it shows, `tall` px high (never enlarged).
 
-  Its cut edge is taken off, its colours are calmed, and it gets the scene's light: premultiplied, or None if empty.
+  Its cut edge is taken off and its colours are calmed: premultiplied, or None if it is empty.
   """
   solid = sprite[..., 3] > 40
   rows, columns = np.flatnonzero(solid.any(1)), np.flatnonzero(solid.any(0))
   if not len(rows):
     return None
-  sprite = sprite[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1, :].astype(np.float32)
-  alpha = cv2.erode(cv2.copyMakeBorder(sprite[..., 3], 1, 1, 1, 1, cv2.BORDER_CONSTANT), np.ones((3, 3)))[1:-1, 1:-1]
+  sprite = sprite[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1, :]
+  cut = np.pad(sprite[..., 3], 1)
+  alpha = cv2.erode(cut, np.ones((3, 3), np.uint8))[1:-1, 1:-1].astype(np.float32)
   if min(sprite.shape[:2]) < 100:  # thin parts would be lost
     alpha = 0.5 * alpha + 0.5 * sprite[..., 3]
   tall = max(min(tall, len(sprite)), 4)
   wide = max(round(sprite.shape[1] * tall / len(sprite)), 4)
-  color = sprite[..., :3]
-  gray = color.mean(-1, keepdims=True)
-  color = (gray + rng.uniform(0.6, 0.92) * (color - gray)) * rng.uniform(0.72, 1.0) + rng.uniform(0, 14)
-  picture = cv2.resize(paint(color, alpha / 255), (wide, tall), interpolation=cv2.INTER_AREA)
+  picture = np.dstack([sprite[..., :3] * (alpha[..., None] / 255), alpha])
+  picture = cv2.resize(picture, (wide, tall), interpolation=cv2.INTER_AREA)
+  gray = picture[..., :3].mean(-1, keepdims=True)
+  calm = (gray + rng.uniform(0.6, 0.92) * (picture[..., :3] - gray)) * rng.uniform(0.72, 1.0)
+  picture[..., :3] = calm + rng.uniform(0, 14) / 255 * picture[..., 3:]
+  return np.clip(picture, 0, picture[..., 3:])
+
+
+def _relight(rng: np.random.Generator, picture: np.ndarray, scale: float, light: float) -> np.ndarray:
+  """A copy of [h w 4], `scale` <= 1 times as large, mirrored at random and lit from the scene's side."""
+  tall, wide = (max(4, round(scale * n)) for n in picture.shape[:2])
+  picture = cv2.resize(picture, (wide, tall), interpolation=cv2.INTER_AREA)[:, :: rng.choice([-1, 1])].copy()
   v, u = make_grid(tall, wide)
   picture[..., :3] *= (1 + 0.7 * light * u - rng.uniform(0, 0.15) * v)[..., None]
-  return np.ascontiguousarray(np.minimum(picture, picture[..., 3:])[:, :: rng.choice([-1, 1])])
+  return np.minimum(picture, picture[..., 3:])
 
 
 def add_sprites(world: World, sprites: Sequence[np.ndarray]) -> None:
@@ -183,24 +192,17 @@ def add_sprites(world: World, sprites: Sequence[np.ndarray]) -> None:
   """
   rng, (h, w) = world.rng, world.shape
   sprite = sprites[rng.integers(len(sprites))]
-  solid = np.argwhere(sprite[..., 3] > 40)
-  if not len(solid):
-    return
-  height, width = np.ptp(solid, 0) + 1
-  low = sprite[solid[:, 0].max() - height // 3 : solid[:, 0].max() + 1]
-  r, g, b = low[low[..., 3] > 127][:, :3].mean(0) if (low[..., 3] > 127).any() else (0, 0, 0)
-  earthy = r > g > b > 0.5 * r or max(r, g, b) < 90  # trees and mushrooms stand by themselves
-  feet = np.flatnonzero((low[..., 3] > 40).any(0))
-  squat = width > 0.7 * height and not earthy and np.ptp(feet) > 0.35 * width  # else it has its own stalk
+  squat = _is_squat(sprite)
   metres = (0.05, 0.12) if squat else (0.3, 1.5) if world.metres < 3 else (2, 8)
   size = np.exp(rng.uniform(*np.log(metres))) * w / world.metres
   size = float(np.clip(size, 0.14 * h, (0.6 if squat else 1.05) * h))
   count = 1 if size > 0.4 * h else int(rng.integers(1, 4)) if size > 0.2 * h else int(rng.integers(2, 7))
   blur, hung, far = rng.uniform(0.4, 0.9), rng.random() < 0.1, rng.uniform(0.2, 0.6) * h
+  cut = sprite_to_rgba(rng, sprite, int(1.1 * size))
+  if cut is None:
+    return
   for depth in np.sort(rng.random(count)):
-    head = sprite_to_rgba(rng, sprite, int(size * (0.75 + 0.35 * depth)), world.light)
-    if head is None:
-      return
+    head = _relight(rng, cut, 0.7 + 0.3 * depth, world.light)
     x = rng.uniform(0.02, 0.98) * w - head.shape[1] / 2
     if hung:
       add_hung(world, head, (x, rng.uniform(-0.1, 0.3) * h), blur=blur)
@@ -210,6 +212,19 @@ def add_sprites(world: World, sprites: Sequence[np.ndarray]) -> None:
       top = min(far + 0.25 * h * (depth - 0.5) + 0.05 * h * rng.normal(), h - 0.8 * len(head))
       flower, tip = _put_on_stalk(world, head, max(int(1.04 * h - top), int(1.5 * len(head))))
       add_rooted(world, flower, (int(x), int(top)), tip=tip, blur=blur)
+
+
+def _is_squat(sprite: np.ndarray) -> bool:
+  """Whether a cut-out [h w 4] uint8 needs a stalk: as wide as high, but not brown or dark below, nor on a foot."""
+  solid = sprite[..., 3] > 40
+  rows, columns = np.flatnonzero(solid.any(1)), np.flatnonzero(solid.any(0))
+  if not len(rows):
+    return False
+  height, width = rows[-1] + 1 - rows[0], columns[-1] + 1 - columns[0]
+  low, shown = sprite[rows[-1] - height // 3 : rows[-1] + 1], solid[rows[-1] - height // 3 : rows[-1] + 1]
+  r, g, b = low[shown][:, :3].mean(0)
+  earthy = r > g > b > 0.5 * r or max(r, g, b) < 90  # trees and mushrooms stand by themselves
+  return bool(width > 0.7 * height and not earthy and np.ptp(np.flatnonzero(shown.any(0))) > 0.35 * width)
 
 
 def _put_on_stalk(world: World, head: np.ndarray, tall: int) -> tuple[np.ndarray, float]:

@@ -205,6 +205,7 @@ def sample_scene(
   world = World(rng, wind, (height, width), metres=metres)
   # A world in which the foliage of a photo stands still would teach just that.
   background = sample_backdrop(rng, height, width, backgrounds, vegetation=segment_vegetation)
+  background = families.prepare_backdrop(rng, background, setting)
   found = families.compose(world, setting, sprites)
   return Scene(
     seed, background, world, num_frames=num_frames, fps=fps, camera=sample_camera(rng), families=found

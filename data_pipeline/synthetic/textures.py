@@ -19,7 +19,8 @@ def make_textures(rng: np.random.Generator) -> np.ndarray:
   grain = cv2.GaussianBlur(rng.normal(size=(2, LENGTH, WIDTH)).transpose(1, 2, 0), (0, 0), sigmaX=0.8, sigmaY=14)
   streaks, strands = np.moveaxis(grain / grain.std((0, 1)), -1, 0)
   cells, blotches, leaves = (
-    smooth_noise(rng, LENGTH, WIDTH, coarsest=coarsest, octaves=octaves) for coarsest, octaves in ((6, 5), (2, 2), (7, 3))
+    smooth_noise(rng, LENGTH, WIDTH, coarsest=coarsest, octaves=octaves)
+    for coarsest, octaves in ((6, 5), (2, 2), (7, 3))
   )
   rib = np.exp(-((across / rng.uniform(0.05, 0.12)) ** 2)) * rng.choice([-0.7, 1])  # darker on some plants
   number, slant = rng.integers(5, 10), rng.uniform(0.25, 0.6)
@@ -30,7 +31,14 @@ def make_textures(rng: np.random.Generator) -> np.ndarray:
   blade = 1 + 0.10 * streaks + 0.05 * cells + rng.uniform(0, 0.3) * rib
   leaf = 1 + 0.07 * cells + 0.10 * blotches + rng.uniform(0.1, 0.3) * rib + rng.uniform(0.04, 0.16) * veins
   leaf += rng.uniform(0, 0.14) * quilt + rng.uniform(-0.12, 0.15) * rim
-  petal = 1 + 0.06 * streaks + 0.03 * cells + 0.05 * blotches + 0.10 * rim - 0.08 * np.exp(-((across / 0.2) ** 2)) * (1 - along)
+  petal = (
+    1
+    + 0.06 * streaks
+    + 0.03 * cells
+    + 0.05 * blotches
+    + 0.10 * rim
+    - 0.08 * np.exp(-((across / 0.2) ** 2)) * (1 - along)
+  )
   bark = 1 + 0.2 * streaks + 0.14 * cells + 0.1 * blotches - 0.3 * across**2
   fluff = 1 + 0.3 * strands + 0.12 * cells
   clump = 1 + 0.34 * leaves + 0.12 * cells

@@ -54,6 +54,15 @@ class TreeKind(NamedTuple):
   value: float = 1.0
 
 
+class _Look(NamedTuple):
+  """What a tree's leaves look like: colour, size of a handful in pixels, haze before it, and drivers of flutter."""
+
+  color: np.ndarray
+  leaf: float
+  haze: float
+  flutters: np.ndarray
+
+
 KINDS = {
   "broad": TreeKind(0.22, (0.32, 0.48), (8, 12), (1.35, 0.3), (0.75, 1.0, 1.0, 0.8, 0.35), 0.42, 0.8),
   "tall": TreeKind(0.2, (0.2, 0.3), (8, 12), (1.1, 0.3), (0.7, 1.0, 0.95, 0.75, 0.3), 0.45, 0.95),
@@ -91,22 +100,25 @@ def add_trees(world: World) -> None:
   for i in np.argsort(rng.normal(foot, 0.03 * h, count)):
     other = name if rng.random() < 0.6 else str(rng.choice(list(KINDS), p=_SHARES))
     base = np.array([x[i] * w, foot + rng.uniform(-0.005, 0.02) * h])
-    color = vary(rng, green, 1, tone=0.16, hue=0.09)[0]
-    _add_tree(world, layer, KINDS[other], base, tall * scale[i], color, leaf, haze, budget * scale[i] ** 2, flutters, float(i), 1.0 if layout == "single" else 0.6)
+    look = _Look(vary(rng, green, 1, tone=0.16, hue=0.09)[0] * KINDS[other].value, leaf, haze, flutters)
+    detail = 1.0 if layout == "single" else 0.6
+    _add_tree(world, layer, KINDS[other], base, tall * scale[i], look, budget * scale[i] ** 2, float(i), detail)
   if foot < h:
-    _add_thicket(world, layer, foot, tall, green, leaf, haze, flutters, 6 if layout == "line" else 2, float(count))
+    look = _Look(0.85 * green, leaf, haze, flutters)
+    _add_thicket(world, layer, foot, tall, look, 6 if layout == "line" else 2, float(count))
   world.layers.append(layer.finish())
 
 
 def _add_tree(
-  world, layer: Foliage, kind: TreeKind, base, tall: float, color, leaf: float, haze: float, budget: float, flutters, order, detail: float
-) -> None:  # fmt: skip
-  rng = world.rng
-  wide, color = tall * rng.uniform(*kind.wide), color * kind.value
+  world, layer: Foliage, kind: TreeKind, base, tall: float, look: _Look, budget: float, order, detail
+) -> None:
+  """Adds a tree of at most `budget` handfuls of leaves; `detail` is the share of its boughs that are drawn."""
+  rng, leaf = world.rng, look.leaf
+  wide = tall * rng.uniform(*kind.wide)
   nodes = make_curve(base, angle=-np.pi / 2 + 0.04 * rng.normal(), curl=0.1 * rng.normal(), length=0.92 * tall, num=12)
   trunk = Stem(world.wind, nodes, reach=_TRUNK_SHARE * world.reach(tall), hz=world.hz(tall))
   bark = pick_bark(world) * 0.8
-  veil = np.array(bark) + (HAZE - bark) * haze
+  veil = np.array(bark) + (HAZE - bark) * look.haze
   thick = np.linspace(1, 0.12, 13) * tall * rng.uniform(0.018, 0.03)
   add_stem(world, layer, trunk, thick * (1 + 0.5 * np.exp(-np.arange(13.0))), veil, order=order, open=0.7)
   count = int(np.ceil(rng.integers(kind.boughs[0], kind.boughs[1] + 1) * detail))
@@ -118,7 +130,9 @@ def _add_tree(
     toward = rng.uniform(-1, 1) if kind.value == 1.0 else (-1) ** i * rng.uniform(0.05, 1.0)
     rise = (kind.rise[0] + (kind.rise[1] - kind.rise[0]) * s) * (0.35 + 0.65 * abs(toward))
     long = max(half * (0.45 + 0.5 * abs(toward)), 0.05 * tall)
-    curve = make_curve(nodes[node], angle=-np.pi / 2 + np.copysign(rise, toward), curl=-0.3 * toward, length=long, num=6)
+    curve = make_curve(
+      nodes[node], angle=-np.pi / 2 + np.copysign(rise, toward), curl=-0.3 * toward, length=long, num=6
+    )
     bough = Stem(world.wind, curve, reach=_BOUGH_SHARE * world.reach(long), hz=world.hz(long), parent=(trunk, node))
     away = np.sqrt(1 - toward**2) * rng.choice([-1, 1])  # towards the camera or away
     add_stem(world, layer, bough, np.linspace(0.45, 0.12, 7) * thick[node] + 0.25 * world.unit, veil,
@@ -140,14 +154,14 @@ def _add_tree(
     crown = np.stack([(spot[:, 0] - middle[0]) / wide, (spot[:, 1] - middle[1]) / (0.5 * tall), z], -1)
     deep = np.clip(0.5 * np.linalg.norm(crown, axis=1) + 0.5 * np.linalg.norm(ball, axis=1), 0, 1)
     open = (0.24 + 0.8 * deep**1.8) * np.clip(0.8 - 0.45 * ball[:, 1], 0.3, 1.1)
-    _add_clumps(world, layer, bough, at, spot, 0.9 * ball + 0.4 * crown, size, vary(rng, color, num, tone=0.17), open,
-                order + 0.02 * z, haze, flutters, lean=1.2 if kind.value < 1 else np.pi)  # fmt: skip
+    _add_clumps(world, layer, bough, at, spot, 0.9 * ball + 0.4 * crown, look._replace(leaf=size), open,
+                order + 0.02 * z, lean=1.2 if kind.value < 1 else np.pi)  # fmt: skip
     if kind.hang:
-      _hang_strands(world, layer, bough, 6, spot[rng.permutation(num)[: max(num // 14, 3)]], kind.hang * tall, size, color, order + 0.02 * away,
-                    haze, flutters)  # fmt: skip
+      _hang_strands(world, layer, bough, 6, spot[rng.permutation(num)[: max(num // 14, 3)]], kind.hang * tall,
+                    look._replace(leaf=size), order + 0.02 * away)  # fmt: skip
 
 
-def _hang_strands(world, layer, bough: Stem, node: int, tops, long: float, size, color, order, haze, flutters) -> None:
+def _hang_strands(world, layer, bough: Stem, node: int, tops, long: float, look: _Look, order) -> None:
   """Curtains of thin leafy twigs (willow): a few stems that hang from a bough, each with strands side by side."""
   rng = world.rng
   root = bough.nodes[node]
@@ -155,41 +169,41 @@ def _hang_strands(world, layer, bough: Stem, node: int, tops, long: float, size,
   nodes = make_curve(root, angle=np.pi / 2 + 0.08 * rng.normal(), curl=0.15 * rng.normal(), length=length, num=9)
   stem = Stem(world.wind, nodes, reach=world.reach(length), hz=world.hz(length), parent=(bough, node))
   for top in tops:
-    num = int(np.clip(2.2 * length / size, 5, 26))
+    num = int(np.clip(2.2 * length / look.leaf, 5, 26))
     at = np.sort(rng.uniform(0, 1, num)) * rng.uniform(0.5, 1)
     place = np.rint(at * 9).astype(int)
-    spot = np.stack([top[0] + rng.normal(0, 0.25 * size, num), top[1] + at * length], -1)
+    spot = np.stack([top[0] + rng.normal(0, 0.25 * look.leaf, num), top[1] + at * length], -1)
     normal = np.stack([rng.normal(0, 0.5, num), rng.normal(-0.1, 0.3, num), np.full(num, 0.8)], -1)
-    _add_clumps(world, layer, stem, place, spot, normal, size, vary(rng, color * 1.05, num, tone=0.15), 0.55 + 0.4 * (1 - at),
-                order + rng.uniform(0, 0.02, num), haze, flutters, lean=0.3, heading=np.pi / 2, slim=0.3)  # fmt: skip
+    _add_clumps(world, layer, stem, place, spot, normal, look, 0.95 - 0.4 * at, order + rng.uniform(0, 0.02, num),
+                lean=0.3, heading=np.pi / 2, slim=0.3)  # fmt: skip
 
 
 def _add_clumps(
-  world, layer, stem: Stem, node, spot, normal, size, color, open, order, haze, flutters, *, lean, heading=None, slim=0.55
+  world, layer, stem: Stem, node, spot, normal, look: _Look, open, order, *, lean, heading=None, slim=0.55
 ) -> None:  # fmt: skip
   """Handfuls of leaves [r] at `spot` that ride on a stem's node (number or [r]) and turn about their own feet."""
   rng, num = world.rng, len(spot)
   node = np.broadcast_to(node, num)
   angle = rng.uniform(-lean, lean, num) + (np.arctan2(normal[:, 1], normal[:, 0]) if heading is None else heading)
-  long = size * rng.lognormal(0, 0.25, num)
+  long = look.leaf * rng.lognormal(0, 0.25, num)
   foot = spot - 0.5 * long[:, None] * np.stack([np.cos(angle), np.sin(angle)], -1)
   nodes = make_curve(foot, angle=angle, curl=0.0, length=long, num=1)
   points = make_ribbon(nodes, slim * long[:, None] * rng.uniform([0.6, 0.2], [1.2, 0.8], (num, 2)))
   jitter = normal / (np.linalg.norm(normal, axis=1, keepdims=True) + 1e-6) + rng.normal(0, 0.3, (num, 3))
   jitter /= np.linalg.norm(jitter, axis=1, keepdims=True)
-  colors = shade(world, color, jitter, open=np.minimum(open, 1.05), thin=0.6)
-  colors = colors + (HAZE - colors) * haze
+  colors = shade(world, vary(rng, look.color, num, tone=0.17), jitter, open=np.minimum(open, 1.05), thin=0.6)
+  colors = colors + (HAZE - colors) * look.haze
   own = np.stack([rotate90(points - foot[:, None, None]), points - foot[:, None, None]], -2)
   basis = np.concatenate([stem.carry(points, node[:, None, None]), own], -2)
-  column = int(np.clip(stem.nodes[0, 0] / world.shape[1], 0, 0.999) * len(flutters))
-  driver = flutters[np.clip(column + rng.integers(-1, 2, num), 0, len(flutters) - 1)]
+  column = int(np.clip(stem.nodes[0, 0] / world.shape[1], 0, 0.999) * len(look.flutters))
+  driver = look.flutters[np.clip(column + rng.integers(-1, 2, num), 0, len(look.flutters) - 1)]
   turn = np.stack([course_index(driver, SINE), course_index(driver, COSINE)], -1)
   index = np.concatenate([np.tile(stem.index, (num, 1)), turn], -1)
   faces = np.broadcast_to(colors[:, None, None], (num, 1, 2, 3)) * np.array([0.9, 1.1])[:, None]
   layer.add_many(points, basis, index, faces, world.new_parts(num), order, texture=CLUMP)
 
 
-def _add_thicket(world, layer, foot: float, tall: float, green, leaf: float, haze: float, flutters, count, order) -> None:
+def _add_thicket(world, layer, foot: float, tall: float, look: _Look, count: int, order: float) -> None:
   """Bushes at the trees' feet."""
   rng, w = world.rng, world.shape[1]
   for _ in range(count):
@@ -197,11 +211,11 @@ def _add_thicket(world, layer, foot: float, tall: float, green, leaf: float, haz
     long, wide = tall * rng.uniform(0.08, 0.2), tall * rng.uniform(0.12, 0.35)
     stem = Stem(world.wind, make_curve(base, angle=-np.pi / 2, curl=0.0, length=long, num=6),
                 reach=0.4 * world.reach(long), hz=world.hz(long))  # fmt: skip
-    num = int(np.clip(2.2 * wide * long / leaf**2, 20, 260))
+    num = int(np.clip(2.2 * wide * long / look.leaf**2, 20, 260))
     ball = rng.normal(size=(num, 3))
     ball /= np.linalg.norm(ball, axis=1, keepdims=True)
     up = -np.abs(ball[:, 1]) * rng.random(num) ** 0.4
     spot = base + np.stack([ball[:, 0] * wide * rng.random(num) ** 0.3, up * long], -1)
     normal = np.stack([ball[:, 0], up, np.abs(ball[:, 2])], -1)
-    _add_clumps(world, layer, stem, np.rint(-up * 5).astype(int), spot, normal, leaf, vary(rng, 0.85 * green, num, tone=0.15),
-                0.3 - 0.7 * up, order + 0.1 * ball[:, 2], haze, flutters, lean=np.pi)  # fmt: skip
+    _add_clumps(world, layer, stem, np.rint(-up * 5).astype(int), spot, normal, look, 0.3 - 0.7 * up,
+                order + 0.1 * ball[:, 2], lean=np.pi)  # fmt: skip

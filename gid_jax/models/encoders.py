@@ -36,7 +36,7 @@ _STAGES = (
 # The last stage at each of the strides 2, 4, 8, 16, 32.
 _FEATURE_STAGES = (0, 1, 2, 4, 6)
 # Standard deviation of those features on photographs, measured once; it brings them to one scale.
-_FEATURE_DEVIATIONS = (6.8, 8.6, 7.3, 5.8, 2.4)
+FEATURE_DEVIATIONS = (6.8, 8.6, 7.3, 5.8, 2.4)
 _STEM_CHANNELS = 32
 _BATCH_NORM_EPS = 1e-3
 _NUM_GROUPS = 4
@@ -210,7 +210,7 @@ class ConditionEncoder(nn.Module):
     features = EfficientNetLite0(name=FROZEN_TRUNK)(image)
     # Resizing is linear, so it may come before the projection; down-sampled first, the wide maps cost little.
     projected = nn.Conv(self.hidden, (3, 3), name="project_image")(resize_image(2.0 * image - 1.0, height, width))
-    for index, (feature, deviation) in enumerate(zip(features, _FEATURE_DEVIATIONS, strict=True)):
+    for index, (feature, deviation) in enumerate(zip(features, FEATURE_DEVIATIONS, strict=True)):
       feature = resize_image(jax.lax.stop_gradient(feature) / deviation, height, width)
       projected += nn.Conv(self.hidden, (1, 1), name=f"project_{index}")(feature)
     return projected
