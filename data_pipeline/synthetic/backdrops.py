@@ -9,7 +9,9 @@ import cv2
 import numpy as np
 
 from data_pipeline.synthetic.camera import defocus, sample_radius
-from data_pipeline.synthetic.places import PLACES
+from data_pipeline.synthetic.fabrics import paint_cloth
+from data_pipeline.synthetic.places import PLACES, paint_room, paint_wall
+from data_pipeline.synthetic.shapes import smooth_noise
 
 PHOTO_SHARE = 0.8  # of the backdrops where there are photos
 BLUR_SHARE = 0.5  # of the photos put out of focus
@@ -73,6 +75,34 @@ def paint_backdrop(rng: np.random.Generator, height: int, width: int) -> np.ndar
   if rng.random() < 0.85:
     image = defocus(image, sample_radius(rng, width, 0.8, 9), glow=rng.uniform(0.1, 0.6))
   return grade(rng, image)
+
+
+def paint_interior(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+  """Indoors, often in focus: a patterned curtain or paper, a room or a wall: [h w 3] float32, 0..255."""
+  side = rng.choice([-1, 1]) * rng.uniform(0.4, 0.9)
+  light = (float(side), -float(np.sqrt(1 - side**2)))
+  kind = rng.choice(["cloth", "room", "wall"], p=[0.45, 0.35, 0.2])
+  if kind == "cloth":
+    image = _hang_cloth(rng, height, width)
+  else:
+    image = (paint_room if kind == "room" else paint_wall)(rng, height, width, light)
+  image = np.asarray(image * _sample_lighting(rng, height, width), np.float32)
+  if rng.random() < 0.5:
+    image = defocus(image, sample_radius(rng, width, 0.8, 4), glow=rng.uniform(0.1, 0.4))
+  return grade(rng, image)
+
+
+def _hang_cloth(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+  """Patterned cloth in still folds: its pattern is squeezed where a fold turns away, and shaded there."""
+  flat = paint_cloth(rng, height, 2 * width, plain=0.15).astype(np.float32)
+  u, v = np.linspace(0, 1, width), np.linspace(0, 1, height)[:, None]
+  wander = 0.25 * smooth_noise(rng, height, width, coarsest=2, octaves=2)
+  phase = 2 * np.pi * (rng.uniform(1.5, 7) * u + rng.normal(0, 0.2) * v + wander)
+  depth = rng.uniform(0, 0.09) * width / 4
+  x = 2 * np.arange(width) + 2 * depth * np.sin(phase)
+  y = np.broadcast_to(np.arange(height)[:, None], x.shape)
+  cloth = cv2.remap(flat, x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+  return cloth * (1 + rng.uniform(0.1, 0.35) * np.cos(phase) * (depth > 1))[..., None] * rng.uniform(0.6, 1.0)
 
 
 def _sample_lighting(rng, height: int, width: int) -> np.ndarray:

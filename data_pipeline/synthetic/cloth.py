@@ -176,7 +176,7 @@ def _hung_waves(world: World, s, c, span: float, corner, reach: float) -> list[t
 
 def add_cloth(world: World) -> None:
   """Adds a flag, far or filling the picture, a curtain, or a line with washing, notes or pennants."""
-  kind = world.rng.choice(["flag", "curtain", "line"], p=[0.42, 0.16, 0.42])
+  kind = world.rng.choice(["flag", "curtain", "line"], p=[0.46, 0.08, 0.46])
   {"flag": _add_flag, "curtain": _add_curtain, "line": _add_line}[str(kind)](world)
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_pipeline.synthetic.backdrops import paint_interior, sample_backdrop
 from data_pipeline.synthetic.cloth import add_cloth
 from data_pipeline.synthetic.fire import add_flames, darken_backdrop
 from data_pipeline.synthetic.flowers import add_flowers
@@ -14,6 +15,7 @@ from data_pipeline.synthetic.plants import add_branches
 from data_pipeline.synthetic.props import add_sprites
 from data_pipeline.synthetic.rigid import add_rigid
 from data_pipeline.synthetic.trees import add_trees
+from data_pipeline.synthetic.vegetation import segment_vegetation
 from data_pipeline.synthetic.water import add_water_plants, tint_backdrop
 from data_pipeline.synthetic.world import World
 
@@ -41,6 +43,7 @@ SETTINGS = {
   "woods": Setting(0.09, (6.0, 30.0), (("trees", 3), ("grass", 1)), 2),
   "flags": Setting(0.08, (2.0, 8.0), (("cloth", 1), ("grass", 1)), 2),
   "porch": Setting(0.08, (0.5, 3.0), (("hanging", 1), ("branches", 1), ("cutout", 0.7)), 3),
+  "indoors": Setting(0.08, (0.3, 1.2), (("flowers", 2), ("hanging", 1), ("branches", 1)), 1),
   "hearth": Setting(0.07, (0.12, 0.6), (("flames", 1),), 1),
   "pond": Setting(0.07, (0.5, 3.0), (("water plants", 1),), 1),
   "still": Setting(0.12, (0.3, 10.0), (), 0),
@@ -49,6 +52,7 @@ _NO_CUTOUTS_FIRST = ("woods", "flags", "hearth", "pond")
 _CUTOUT_FIRST = 0.2  # of the other scenes, if there are any
 _RIGID_SHARE = 0.2
 _RIGID_IN_STILL = 0.5
+_INTERIOR_SHARE = 0.85  # of the backdrops indoors; the others are photos
 
 
 def compose(world: World, setting: str, sprites: Sequence[np.ndarray]) -> list[str]:
@@ -74,7 +78,7 @@ def compose(world: World, setting: str, sprites: Sequence[np.ndarray]) -> list[s
 def _add(world: World, family: str, setting: str, sprites: Sequence[np.ndarray]) -> None:
   builders: dict[str, Callable[[], None]] = {
     "grass": lambda: add_grass(world),
-    "flowers": lambda: add_flowers(world, near=setting == "closeup"),
+    "flowers": lambda: add_flowers(world, near=setting in ("closeup", "indoors")),
     "branches": lambda: add_branches(world),
     "trees": lambda: add_trees(world),
     "cloth": lambda: add_cloth(world),
@@ -86,8 +90,14 @@ def _add(world: World, family: str, setting: str, sprites: Sequence[np.ndarray])
   builders[family]()
 
 
-def prepare_backdrop(rng: np.random.Generator, background: np.ndarray, setting: str) -> np.ndarray:
-  """Fits a backdrop [h w 3] to a setting: dark round flames, bluish under water."""
+def paint_for_setting(
+  rng: np.random.Generator, height: int, width: int, photos: Sequence[np.ndarray], setting: str
+) -> np.ndarray:
+  """Draws a backdrop [h w 3] that fits a setting: dark round flames, bluish under water, indoors an interior."""
+  if setting == "indoors" and rng.random() < _INTERIOR_SHARE:
+    return paint_interior(rng, height, width)
+  # A world in which the foliage of a photo stands still would teach just that.
+  background = sample_backdrop(rng, height, width, photos, vegetation=segment_vegetation)
   change = {"hearth": darken_backdrop, "pond": tint_backdrop}.get(setting)
   return change(rng, background) if change else background
 

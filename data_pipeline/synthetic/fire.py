@@ -182,10 +182,11 @@ def _add_candles(world: World, *, low: bool) -> None:
     near = 0.7 + 0.45 * (foot - row) / max(h - row, 1) if low else rng.uniform(0.8, 1.2)
     own = max(wide * near, 7)
     tall = own * (rng.uniform(0.25, 0.4) if low else rng.uniform(0.8, 2.6))
+    flame = int(own * (rng.uniform(0.35, 0.6) if low else rng.uniform(0.7, 1.4)))
+    flame = int(np.clip(flame, 7, 0.4 * h))
+    tall = max(min(tall, foot - flame - 0.16 * own - 0.04 * h), 0.3 * own)  # the flame is in the picture
     body, rim = _draw_body(rng, int(tall), int(own), low=low, light=world.light)
     top = foot - len(body)
-    flame = int(own * (rng.uniform(0.35, 0.6) if low else rng.uniform(0.7, 1.4)))
-    flame = int(np.clip(flame, 7, 0.45 * h))
     light = course_index(world.wind.add_driver(_PUFFS / np.sqrt(0.015), x=x, scale=_FLICKER), LINEAR)
     _add_glow(world, x, top + rim - 0.5 * flame, 1.1 * flame + 0.15 * w, rng.uniform(0.12, 0.32), light)
     add_texture(world, body, (x - body.shape[1] / 2, top), blur=blur)

@@ -93,7 +93,7 @@ def add_flowers(world: World, *, near: bool) -> None:
     kinds.append((str(name), _COLORS[rng.choice(KINDS[str(name)].colors)], pick_green(rng)))
   leaf = LeafKind(rng.uniform(0.07, 0.22), rng.uniform(0.8, 1.1), gloss=rng.uniform(0, 0.25))
   flutters = add_flutters(world, 24, scale=(0.04, 0.16))
-  top, spread = rng.uniform(0.15, 0.5) * h, (0.12 if near else rng.uniform(0.1, 0.35)) * h
+  top, spread = rng.uniform(0.28 if near else 0.15, 0.55) * h, (0.12 if near else rng.uniform(0.1, 0.35)) * h
   meadow = not near and rng.random() < 0.7
   if meadow:
     make = MAKES[str(rng.choice(["meadow", "foxtail", "straw"], p=[0.75, 0.15, 0.1]))]
@@ -113,7 +113,7 @@ def add_flowers(world: World, *, near: bool) -> None:
       root = np.array([rng.uniform(0.02, 0.98) * w, h * rng.uniform(1.0, 1.12)])
       rise = max(root[1] - (top + spread * (1.2 * depth - 0.6 + 0.5 * rng.normal())), 1.6 * scale)
       nodes = make_curve(root, angle=-np.pi / 2 + 0.12 * rng.normal(), curl=0.4 * rng.normal(), length=rise, num=14)
-      stem = Stem(world.wind, nodes, reach=world.reach(rise), hz=world.hz(rise + scale))
+      stem = Stem(world.wind, nodes, reach=world.reach(rise), hz=world.hz(1.3 * rise + 1.5 * scale))  # heads are heavy
       thick = np.linspace(1, 0.7, 15) * max(0.055 * scale, 0.5 * world.unit) * rng.uniform(0.8, 1.3)
       dusk = np.linspace(0.55, 1, 14) if not near else 1.0
       add_stem(world, layer, stem, thick, green, order=depth, open=dusk, texture=BLADE)
@@ -164,7 +164,9 @@ def add_head(world, layer: Foliage, stem: Stem, node: int, size, kind: HeadKind,
   across /= np.linalg.norm(across)
   frame = np.stack([across, np.cross(facing, across), facing])
   center, part = stem.nodes[node], world.new_parts(1)
-  heart = petal * np.array([0.8, 0.55, 0.5]) if rng.random() < 0.5 else 0.4 * petal + [120, 120, 40]
+  heart = petal * np.array([0.85, 0.62, 0.6]) if rng.random() < 0.5 else 0.4 * petal + [120, 120, 40]
+  if petal.min() > 0.7 * petal.max():  # white flowers are at most greenish within
+    heart = petal * np.array([0.88, 0.93, 0.72])
   pieces = []
   for number, ring in enumerate(kind.rings):
     tint = petal
@@ -174,7 +176,7 @@ def add_head(world, layer: Foliage, stem: Stem, node: int, size, kind: HeadKind,
   if kind.disc:
     pollen = np.array([206.0, 160, 50]) if petal[2] > 80 else 0.3 * petal
     pieces.append(_make_disc(world, kind.disc * size, frame, pollen))
-  if size > 4 * world.unit and kind.upright[0] >= 0:  # the calyx
+  if size > 8 * world.unit and kind.upright[0] >= 0:  # the calyx
     sepal = Ring((5, 5), -0.6, 1.0, 0.35, 0.3, 0.2, 1.2)
     points, height, colors = _make_ring(world, sepal, frame, size, green, green, first=0.3)
     pieces.append((points, height - 0.15 * size * facing[2] - 0.02 * size, colors))
@@ -224,7 +226,7 @@ def _make_ring(world, ring: Ring, frame, size, color, heart, *, first: float):
   gradient = np.clip(middle / 0.45, 0, 1)[:, None]
   albedo = heart + (color - heart) * (0.25 + 0.75 * gradient)
   albedo = albedo[None, :, None] * np.exp(rng.normal(0, 0.05, (num, 1, 1, 1)))
-  albedo = np.where(outside, 0.25 * albedo.mean(-1, keepdims=True) + 0.7 * albedo, albedo)
+  albedo = np.where(outside, 0.2 * albedo.mean(-1, keepdims=True) + 0.76 * albedo, albedo)
   depth = np.where(outside[..., 0], 0.95, 0.76 + 0.26 * middle[:, None] - 0.12 * inner[:, None, None])
   colors = shade(world, albedo, normal, open=depth, thin=0.75, gloss=0.06)
   height = path[:, 2 * (n + 1) // 3, 2]
@@ -250,7 +252,7 @@ def _make_disc(world, radius, frame, color):
 
 
 def _add_florets(world, layer, stem: Stem, node, base, angle, long, wide, color, open, normal, nod: int, order) -> None:
-  """Adds small petals [r] at `base` [r 2] that ride on a stem and nod with it about the lowest of its nodes `node` [r]."""
+  """Adds small petals [r] at `base` [r 2] that ride on a stem's nodes `node` [r] and nod about the lowest."""
   n = 2
   nodes = make_curve(base, angle=angle, curl=0.5 * world.rng.normal(size=len(base)), length=long, num=n)
   across = rotate90(np.stack([np.cos(angle), np.sin(angle)], -1))
@@ -301,7 +303,8 @@ def _add_umbel(world, layer, stem: Stem, size, petal, green, nod: int, order: fl
   angle, up = np.arctan2(ends[:, 1], ends[:, 0]), np.tile([0.0, -0.3, 0.9], (rays, 1))
   node = np.full(rays, last)
   _add_florets(world, layer, stem, node, np.tile(tip, (rays, 1)), angle, np.hypot(*ends.T),
-               np.full(rays, 0.3 * world.unit), np.tile(green, (rays, 1)), np.full(rays, 0.8), up, nod, order + 0 * turn)  # fmt: skip
+               np.full(rays, 0.3 * world.unit), np.tile(green, (rays, 1)), np.full(rays, 0.8), up, nod,
+               np.full(rays, order))  # fmt: skip
   num = int(np.clip(3 * size / world.unit, 4, 16))
   small = 0.34 * size
   base = tip + np.repeat(ends, num, 0) + small * rng.normal(0, 0.55, (rays * num, 2)) * [1, 0.6]

@@ -110,7 +110,7 @@ def lay_grass(world: World, make: Make, layout: str) -> None:
   """Adds grass of the kind `make` in one of the `LAYOUTS`."""
   rng, (h, w) = world.rng, world.shape
   tall = rng.uniform(*make.metres) / world.metres * w
-  low, high = {"full": (0.5, 1.3), "field": (0.3, 0.8), "fringe": (0.16, 0.8), "few": (0.55, 1.1)}[layout]
+  low, high = {"full": (0.5, 1.3), "field": (0.3, 0.8), "fringe": (0.16, 0.8), "few": (0.7, 1.15)}[layout]
   tall = np.clip(tall, low * h, high * h)
   slim = rng.uniform(*make.slim)
   stand = _place_stalks(world, layout, tall, slim)
@@ -118,10 +118,11 @@ def lay_grass(world: World, make: Make, layout: str) -> None:
   leaders = _raise_leaders(world, tall)
   green, dry, red = pick_green(rng), _DRY[rng.integers(len(_DRY))], _RED[rng.integers(len(_RED))]
   mixture = np.array(make.colors) * rng.dirichlet([3, 3, 3]) + [0.02, 0.02, 0.0]
-  palette = np.stack([green, dry * rng.uniform(0.85, 1.1), red]), mixture / mixture.sum()
+  palette = rng.uniform(0.95, 1.2) * np.stack([green, dry, red]), mixture / mixture.sum()
   cuts = {"few": [-1.0, 2.0], "fringe": [-1.0, 0.35, 2.0], "field": [-1.0, 0.3, 2.0], "full": [-1.0, 0.4, 2.0]}[layout]
   haze, lean = rng.uniform(0, 0.4) * (layout == "field"), rng.normal(0, 0.12 if layout == "few" else make.lean)
-  style = _Style(make, HEADS[make.heads[rng.integers(len(make.heads))]], rng.uniform(*make.headed), lean, haze,
+  headed = 0.8 if layout == "few" else rng.uniform(*make.headed)
+  style = _Style(make, HEADS[str(rng.choice(make.heads))], headed, lean, haze,
                  layout in ("full", "field"), np.exp(rng.normal(0, 0.25)), slim,
                  {"full": 0.36, "field": 0.26}.get(layout, 0.45))  # fmt: skip
   dark = (palette[0] * palette[1][:, None]).sum(0) * rng.uniform(0.4, 0.6)
@@ -225,8 +226,8 @@ def _add_stand(world, layer: Foliage, stand: Stand, tall, style: _Style, leaders
   pixels = max(np.median(length), 1) / world.unit
   n = int(np.clip(pixels / 9, 4, 9))
   nodes = make_curve(stand.roots, angle=angle, curl=curl, length=length, num=n, bend=rng.uniform(1.0, 2.2))
-  choice = (x / world.shape[1] + 0.05) / 1.1 * _NUM_LEADERS + rng.normal(0, 1.0, num)
-  factor = rng.lognormal(0, 0.22, num) * np.clip(length / (tall * stand.scale), 0.4, 1.2) ** 0.5
+  choice = (x / world.shape[1] + 0.05) / 1.1 * _NUM_LEADERS + rng.normal(0, 0.6, num)
+  factor = rng.lognormal(0, 0.17, num) * np.clip(length / (tall * stand.scale), 0.4, 1.2) ** 0.5
   sheaf = Sheaf(nodes, leaders, np.clip(choice, 0, _NUM_LEADERS - 1).astype(int), factor=factor,
                 hinge=int(_HINGE * n), flutter=choose_near(world, flutters, x))  # fmt: skip
   u = np.linspace(0, 1, n + 1)

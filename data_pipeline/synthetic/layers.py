@@ -111,7 +111,8 @@ class Strips:
     faces = self._fill_faces(courses).ravel()
     covered = np.flatnonzero(faces)
     face = faces[covered] - 1
-    local = (self._places[:, :2, None] + self._places[:, 2:, None] * _invert_quads(corners)).astype(np.float32)
+    local = (self._places[:, 2:, None] * _invert_quads(corners)).astype(np.float32)
+    local[..., 0] += self._places[:, :2]
     table = local.reshape(-1, 6)[face]
     row, column = np.divmod(covered, w * SUPERSAMPLE)
     _, length, width, _ = self.textures.shape

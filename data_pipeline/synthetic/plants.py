@@ -1,13 +1,10 @@
-"""Plants of a simulated scene: grass, flowers, and here leafy branches, vines, bushes and blossoming twigs.
-
-Each builder appends layers of ribbons to a `World`, back to front.
-"""
+"""Leafy branches, vines, bushes and blossoming twigs of a simulated scene."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from data_pipeline.synthetic.flowers import KINDS, add_flowers, add_head
+from data_pipeline.synthetic.flowers import KINDS, add_head
 from data_pipeline.synthetic.foliage import (
   Foliage,
   LeafKind,
@@ -21,12 +18,9 @@ from data_pipeline.synthetic.foliage import (
   pick_leaf_kind,
   vary,
 )
-from data_pipeline.synthetic.grasses import add_grass
 from data_pipeline.synthetic.shapes import make_curve
 from data_pipeline.synthetic.stems import Stem
 from data_pipeline.synthetic.world import World
-
-__all__ = ["add_branches", "add_flowers", "add_grass"]
 
 LAYOUTS = {"edge": 0.4, "bush": 0.33, "vine": 0.12, "blossom": 0.15}
 _LEAF_METRES = (0.035, 0.13)
@@ -146,8 +140,9 @@ def _add_foliage(world, layer, stem: Stem, num: int, style: _Style, order: float
   front = rng.uniform(0, 1, num)
   tint = style.colors[(rng.random(num) < 0.15).astype(int)]
   color = np.stack([vary(rng, one, 1, tone=0.15, hue=0.07)[0] for one in tint]) * (0.9 + 0.25 * (along > 0.85))[:, None]
+  open, rank = dark * (0.4 + 0.35 * front + 0.3 * along), order + 0.3 * front - 0.1
   add_leaves(world, layer, stem, along, angle=angle + hang, length=style.leaf * rng.uniform(0.6, 1.25, num),
-             kind=style.kind, color=color, open=dark * (0.4 + 0.35 * front + 0.3 * along), order=order + 0.3 * front - 0.1,
+             kind=style.kind, color=color, open=open, order=rank,
              flutter=choose_near(world, style.flutters, stem.nodes[place, 0]), droop=style.droop)  # fmt: skip
 
 
@@ -173,7 +168,7 @@ def _add_blossom(world, layer: Foliage, style: _Style, side: int) -> None:
   rng, (h, w) = world.rng, world.shape
   petal = np.array([(236, 228, 226), (232, 196, 202), (214, 130, 152), (240, 236, 224)][rng.integers(4)], float)
   size = float(np.clip(0.35 * style.leaf, 0.015 * w, 0.045 * w))
-  count, left = int(rng.integers(2, 5)), 55
+  count, left = int(rng.integers(2, 5)), 40
   for number in range(count):
     root, inward = _pick_root(world, side, rng.uniform(0.1, 0.9))
     length = rng.uniform(0.5, 1.1) * h
@@ -198,5 +193,6 @@ def _add_blossom(world, layer: Foliage, style: _Style, side: int) -> None:
         left -= 1
         node = int(rng.integers(2, len(stem.nodes)))
         nod = int(choose_near(world, style.flutters, stem.nodes[node, :1])[0])
-        add_head(world, layer, stem, node, size * rng.uniform(0.6, 1.2), KINDS["small"], vary(rng, petal, 1, tone=0.04)[0],
-                 0.5 * style.colors[0] + [40, 10, 10], nod, number + 0.2 + 0.1 * rng.random())  # fmt: skip
+        calyx, tint = 0.5 * style.colors[0] + [40, 10, 10], vary(rng, petal, 1, tone=0.04)[0]
+        rank = number + 0.2 + 0.1 * rng.random()
+        add_head(world, layer, stem, node, size * rng.uniform(0.6, 1.2), KINDS["small"], tint, calyx, nod, rank)

@@ -215,16 +215,19 @@ def add_sprites(world: World, sprites: Sequence[np.ndarray]) -> None:
 
 
 def _is_squat(sprite: np.ndarray) -> bool:
-  """Whether a cut-out [h w 4] uint8 needs a stalk: as wide as high, but not brown or dark below, nor on a foot."""
+  """Whether a cut-out [h w 4] uint8 needs a stalk: as wide as high, not brown or dark below, nor on a pole."""
   solid = sprite[..., 3] > 40
   rows, columns = np.flatnonzero(solid.any(1)), np.flatnonzero(solid.any(0))
   if not len(rows):
     return False
   height, width = rows[-1] + 1 - rows[0], columns[-1] + 1 - columns[0]
-  low, shown = sprite[rows[-1] - height // 3 : rows[-1] + 1], solid[rows[-1] - height // 3 : rows[-1] + 1]
-  r, g, b = low[shown][:, :3].mean(0)
-  earthy = r > g > b > 0.5 * r or max(r, g, b) < 90  # trees and mushrooms stand by themselves
-  return bool(width > 0.7 * height and not earthy and np.ptp(np.flatnonzero(shown.any(0))) > 0.35 * width)
+  low = slice(rows[-1] - height // 3, rows[-1] + 1)
+  r, g, b = sprite[low][solid[low]][:, :3].mean(0)
+  brown = r > 1.1 * max(g, b) and min(g, b) > 0.58 * r and g > 0.95 * b
+  earthy = brown or max(r, g, b) < 90  # mushrooms and trees stand by themselves
+  foot = np.flatnonzero(solid[rows[-1] - height // 5 :].any(0))
+  own_pole = np.ptp(foot) < 0.3 * width and abs(foot.mean() - columns.mean()) > 0.3 * width  # a flag's
+  return bool(width > 0.7 * height and not earthy and not own_pole)
 
 
 def _put_on_stalk(world: World, head: np.ndarray, tall: int) -> tuple[np.ndarray, float]:

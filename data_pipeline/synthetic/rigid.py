@@ -65,9 +65,7 @@ def _add_trunk(world: World) -> None:
   moss = 0.7 * soft_step(smooth_noise(rng, tall, box, coarsest=3) - side * u - rng.uniform(0.6, 2.5), 1.0)[..., None]
   colors = (color + (np.array([96, 104, 50]) - color) * moss) * tone[..., None]
   x0 = rng.choice([rng.uniform(0, 0.25), rng.uniform(0.75, 1)]) * w - box / 2
-  add_texture(
-    world, paint(colors, soft_step(1 - np.abs(u), 2 / half.mean())), (x0, -4), blur=rng.uniform(0.4, 1.2), shadow=True
-  )
+  add_texture(world, paint(colors, soft_step(1 - np.abs(u), 2 / half.mean())), (x0, -4), blur=rng.uniform(0.4, 1.2))
 
 
 def _add_wall(world: World, light) -> None:

@@ -17,10 +17,8 @@ import cv2
 import numpy as np
 
 from data_pipeline.synthetic import families
-from data_pipeline.synthetic.backdrops import sample_backdrop
 from data_pipeline.synthetic.camera import Camera, sample_camera
 from data_pipeline.synthetic.layers import SUPERSAMPLE, Drawing
-from data_pipeline.synthetic.vegetation import segment_vegetation
 from data_pipeline.synthetic.wind import Wind
 from data_pipeline.synthetic.world import World
 from gid_jax.errors import UserError
@@ -203,9 +201,7 @@ def sample_scene(
   setting, metres = families.draw_setting(rng)
   wind = Wind(rng, num_frames=num_frames, fps=fps, width=width)
   world = World(rng, wind, (height, width), metres=metres)
-  # A world in which the foliage of a photo stands still would teach just that.
-  background = sample_backdrop(rng, height, width, backgrounds, vegetation=segment_vegetation)
-  background = families.prepare_backdrop(rng, background, setting)
+  background = families.paint_for_setting(rng, height, width, backgrounds, setting)
   found = families.compose(world, setting, sprites)
   return Scene(
     seed, background, world, num_frames=num_frames, fps=fps, camera=sample_camera(rng), families=found

@@ -80,8 +80,9 @@ def add_trees(world: World) -> None:
   layout = str(rng.choice(list(LAYOUTS), p=list(LAYOUTS.values())))
   name = str(rng.choice(list(KINDS), p=_SHARES))
   low, high, count = {"single": (0.75, 1.35, 1), "group": (0.5, 1.0, int(rng.integers(2, 5))),
-                      "line": (0.3, 0.65, int(rng.integers(8, 14)))}[layout]  # fmt: skip
+                      "line": (0.3, 0.65, 0)}[layout]  # fmt: skip
   tall = rng.uniform(low, high) * h
+  count = count or int(np.clip(rng.uniform(1.8, 3.2) * w / tall, 5, 15))
   foot = rng.uniform(0.7, 0.95) * h if layout != "single" or rng.random() < 0.6 else 1.12 * h
   green = pick_green(rng) * rng.uniform(0.7, 0.95)
   if rng.random() < 0.12:
@@ -89,7 +90,7 @@ def add_trees(world: World) -> None:
   haze = rng.uniform(0, 0.12) if layout == "single" else rng.uniform(0.02, 0.35)
   x = (np.arange(count) + rng.uniform(0.1, 0.9, count)) / count if count > 1 else rng.uniform(0.25, 0.75, 1)
   if foot < h:
-    soil = 0.75 * green * rng.uniform(0.85, 1.15) + np.array([40, 34, 14]) * rng.uniform(0.3, 1.2)
+    soil = 0.6 * pick_green(rng) + np.array([40, 34, 14]) * rng.uniform(0.3, 1.2)
     edge = foot - 0.012 * h + 0.008 * h * smooth_noise(rng, 2, w, coarsest=5, octaves=6)[0]
     add_ground(world, edge, soil, haze=haze, shadows=[(at * w, foot, 0.3 * tall) for at in x])
   scale = rng.uniform(0.65, 1.1, count)
@@ -100,8 +101,9 @@ def add_trees(world: World) -> None:
   for i in np.argsort(rng.normal(foot, 0.03 * h, count)):
     other = name if rng.random() < 0.6 else str(rng.choice(list(KINDS), p=_SHARES))
     base = np.array([x[i] * w, foot + rng.uniform(-0.005, 0.02) * h])
-    look = _Look(vary(rng, green, 1, tone=0.16, hue=0.09)[0] * KINDS[other].value, leaf, haze, flutters)
-    detail = 1.0 if layout == "single" else 0.6
+    leaves = green if KINDS[other].value == 1.0 or green[0] < green[1] else 0.6 * green[[1, 0, 2]]  # evergreen
+    look = _Look(vary(rng, leaves, 1, tone=0.16, hue=0.09)[0] * KINDS[other].value, leaf, haze, flutters)
+    detail = {"single": 1.0, "group": 0.6, "line": 0.36}[layout]
     _add_tree(world, layer, KINDS[other], base, tall * scale[i], look, budget * scale[i] ** 2, float(i), detail)
   if foot < h:
     look = _Look(0.85 * green, leaf, haze, flutters)
