@@ -28,7 +28,7 @@ import msgpack
 import numpy as np
 
 from data_pipeline.clips import clip_to_sequences, find_clips
-from data_pipeline.synthetic.folders import load_backgrounds, load_sprites
+from data_pipeline.synthetic.folders import load_photos
 from data_pipeline.synthetic.photos import move_photo
 from data_pipeline.synthetic.scene import sample_scene
 from data_pipeline.synthetic.windows import scene_to_window
@@ -155,23 +155,18 @@ def _seed_rng(name: str) -> np.random.Generator:
   return np.random.default_rng(zlib.crc32(name.encode()))
 
 
-@lru_cache(maxsize=1)
-def _load_photos(backgrounds: str, sprites: str) -> tuple[list, list]:
-  return load_backgrounds(backgrounds) if backgrounds else [], load_sprites(sprites) if sprites else []
-
-
 def _make_windows(task: Task) -> Iterator[tuple[Window | None, dict[str, str]]]:
   settings = task.settings
   size = {"height": settings["height"], "width": settings["width"]}
   spectrum = {key: settings[key] for key in ("num_bands", "num_pairs", "motion_stride")}
   if task.source == "synthetic":
-    backgrounds, sprites = _load_photos(settings["backgrounds"], settings["sprites"])
+    backgrounds, sprites = load_photos(settings["backgrounds"], settings["sprites"])
     length = {"num_frames": settings["num_frames"], "fps": settings["fps"]}
     scene = sample_scene(settings["seed"], **size, **length, backgrounds=backgrounds, sprites=sprites)
     yield scene_to_window(scene, **spectrum, rng=_seed_rng(task.name)), {}
     return
   if task.source == "pseudo":
-    photos, _ = _load_photos(settings["moved_photos"], "")
+    photos, _ = load_photos(settings["moved_photos"], "")
     length = {"num_frames": settings["num_frames"], "fps": settings["fps"]}
     photo = photos[_seed_rng(f"{task.name} photo").integers(len(photos))]
     scene = move_photo(settings["seed"], photo, **size, **length)

@@ -64,7 +64,7 @@ ORDER = (
   "data_pipeline.synthetic.foliage",
   "data_pipeline.synthetic.grasses",
   "data_pipeline.synthetic.flowers",
-  "data_pipeline.synthetic.plants",
+  "data_pipeline.synthetic.branches",
   "data_pipeline.synthetic.trees",
   "data_pipeline.synthetic.props",
   "data_pipeline.synthetic.rigid",

@@ -24,7 +24,7 @@ def make_config():
   config.data.sources.live = 1.0
   config.data.live.num_frames = 20
   config.data.num_bands = config.model.num_bands = NUM_BANDS
-  config.model.vae.multipliers = (1, 2)
+  config.model.vae.multipliers = (1,)
   return config
 
 

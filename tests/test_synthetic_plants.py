@@ -1,3 +1,5 @@
+"""Plants: what rides on what, roots, lengths, and that pixels go where the displacement says."""
+
 from collections.abc import Callable
 
 import cv2
@@ -5,12 +7,10 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from data_pipeline.synthetic import flowers, foliage, grasses, plants, trees
-from data_pipeline.synthetic.layers import Strips
+from data_pipeline.synthetic import branches, flowers, foliage, grasses, trees
 from data_pipeline.synthetic.scene import Scene
-from data_pipeline.synthetic.shapes import make_curve, make_ribbon
-from data_pipeline.synthetic.stems import Stem, mode_slope
-from data_pipeline.synthetic.textures import BARK
+from data_pipeline.synthetic.shapes import make_curve
+from data_pipeline.synthetic.stems import Sheaf, Stem, mode_slope
 from data_pipeline.synthetic.wind import COSINE, SINE, Wind, course_index
 from data_pipeline.synthetic.world import World
 
@@ -20,7 +20,7 @@ BUILDERS: dict[str, tuple[Callable[[World], None], float]] = {  # and what the p
   "grass": (grasses.add_grass, 1.0),
   "bed": (lambda world: flowers.add_flowers(world, near=False), 1.0),
   "flower": (lambda world: flowers.add_flowers(world, near=True), 0.3),
-  "branches": (plants.add_branches, 0.6),
+  "branches": (branches.add_branches, 0.6),
   "trees": (trees.add_trees, 12.0),
 }
 
@@ -31,13 +31,15 @@ class Recorder:
   def __init__(self):
     self.added: list[tuple] = []
 
-  def add_many(self, *ribbons, texture: int) -> None:
+  def add(self, *ribbons, texture: int) -> None:
     self.added.append(ribbons)
 
 
 def make_world(seed: int, shape=SHAPE, *, metres: float = 1.0, num_frames: int = NUM_FRAMES) -> World:
   rng = np.random.default_rng(seed)
-  return World(rng, Wind(rng, num_frames=num_frames, fps=num_frames / 5, width=shape[1]), shape, metres=metres)
+  world = World(rng, Wind(rng, num_frames=num_frames, fps=num_frames / 5, width=shape[1]), shape, metres=metres)
+  world.strength = 8.0  # ordinary, whatever scenes draw
+  return world
 
 
 def show(world: World, *, num_frames: int = NUM_FRAMES) -> Scene:
@@ -78,7 +80,7 @@ def test_pixels_go_where_the_displacement_says(kind):
   shape = (240, 320)  # blades and leaves are small: draw them larger
   errors = {1.0: [], 0.8: [], 1.2: [], -1.0: []}
   y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
-  for seed in range(4):
+  for seed in range(3):
     scene = build_scene(kind, seed, shape)
     ids = scene.layer_ids.astype(np.float32)
     inside = (cv2.dilate(ids, np.ones((3, 3))) == cv2.erode(ids, np.ones((3, 3)))) & (scene.layer_ids > 0)
@@ -97,7 +99,7 @@ def test_pixels_go_where_the_displacement_says(kind):
 @pytest.mark.parametrize("kind", BUILDERS)
 def test_motion_has_little_power_above_sixteen_bands_but_some(kind):
   shares = []
-  for seed in range(6):
+  for seed in range(4):
     motion = build_scene(kind, seed, num_frames=150).displacement(np.arange(150))
     if (np.hypot(motion[..., 0], motion[..., 1]).max(0) > 1).sum() > 50:
       power = np.abs(np.fft.rfft(motion, axis=0)) ** 2
@@ -108,7 +110,7 @@ def test_motion_has_little_power_above_sixteen_bands_but_some(kind):
 def test_root_pixels_are_still_and_tip_pixels_move():
   world = make_world(1)
   stem = grow_stem(world)
-  layer = foliage.new_foliage(world, blur=0.5)
+  layer = world.new_strips(blur=0.5)
   foliage.add_stem(world, layer, stem, np.full(13, 2.0), np.array([90.0, 120, 60]), order=0.0)
   world.layers.append(layer.finish())
   moved = np.linalg.norm(show(world).displacement(np.arange(NUM_FRAMES)), axis=-1).max(0)
@@ -199,7 +201,7 @@ def test_stalks_of_a_sheaf_bend_as_their_leader_times_their_factor():
   leaders = [grow_stem(world), grow_stem(world, (30.0, 80.0))]
   nodes = np.stack([leaders[1].nodes, leaders[1].nodes, leaders[0].nodes])
   flutter = foliage.add_flutters(world, 3, scale=(0.1, 0.2))
-  sheaf = foliage.Sheaf(nodes, leaders, np.array([1, 1, 0]), factor=[1.0, 2.0, 1.0], hinge=8, flutter=flutter)
+  sheaf = Sheaf(nodes, leaders, np.array([1, 1, 0]), factor=[1.0, 2.0, 1.0], hinge=8, flutter=flutter)
   at, who = np.arange(13), np.arange(3)[:, None]
   basis = sheaf.carry(nodes, at[None], who)
   np.testing.assert_array_equal(sheaf.index[1, :3], leaders[1].index)
@@ -214,35 +216,6 @@ def test_stalks_of_a_sheaf_bend_as_their_leader_times_their_factor():
   turned = arms + np.einsum("m,nmc->nc", turn, basis[0, 9:, 3:])
   spin = np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
   np.testing.assert_allclose(turned, arms @ spin.T, atol=1e-9)
-
-
-def test_foliage_draws_and_moves_as_strips_do_but_in_its_own_order():
-  world = make_world(6)
-  stem = grow_stem(world)
-  curves = make_curve(stem.nodes[[3, 6, 9]], angle=[0.3, 0.1, -0.2], curl=[0.5, 0.0, -0.5], length=[30, 25, 20], num=4)
-  points = make_ribbon(curves, np.full((3, 5), 5.0))
-  basis = np.stack([stem.carry(points[i], node) for i, node in enumerate((3, 6, 9))])
-  colors = np.random.default_rng(0).uniform(30, 200, (3, 4, 2, 3))
-  parts = world.new_parts(3)
-  assert parts.tolist() == [1, 2, 3]
-  ranks = np.array([2, 0, 1])
-  many = foliage.new_foliage(world, blur=0.6)
-  many.add_many(points, basis, np.tile(stem.index, (3, 1)), colors, parts, ranks.astype(float), texture=BARK)
-  many.finish()
-  single = Strips(world.shape, world.textures, blur=0.6)
-  for i in np.argsort(ranks):
-    single.add(points[i], basis[i], stem.index, colors[i], int(parts[i]), texture=BARK)
-  single.finish()
-  for time in (0.0, 8.0):
-    courses = world.wind.courses(np.array([time]))[0]
-    np.testing.assert_array_equal(many.draw(courses).rgba, single.draw(courses).rgba)
-  ids = np.zeros((3 * SHAPE[0], 3 * SHAPE[1]), np.int32)
-  rest = world.wind.courses(np.zeros(1))[0]
-  many.draw_parts(ids, rest)
-  one, two = (layer.motion(ids[1::3, 1::3], rest) for layer in (many, single))
-  assert len(one.places) > 100
-  np.testing.assert_array_equal(one.places, two.places)
-  np.testing.assert_array_equal(one.vectors, two.vectors)
 
 
 def test_light_falls_on_the_side_of_the_sun_and_less_where_little_sky_is_seen():
@@ -273,12 +246,14 @@ def test_ground_covers_what_lies_below_its_edge_and_is_still():
 @pytest.mark.parametrize("layout", grasses.LAYOUTS)
 @pytest.mark.parametrize("make", grasses.MAKES)
 def test_every_grass_in_every_layout_is_seen_and_moves(make, layout):
-  moving = []
-  for seed in range(3):
+  for seed in range(5):
     world = make_world(seed, (60, 80))
     grasses.lay_grass(world, grasses.MAKES[make], layout)
-    moving.append(np.linalg.norm(show(world).displacement([7.0, 20.0]), axis=-1).max())
-  assert max(moving) > 0.5
+    scene = show(world)
+    assert (scene.layer_ids > 0).mean() > 0.01
+    if np.linalg.norm(scene.displacement([7.0, 20.0]), axis=-1).max() > 0.5:
+      return
+  raise AssertionError("no scene of five moves")
 
 
 @pytest.mark.parametrize("kind", [kind for kind in flowers.KINDS if flowers.KINDS[kind].rings])
@@ -288,13 +263,20 @@ def test_heads_ride_on_their_stems_tip(kind):
   nod = int(foliage.add_flutters(world, 1, scale=(0.1, 0.1))[0])
   color = np.array([200.0, 60, 50])
   flowers.add_head(world, layer, stem, -1, size, flowers.KINDS[kind], color, color, nod, 0.0)
-  tip = move(world, stem.nodes[-1], stem.carry(stem.nodes[-1], -1), stem.index, 8.0)
+  tip = stem.nodes[-1]
+  bent = tip + np.einsum("m,mc->c", [0.3, 0.09, 0.0], stem.carry(tip, -1))
+  nodding = np.array([0.0, 0.0, 0.0, np.sin(0.4), np.cos(0.4) - 1])
+  spin = np.array([[np.cos(0.4), np.sin(0.4)], [-np.sin(0.4), np.cos(0.4)]])
   for points, basis, index, *_rest in layer.added:
-    apart = np.linalg.norm(points - stem.nodes[-1], axis=-1)
-    now = np.linalg.norm(move(world, points, basis, index[0], 8.0) - tip, axis=-1)
-    assert apart.max() < 2.5 * size
-    np.testing.assert_allclose(now, apart, rtol=0.05)  # the head turns, to second order, without growing
-    assert len({tuple(row) for row in index}) == 1
+    assert np.linalg.norm(points - tip, axis=-1).max() < 2.5 * size
+    expected = np.concatenate([stem.index, [course_index(nod, SINE), course_index(nod, COSINE)]])
+    np.testing.assert_array_equal(index, np.tile(expected, (len(points), 1)))
+    nodded = points + np.einsum("m,...mc->...c", nodding, basis)
+    np.testing.assert_allclose(nodded, tip + (points - tip) @ spin, atol=1e-9)
+    # When the stem bends, the head turns with its tip and to second order does not grow.
+    ridden = points + np.einsum("m,...mc->...c", [0.3, 0.09, 0.0, 0.0, 0.0], basis)
+    lengths = [np.linalg.norm(spots - middle, axis=-1) for spots, middle in ((ridden, bent), (points, tip))]
+    np.testing.assert_allclose(*lengths, rtol=0.3**4 / 7, atol=1e-9)
   assert len({int(part) for ribbons in layer.added for part in ribbons[4]}) == 1
 
 

@@ -26,10 +26,14 @@ def sample_backdrop(
   *,
   vegetation: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
-  """Draws a backdrop [h w 3] float32, 0..255: mostly a crop of one of `photos` ([h w 3] uint8 RGB), else painted.
+  """Draws a backdrop [h w 3] float32, 0..255: mostly a crop of a photo, else painted.
 
-  vegetation: gives the probability [h w] that a pixel of a picture [h w 3] uint8 shows a plant. With it the first
-  of up to four crops, each of a photo drawn anew, with under 15 % of plants is taken, or else the one with least.
+  Args:
+    rng: the scene's random stream.
+    height, width: of the picture in pixels.
+    photos: [h w 3] uint8 RGB each; without any all is painted.
+    vegetation: gives the probability [h w] that a pixel of a picture [h w 3] uint8 shows a plant. With it the first
+      of up to four crops, each of a photo drawn anew, with under 15 % of plants is taken, or else the one with least.
   """
   if not len(photos) or rng.random() >= PHOTO_SHARE:
     return paint_backdrop(rng, height, width)

@@ -22,11 +22,18 @@ DEMOSAIC = 0.45  # pixels; neighbouring pixels of a real sensor share some noise
 class Camera:
   """How one camera sees one scene; all but the noise is the same for every frame.
 
-  softness: deviation of the lens blur in pixels. vignette: share of the light lost in the far corner;
-  center (x, y): its middle as shares of the picture. veil, veil_color [3]: share of light that is glare, and its
-  colour. gain [3]: exposure and white balance, on levels. gamma, contrast: the response curve's. saturation: 1 keeps
-  colours. read_noise, shot_noise: deviations at black and of white, in levels of 255 before the curve. seed: of the
-  noise. jpeg_quality: 1 to 100, 0 for none.
+  Attributes:
+    softness: deviation of the lens blur in pixels.
+    vignette: light falls to 1 / (1 + this) half a diagonal from `center`.
+    center: (x, y) where the light is brightest, as shares of the picture.
+    veil: share of light that is glare.
+    veil_color: [3] of the glare, 0..255.
+    gain: [3] exposure and white balance, on levels.
+    gamma, contrast: of the response curve.
+    saturation: 1 keeps colours.
+    read_noise, shot_noise: deviations at black and of white, in levels of 255 before the curve.
+    seed: of the noise.
+    jpeg_quality: 1 to 100, 0 for none.
   """
 
   softness: float
@@ -61,7 +68,7 @@ class Camera:
     if not self.jpeg_quality:
       return picture
     stored = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, self.jpeg_quality])[1]
-    return np.ascontiguousarray(cv2.imdecode(stored, cv2.IMREAD_COLOR)[..., ::-1])
+    return cv2.cvtColor(cv2.imdecode(stored, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
   def response(self, levels: np.ndarray) -> np.ndarray:
     """The response to scene `levels` [n] of each channel, before saturation and noise: [n 3] float64, 0..255."""

@@ -48,9 +48,19 @@ def add_sheet(
 ) -> None:  # fmt: skip
   """Adds cloth [h w 4] (premultiplied, as if flat) that is pinned at its "left" or "top" edge.
 
-  folds [h w]: heights of its standing folds, px; reach: how far its free edge travels towards the viewer and back,
-  px; view (x, y): travel on the picture per travel towards the viewer; backlit: share of light through the cloth;
-  droop: how far its free edge hangs down at rest, px; mirrored: swaps left and right.
+  Args:
+    world: what it is added to.
+    rgba: [h w 4] 0..255.
+    corner: (x, y) pixels.
+    pinned: "left" or "top".
+    folds: [h w] heights of its standing folds, pixels.
+    reach: how far its free edge travels towards the viewer and back, pixels.
+    view: (x, y) travel on the picture per travel towards the viewer.
+    backlit: share of light that comes through the cloth.
+    blur: deviation in pixels that puts it out of focus.
+    droop: how far its free edge hangs down at rest, pixels.
+    mirrored: swaps left and right.
+    shadow: whether something near lies behind to receive one.
   """
   tall, wide = rgba.shape[:2]
   flag, light = pinned == "left", -world.light if mirrored else world.light

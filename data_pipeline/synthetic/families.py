@@ -1,4 +1,4 @@
-"""What a simulated scene holds: settings, each with its scale in metres and the families of things that belong in it."""
+"""What a simulated scene holds: settings, each with its scale in metres and the families of things that fit it."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -6,12 +6,12 @@ from typing import NamedTuple
 import numpy as np
 
 from data_pipeline.synthetic.backdrops import paint_interior, sample_backdrop
+from data_pipeline.synthetic.branches import add_branches
 from data_pipeline.synthetic.cloth import add_cloth
 from data_pipeline.synthetic.fire import add_flames, darken_backdrop
 from data_pipeline.synthetic.flowers import add_flowers
 from data_pipeline.synthetic.grasses import add_grass
 from data_pipeline.synthetic.hanging import add_hanging
-from data_pipeline.synthetic.plants import add_branches
 from data_pipeline.synthetic.props import add_sprites
 from data_pipeline.synthetic.rigid import add_rigid
 from data_pipeline.synthetic.trees import add_trees
@@ -37,16 +37,16 @@ class Setting(NamedTuple):
 
 
 SETTINGS = {
-  "meadow": Setting(0.17, (0.6, 5.0), (("grass", 3), ("flowers", 2), ("cutout", 1)), 3),
-  "closeup": Setting(0.16, (0.15, 0.6), (("flowers", 2), ("branches", 0.5), ("cutout", 1)), 2),
-  "foliage": Setting(0.16, (0.5, 4.0), (("branches", 3), ("grass", 1), ("cutout", 0.7)), 3),
-  "woods": Setting(0.09, (6.0, 30.0), (("trees", 3), ("grass", 1)), 2),
-  "flags": Setting(0.08, (2.0, 8.0), (("cloth", 1), ("grass", 1)), 2),
-  "porch": Setting(0.08, (0.5, 3.0), (("hanging", 1), ("branches", 1), ("cutout", 0.7)), 3),
-  "indoors": Setting(0.08, (0.3, 1.2), (("flowers", 2), ("hanging", 1), ("branches", 1)), 1),
-  "hearth": Setting(0.07, (0.12, 0.6), (("flames", 1),), 1),
-  "pond": Setting(0.07, (0.5, 3.0), (("water plants", 1),), 1),
-  "still": Setting(0.12, (0.3, 10.0), (), 0),
+  "meadow": Setting(0.24, (0.6, 5.0), (("grass", 3), ("flowers", 2), ("cutout", 1)), 4),
+  "closeup": Setting(0.15, (0.15, 0.6), (("flowers", 2), ("branches", 0.5), ("cutout", 1)), 2),
+  "foliage": Setting(0.2, (0.5, 4.0), (("branches", 3), ("grass", 1), ("cutout", 0.7)), 3),
+  "woods": Setting(0.06, (6.0, 30.0), (("trees", 3), ("grass", 1)), 2),
+  "flags": Setting(0.06, (2.0, 8.0), (("cloth", 1), ("grass", 1)), 2),
+  "porch": Setting(0.06, (0.5, 3.0), (("hanging", 1), ("branches", 1), ("cutout", 0.7)), 3),
+  "indoors": Setting(0.06, (0.3, 1.2), (("flowers", 2), ("hanging", 1), ("branches", 1)), 1),
+  "hearth": Setting(0.055, (0.12, 0.6), (("flames", 1),), 1),
+  "pond": Setting(0.055, (0.5, 3.0), (("water plants", 1),), 1),
+  "still": Setting(0.06, (0.3, 10.0), (), 0),
 }
 _NO_CUTOUTS_FIRST = ("woods", "flags", "hearth", "pond")
 _CUTOUT_FIRST = 0.2  # of the other scenes, if there are any
@@ -56,7 +56,13 @@ _INTERIOR_SHARE = 0.85  # of the backdrops indoors; the others are photos
 
 
 def compose(world: World, setting: str, sprites: Sequence[np.ndarray]) -> list[str]:
-  """Fills `world` with the things of a setting, back to front, and returns their families."""
+  """Fills `world` with the things of a setting, back to front, and returns their families, sorted.
+
+  Args:
+    world: empty.
+    setting: a name in `SETTINGS`.
+    sprites: cut-outs [h w 4] uint8, straight alpha; without any there are none.
+  """
   rng, kind = world.rng, SETTINGS[setting]
   found: list[str] = []
   if setting == "still":

@@ -73,7 +73,9 @@ def _add_flame(
 
   index = [course_index(driver, LINEAR) for driver in drivers]
   margin = 1.5 * (sway + stretch) + 2
-  add_texture(world, rgba, (x - wide / 2, foot - tall), fields, index, margin=margin, flicker=flicker, blur=blur)
+  add_texture(
+    world, rgba, (x - wide / 2, foot - tall), fields=fields, index=index, margin=margin, flicker=flicker, blur=blur
+  )
 
 
 def _add_glow(world: World, x: float, y: float, radius: float, strength: float, flicker: int) -> None:

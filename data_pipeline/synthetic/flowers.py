@@ -5,18 +5,17 @@ from typing import NamedTuple
 import numpy as np
 
 from data_pipeline.synthetic.foliage import (
-  Foliage,
   LeafKind,
   add_flutters,
   add_leaves,
   add_stem,
   choose_near,
-  new_foliage,
   pick_green,
   shade,
   vary,
 )
 from data_pipeline.synthetic.grasses import MAKES, lay_grass
+from data_pipeline.synthetic.layers import Strips
 from data_pipeline.synthetic.shapes import make_curve, rotate90
 from data_pipeline.synthetic.stems import Stem
 from data_pipeline.synthetic.textures import BLADE, FLUFF, PETAL
@@ -104,7 +103,7 @@ def add_flowers(world: World, *, near: bool) -> None:
     chosen = depths[(depths > low) & (depths <= high)]
     if not len(chosen):
       continue
-    layer = new_foliage(world, blur=blur * max(world.unit, 0.6), shadow=near)
+    layer = world.new_strips(blur=blur * max(world.unit, 0.6), shadow=near)
     if not near and not meadow:
       _add_undergrowth(world, layer, kinds[0][2], leaf, size, top, flutters, order=low)
     for depth in chosen:
@@ -135,7 +134,7 @@ def add_flowers(world: World, *, near: bool) -> None:
     world.layers.append(layer.finish())
 
 
-def _add_undergrowth(world, layer: Foliage, green, leaf: LeafKind, size, top, flutters, *, order: float) -> None:
+def _add_undergrowth(world, layer: Strips, green, leaf: LeafKind, size, top, flutters, *, order: float) -> None:
   """Adds the leaves between which flowers stand, on short stems."""
   rng, (h, w) = world.rng, world.shape
   floor = min(top + rng.uniform(0.1, 0.4) * h, 0.92 * h)
@@ -154,7 +153,7 @@ def _add_undergrowth(world, layer: Foliage, green, leaf: LeafKind, size, top, fl
                droop=0.8)  # fmt: skip
 
 
-def add_head(world, layer: Foliage, stem: Stem, node: int, size, kind: HeadKind, petal, green, nod: int, order) -> None:
+def add_head(world, layer: Strips, stem: Stem, node: int, size, kind: HeadKind, petal, green, nod: int, order) -> None:
   """Adds a flower of radius `size` px on a stem's node; it nods about the node by the driver `nod`."""
   rng = world.rng
   up = rng.uniform(*kind.upright)
@@ -186,7 +185,7 @@ def add_head(world, layer: Foliage, stem: Stem, node: int, size, kind: HeadKind,
     basis = np.concatenate([stem.carry(points, node), own], -2)
     index = np.concatenate([stem.index, [course_index(nod, SINE), course_index(nod, COSINE)]])
     rank = order + 1e-5 * np.clip(height / size, -3, 3)
-    layer.add_many(points, basis, np.tile(index, (len(points), 1)), colors, np.repeat(part, len(points)), rank,
+    layer.add(points, basis, np.tile(index, (len(points), 1)), colors, np.repeat(part, len(points)), rank,
                    texture=PETAL if points.shape[1] > 2 else FLUFF)  # fmt: skip
 
 
@@ -264,7 +263,7 @@ def _add_florets(world, layer, stem: Stem, node, base, angle, long, wide, color,
   index = np.concatenate([stem.index, [course_index(nod, SINE), course_index(nod, COSINE)]])
   colors = shade(world, color[:, None, None] * np.array([0.8, 1.1])[:, None, None], normal[:, None, None],
                  open=open[:, None, None], thin=0.6)  # fmt: skip
-  layer.add_many(points, basis, np.tile(index, (len(base), 1)), np.broadcast_to(colors, (len(base), n, 2, 3)),
+  layer.add(points, basis, np.tile(index, (len(base), 1)), np.broadcast_to(colors, (len(base), n, 2, 3)),
                  np.repeat(world.new_parts(1), len(base)), order, texture=PETAL)  # fmt: skip
 
 

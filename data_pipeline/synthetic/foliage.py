@@ -1,4 +1,4 @@
-"""What plants are put together from: layers of thousands of ribbons, sheaves of stalks, light on leaves, leaves.
+"""What plants are put together from: the light on them, their colours, stalks, leaves, and the ground below.
 
 Everything works on arrays of many ribbons at once. Directions in space are (right, down, towards the camera).
 """
@@ -11,107 +11,27 @@ import numpy as np
 
 from data_pipeline.synthetic.layers import Strips, Texture
 from data_pipeline.synthetic.shapes import make_curve, make_ribbon, rotate90, smooth_noise
-from data_pipeline.synthetic.stems import Stem, mode_slope
+from data_pipeline.synthetic.stems import Stem
 from data_pipeline.synthetic.textures import BARK, LEAF
 from data_pipeline.synthetic.wind import COSINE, SINE, course_index
 from data_pipeline.synthetic.world import BARKS, World
 
-FLUTTER_HZ = (1.0, 4.5)
+_FLUTTER_HZ = (1.2, 6.0)
 _FULL_SUN = 0.3  # of `World.light`
 HAZE = np.array([184.0, 194, 204])
 _PALE_SKY = np.array([205.0, 212.0, 220.0])
 
 
-class Foliage(Strips):
-  """A layer of ribbons that are added many at a time, each with a place in the order of drawing."""
-
-  def add_many(self, points, basis, index, colors, parts, order, *, texture: int) -> None:
-    """Adds r ribbons of one make.
-
-    points [r n+1 3 2]; basis [r n+1 3 m 2]; index [r m]; colors [r n 2 3]; parts [r]; order [r]: those with a higher
-    one are in front; texture: of all. See `Strips.add`.
-    """
-    self._ribbons.append((points, basis, np.asarray(index, int), colors, parts, order, texture))
-
-  def finish(self) -> "Foliage":
-    """Joins the ribbons into arrays; call once after the last `add_many`."""
-    terms = max(index.shape[-1] for _, _, index, *_ in self._ribbons)
-    joined = [[] for _ in range(8)]
-    first = 0
-    for points, basis, index, colors, parts, order, texture in self._ribbons:
-      num, rows, m = len(points), points.shape[1], index.shape[-1]
-      n, corners = rows - 1, num * rows * 3
-      padded = np.zeros((corners, terms, 2), np.float32)
-      padded[:, :m] = basis.reshape(corners, m, 2)
-      courses = np.zeros((num, terms), int)
-      courses[:, :m] = index
-      start = first + 3 * rows * np.arange(num)[:, None, None, None] + 3 * np.arange(n)[:, None, None]
-      place = np.empty((n, 2, 4))
-      place[..., 0], place[..., 1] = (np.arange(n)[:, None] + 0.5) / n, [0.25, 0.75]
-      place[..., 2:] = 1 / n, 0.5
-      faces = (start + np.array([[0, 1, 4, 3], [1, 2, 5, 4]])).reshape(-1, 4)
-      columns = (points.reshape(-1, 2), padded, np.repeat(courses, 3 * rows, 0), faces, colors.reshape(-1, 3),
-                 np.repeat(np.stack([parts, np.full(num, texture)], -1), 2 * n, 0),
-                 np.tile(place.reshape(-1, 4), (num, 1)), np.repeat(order, 2 * n))  # fmt: skip
-      for column, values in zip(joined, columns, strict=True):
-        column.append(values)
-      first += corners
-    points, basis, index, faces, colors, ids, places, order = map(np.concatenate, joined)
-    self._points, self._basis, self._index = points, basis, index
-    ranks = np.argsort(order, kind="stable")
-    self._faces, self._colors, self._places = faces[ranks], colors[ranks], places[ranks]
-    self.parts, self._texture = ids[ranks].T.copy()
-    self._ribbons.clear()
-    return self
-
-
-def new_foliage(world: World, *, blur: float, shadow: bool = False) -> Foliage:
-  """An empty layer of many ribbons; `shadow` where something near lies behind to receive one."""
-  return Foliage(world.shape, world.textures, blur=blur, shadow=world.shadow if shadow else 0.0)
-
-
-class Sheaf:
-  """Many stalks that bend as a few leaders do, each by its own factor, and whose upper parts flutter.
-
-  Args:
-    nodes: [r n+1 2] pixels, root first.
-    leaders: stems without parents; choice [r] names the one that each stalk follows.
-    factor: [r] of the leader's angle.
-    hinge: number of the node about which what lies beyond turns, by the drivers `flutter` [r].
-  """
-
-  def __init__(self, nodes, leaders: Sequence[Stem], choice, *, factor, hinge: int, flutter):
-    self.nodes, self._hinge, self._factor = nodes, hinge, np.asarray(factor)
-    own = np.stack([course_index(flutter, SINE), course_index(flutter, COSINE)], -1)
-    self.index = np.concatenate([np.stack([leader.index for leader in leaders])[choice], own], -1)
-    u = np.linspace(0, 1, nodes.shape[1])
-    middle, step = (u[1:] + u[:-1]) / 2, np.diff(nodes, axis=1)
-    self._slopes = mode_slope(u, 0), mode_slope(u, 1)
-    first, second = (mode_slope(middle, mode)[:, None] for mode in (0, 1))
-    travel = [first * rotate90(step), -(first**2) / 2 * step, second * rotate90(step)]
-    self._travel = np.pad(np.cumsum(np.stack(travel, 2), 1), ((0, 0), (1, 0), (0, 0), (0, 0)))
-
-  def carry(self, points: np.ndarray, node: np.ndarray, who: np.ndarray) -> np.ndarray:
-    """Displacement basis [p ... m 2] of `points` [p ... 2] that ride rigidly on the nodes `node` of the stalks `who`.
-
-    `node` and `who` are arrays that broadcast against [p ...].
-    """
-    at = self.nodes[who, node]
-    offset = points - at
-    slope, slope2 = (slopes[node][..., None] for slopes in self._slopes)
-    factor = self._factor[who][..., None]
-    slope, slope2 = factor * slope, factor * slope2
-    turned = [slope * rotate90(offset), -(slope**2) / 2 * offset, slope2 * rotate90(offset)]
-    grown = self._travel[who, node] * np.stack([factor, factor**2, factor], -2)
-    arm = (points - self.nodes[who, self._hinge]) * (node > self._hinge)[..., None]
-    return np.concatenate([grown + np.stack(turned, -2), np.stack([rotate90(arm), arm], -2)], -2)
-
-
 def shade(world: World, color, normal, *, open, thin: float = 0.5, gloss: float = 0.0) -> np.ndarray:
   """Colours [... 3] of surfaces of the colour `color` [... 3] in the scene's light.
 
-  normal [... 3] of the seen side; open [...]: how much sky sees it, 0 deep inside to 1; thin: how much light passes
-  through from behind, turned yellow; gloss: how much it mirrors the sky.
+  Args:
+    world: the light.
+    color: [... 3] RGB 0..255.
+    normal: [... 3] unit vectors of the side that is seen.
+    open: [...] how much sky sees it, 0 deep inside to 1.
+    thin: how much light passes through from behind, turned yellow.
+    gloss: how much it mirrors the sky.
   """
   sun = np.abs(world.light) / _FULL_SUN
   open = np.asarray(open)[..., None]
@@ -138,11 +58,11 @@ def pick_green(rng: np.random.Generator) -> np.ndarray:
   return value * np.array([red, 1.0, max(1 - chroma - 0.1 * hue, 0.2)])
 
 
-def add_flutters(world: World, num: int, *, scale: tuple[float, float], hz=FLUTTER_HZ) -> np.ndarray:
+def add_flutters(world: World, num: int, *, scale: tuple[float, float]) -> np.ndarray:
   """Adds drivers [num] for small things, spread evenly across the picture: number i stands near (i + 0.5) / num."""
   rng = world.rng
   columns = (np.arange(num) + 0.5) / num * world.shape[1]
-  speeds = np.exp(rng.uniform(*np.log(hz), num))
+  speeds = np.exp(rng.uniform(*np.log(_FLUTTER_HZ), num))
   drivers = [
     world.wind.add_driver(speed, x=x, scale=rng.uniform(*scale)) for speed, x in zip(speeds, columns, strict=True)
   ]
@@ -155,7 +75,7 @@ def choose_near(world: World, pool: np.ndarray, x: np.ndarray) -> np.ndarray:
   return pool[np.clip(place, 0, len(pool) - 1).astype(int)]
 
 
-def add_stem(world: World, layer: Foliage, stem: Stem, half_widths, color, *, order: float, open=1.0, texture=BARK):
+def add_stem(world: World, layer: Strips, stem: Stem, half_widths, color, *, order: float, open=1.0, texture=BARK):
   """Draws a stem as a round stalk with `half_widths` [n+1] pixels; `open` [n] or a number as in `shade`."""
   n = len(stem.nodes) - 1
   points = make_ribbon(stem.nodes, half_widths)
@@ -164,7 +84,7 @@ def add_stem(world: World, layer: Foliage, stem: Stem, half_widths, color, *, or
   side /= np.linalg.norm(side, axis=-1, keepdims=True) + 1e-9
   normal = np.concatenate([side[:, None] * np.array([[-0.75], [0.75]]), np.full((n, 2, 1), 0.66)], -1)
   colors = shade(world, color, normal, open=np.broadcast_to(np.asarray(open, float), n)[:, None], thin=0.0)
-  layer.add_many(points[None], basis[None], stem.index[None], colors[None], world.new_parts(1), np.array([order]),
+  layer.add(points[None], basis[None], stem.index[None], colors[None], world.new_parts(1), np.array([order]),
                  texture=texture)  # fmt: skip
 
 
@@ -233,13 +153,22 @@ def pick_leaf_kind(rng: np.random.Generator) -> LeafKind:
 
 
 def add_leaves(
-  world: World, layer: Foliage, stem: Stem, along, *, angle, length, kind: LeafKind, color, open, order, flutter,
+  world: World, layer: Strips, stem: Stem, along, *, angle, length, kind: LeafKind, color, open, order, flutter,
   droop: float = 0.3,
 ) -> None:  # fmt: skip
   """Adds r leaves that ride on a stem at `along` [r] (0 root, 1 tip) and turn about their bases by own drivers.
 
-  angle, length [r]: of the leaf's axis in the picture; color [r 3]; open, order [r] as in `shade` and `add_many`;
-  flutter [r]: drivers; droop: spread of the leaves' own curving, radians.
+  Args:
+    world: light and random stream.
+    layer: what they are added to.
+    stem: what they grow on.
+    along: [r].
+    angle, length: [r] of the leaf's axis in the picture, radians and pixels.
+    kind: their make.
+    color: [r 3].
+    open, order: [r] as in `shade` and `Strips.add`.
+    flutter: [r] drivers.
+    droop: spread of the leaves' own curving, radians.
   """
   rng, num = world.rng, len(along)
   place = np.asarray(along) * (len(stem.nodes) - 1)
@@ -278,7 +207,7 @@ def add_leaves(
   flutters = np.stack([course_index(flutter, SINE), course_index(flutter, COSINE)], -1)
   index = np.repeat(np.concatenate([np.tile(stem.index, (num, 1)), flutters], -1), k, 0)
   parts = np.repeat(world.new_parts(num), k)
-  layer.add_many(flat, basis, index, colors.reshape(num * k, n, 2, 3), parts, np.repeat(order, k), texture=LEAF)
+  layer.add(flat, basis, index, colors.reshape(num * k, n, 2, 3), parts, np.repeat(order, k), texture=LEAF)
 
 
 def _cut_lobes(kind: LeafKind, u: np.ndarray, n: int) -> np.ndarray:

@@ -7,18 +7,16 @@ import numpy as np
 
 from data_pipeline.synthetic.foliage import (
   HAZE,
-  Foliage,
-  Sheaf,
   add_flutters,
   add_ground,
   choose_near,
-  new_foliage,
   pick_green,
   shade,
   vary,
 )
+from data_pipeline.synthetic.layers import Strips
 from data_pipeline.synthetic.shapes import make_curve, make_ribbon, rotate90
-from data_pipeline.synthetic.stems import Stem
+from data_pipeline.synthetic.stems import Sheaf, Stem
 from data_pipeline.synthetic.textures import BLADE, FLUFF
 from data_pipeline.synthetic.world import World
 
@@ -84,7 +82,7 @@ MAKES = {
   "red": Make((0.1, 0.1, 0.8), (0.5, 0.9), 0.2, (0.1, 0.6), ("panicle", "plume", "ear"), (0.3, 0.6), (0.4, 0.9)),
 }
 _SHARES = (0.36, 0.14, 0.14, 0.12, 0.14, 0.10)
-LAYOUTS = {"full": 0.3, "field": 0.3, "fringe": 0.25, "few": 0.15}
+LAYOUTS = {"full": 0.5, "field": 0.3, "fringe": 0.12, "few": 0.08}
 
 
 class Stand(NamedTuple):
@@ -133,7 +131,7 @@ def lay_grass(world: World, make: Make, layout: str) -> None:
       continue
     last = front > 1
     blur = rng.uniform(0.42, 0.6) if last else rng.uniform(0.6, 1.5)
-    layer = new_foliage(world, blur=blur * max(world.unit, 0.6), shadow=last and layout == "few")
+    layer = world.new_strips(blur=blur * max(world.unit, 0.6), shadow=last and layout == "few")
     part = Stand(stand.roots[chosen], stand.near[chosen], stand.scale[chosen], stand.edge)
     if style.dense:  # what can be made out between the blades: broad dark ones
       some = rng.permutation(np.flatnonzero(chosen))[:200]
@@ -146,7 +144,7 @@ def lay_grass(world: World, make: Make, layout: str) -> None:
     few = int(rng.integers(2, 6))
     roots = np.stack([rng.uniform(-0.1, 1.1, few) * w, np.full(few, 1.1 * h)], -1)
     near = Stand(roots, np.ones(few), rng.uniform(1.0, 1.6, few), stand.edge)
-    layer = new_foliage(world, blur=rng.uniform(1.6, 2.6) * max(world.unit, 0.6))
+    layer = world.new_strips(blur=rng.uniform(1.6, 2.6) * max(world.unit, 0.6))
     close = style._replace(headed=0.3, slim=1.6 * style.slim)
     _add_stand(world, layer, near, 0.7 * tall, close, leaders, flutters, palette)
     world.layers.append(layer.finish())
@@ -209,7 +207,7 @@ def _raise_leaders(world: World, tall: float) -> list[Stem]:
   return leaders
 
 
-def _add_stand(world, layer: Foliage, stand: Stand, tall, style: _Style, leaders, flutters, palette) -> None:
+def _add_stand(world, layer: Strips, stand: Stand, tall, style: _Style, leaders, flutters, palette) -> None:
   """Adds blades, and on some of the stalks heads, to a layer."""
   rng, num = world.rng, len(stand.roots)
   make = style.make
@@ -253,17 +251,17 @@ def _add_stand(world, layer: Foliage, stand: Stand, tall, style: _Style, leaders
   parts, order = world.new_parts(num), stand.near + 1e-4 * np.arange(num) / num
   who = np.arange(num)[:, None, None]
   basis = sheaf.carry(points, np.arange(n + 1)[None, :, None], who)
-  layer.add_many(points, basis, sheaf.index, colors, parts, order, texture=BLADE)
+  layer.add(points, basis, sheaf.index, colors, parts, order, texture=BLADE)
   bearers = np.flatnonzero(stalk & (np.abs(x / world.shape[1] - 0.5) < 0.65))
   if len(bearers):
     _add_heads(world, layer, sheaf, bearers, style, color, length, parts, order, pale)
 
 
-def _add_heads(world, layer: Foliage, sheaf: Sheaf, bearers, style: _Style, color, length, parts, order, pale) -> None:
+def _add_heads(world, layer: Strips, sheaf: Sheaf, bearers, style: _Style, color, length, parts, order, pale) -> None:
   rng, head, n = world.rng, style.head, sheaf.nodes.shape[1] - 1
   share = rng.uniform(*head.long) * rng.lognormal(0, 0.12, len(bearers))
   long = length[bearers] * np.clip(share, 0.05, 0.45)
-  detail = np.clip(np.mean(long) / (34 * world.unit), 0.12, 1.6) * 1.0
+  detail = np.clip(np.mean(long) / (34 * world.unit), 0.12, 1.6)
   k = int(np.clip(head.num * detail, 5, max(2600 / len(bearers), 5)))
   s = np.clip((np.arange(k) + rng.uniform(0, 1, (len(bearers), k))) / k, 0, 1)
   along = 1 - (1 - s) * (long / length[bearers])[:, None]
@@ -299,5 +297,5 @@ def _add_heads(world, layer: Foliage, sheaf: Sheaf, bearers, style: _Style, colo
   node = np.rint(place).astype(int).reshape(-1, 1, 1)
   basis = sheaf.carry(points, node, who.reshape(-1, 1, 1))
   rank = (order[bearers][:, None] + 1e-7 * (1 + front)).ravel()
-  layer.add_many(points, basis, np.repeat(sheaf.index[bearers], k, 0), colors, np.repeat(parts[bearers], k), rank,
+  layer.add(points, basis, np.repeat(sheaf.index[bearers], k, 0), colors, np.repeat(parts[bearers], k), rank,
                  texture=FLUFF)  # fmt: skip

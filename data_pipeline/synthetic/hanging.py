@@ -100,7 +100,9 @@ def _draw_tassel(rng, out: np.ndarray, top: int, color) -> None:
   s, x = np.linspace(0, 1, long)[:, None], np.arange(wide) - wide / 2
   half = wide * rng.uniform(0.04, 0.08) * np.where(s < 0.3, 0.35 + 0.4 * (np.abs(s - 0.2) < 0.08), 0.5 + 0.5 * s)
   streak = cv2.GaussianBlur(rng.normal(size=(long, wide)), (0, 0), sigmaX=0.6, sigmaY=5) * 3
-  lay_over(out, paint(color * (0.85 + 0.2 * streak - 0.2 * s)[..., None], soft_step(half - np.abs(x), 1.2)), (0, top))
+  lay_over(
+    out, paint(color * (0.85 + 0.2 * streak - 0.2 * s)[..., None], soft_step(half - np.abs(x), 1.2)), corner=(0, top)
+  )
 
 
 def draw_bauble(rng: np.random.Generator, wide: int, light: float) -> np.ndarray:
@@ -190,7 +192,7 @@ def draw_cord(rng: np.random.Generator, wide: int, light: float) -> np.ndarray:
       a, b = (tuple(int(n) for n in points[j]) for j in (i, i + 1))
       cv2.line(image, a, b, (color * tone).tolist(), thick, cv2.LINE_AA, 3)
       cv2.line(alpha, a, b, 1.0, thick, cv2.LINE_AA, 3)
-  grip = (int(wide + 2 * loose * np.sin(2 * np.pi + phase) * 0), int(1.84 * tall))
+  grip = (wide, int(1.84 * tall))
   for inset in range(int(0.1 * wide), 0, -1):
     tone = 0.5 + 0.5 * (1 - inset / (0.1 * wide))
     cv2.ellipse(image, grip, (inset, int(inset + 0.08 * tall)), 0, 0, 360, (color * tone).tolist(), -1, cv2.LINE_AA)

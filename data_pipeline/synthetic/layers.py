@@ -42,13 +42,16 @@ class Drawing(NamedTuple):
 
 
 class Strips:
-  """A layer of many small ribbons (blades, leaves, petals), drawn as anti-aliased textured quads in the order added.
+  """A layer of many small ribbons (blades, leaves, petals), drawn as anti-aliased textured quads, back to front.
 
   Args:
     shape: (h, w) of the picture.
     textures: [n length width 3] factors of the ribbons' colours.
     blur: standard deviation in pixels of the softness of the whole layer.
     shadow: how dark its shadow on what lies behind is, 0..1.
+
+  Attributes:
+    parts: [faces] part id of every quad, back to front; from `finish` on.
   """
 
   def __init__(self, shape: tuple[int, int], textures: np.ndarray, *, blur: float, shadow: float = 0.0):
@@ -56,35 +59,46 @@ class Strips:
     self._ribbons: list[tuple] = []
     self._latest: tuple[np.ndarray, np.ndarray] | None = None
 
-  def add(self, points, basis, index, colors, part: int, *, texture: int) -> None:
-    """Adds one ribbon.
+  def add(self, points, basis, index, colors, parts, order, *, texture: int) -> None:
+    """Adds r ribbons of n segments each.
 
-    points [n+1 3 2]: left edge, middle, right edge; basis [n+1 3 m 2] displacement of each point per course;
-    index [m] courses; colors [n 2 3] of the left and right quads; part: id of the thing it belongs to; texture:
-    number of the one laid along it.
+    Args:
+      points: [r n+1 3 2] pixels: left edge, middle and right edge at every node.
+      basis: [r n+1 3 m 2] displacement of each point per course, pixels.
+      index: [r m] courses.
+      colors: [r n 2 3] of the left and right quads, 0..255.
+      parts: [r] ids of the things they belong to.
+      order: [r]; a ribbon with a higher one is in front, of equals the one added later.
+      texture: number of the one laid along all of them.
     """
-    self._ribbons.append((points, basis, np.asarray(index, int), colors, part, texture))
+    self._ribbons.append((points, basis, np.asarray(index, int), colors, parts, order, texture))
 
   def finish(self) -> "Strips":
     """Joins the ribbons into arrays; call once after the last `add`."""
-    terms = max(len(index) for _, _, index, *_ in self._ribbons)
-    joined = [[] for _ in range(7)]
+    terms = max(index.shape[-1] for _, _, index, *_ in self._ribbons)
+    joined = [[] for _ in range(8)]
     first = 0
-    for points, basis, index, colors, part, texture in self._ribbons:
-      n, m = len(points) - 1, len(index)
-      padded = np.zeros((3 * n + 3, terms, 2), np.float32)
-      padded[:, :m] = basis.reshape(-1, m, 2)
-      corners = first + 3 * np.arange(n)[:, None, None] + np.array([[0, 1, 4, 3], [1, 2, 5, 4]])
-      place = np.stack(np.meshgrid((np.arange(n) + 0.5) / n, [0.25, 0.75], indexing="ij"), -1)
-      steps = np.broadcast_to([1 / n, 0.5], (2 * n, 2))
-      columns = (points.reshape(-1, 2), padded, np.tile(np.pad(index, (0, terms - m)), (3 * n + 3, 1)),
-                 corners.reshape(-1, 4), colors.reshape(-1, 3), np.tile([part, texture], (2 * n, 1)),
-                 np.concatenate([place.reshape(-1, 2), steps], -1))  # fmt: skip
+    for points, basis, index, colors, parts, order, texture in self._ribbons:
+      num, rows, m = len(points), points.shape[1], index.shape[-1]
+      n, corners = rows - 1, num * rows * 3
+      padded = np.zeros((corners, terms, 2), np.float32)
+      padded[:, :m] = basis.reshape(corners, m, 2)
+      courses = np.pad(index, ((0, 0), (0, terms - m)))
+      start = first + 3 * rows * np.arange(num)[:, None, None, None] + 3 * np.arange(n)[:, None, None]
+      place = np.empty((n, 2, 4))  # of a quad's middle along and across the texture, and its size there
+      place[..., 0], place[..., 1] = (np.arange(n)[:, None] + 0.5) / n, [0.25, 0.75]
+      place[..., 2:] = 1 / n, 0.5
+      faces = (start + np.array([[0, 1, 4, 3], [1, 2, 5, 4]])).reshape(-1, 4)
+      columns = (points.reshape(-1, 2), padded, np.repeat(courses, 3 * rows, 0), faces, colors.reshape(-1, 3),
+                 np.repeat(np.stack([parts, np.full(num, texture)], -1), 2 * n, 0),
+                 np.tile(place.reshape(-1, 4), (num, 1)), np.repeat(order, 2 * n))  # fmt: skip
       for column, values in zip(joined, columns, strict=True):
         column.append(values)
-      first += 3 * n + 3
-    self._points, self._basis, self._index, self._faces, self._colors, ids, self._places = map(np.concatenate, joined)
-    self.parts, self._texture = ids.T.copy()
+      first += corners
+    self._points, self._basis, self._index, faces, colors, ids, places, order = map(np.concatenate, joined)
+    ranks = np.argsort(order, kind="stable")
+    self._faces, self._colors, self._places = faces[ranks], colors[ranks], places[ranks]
+    self.parts, self._texture = ids[ranks].T.copy()
     self._ribbons.clear()
     return self
 
@@ -187,7 +201,7 @@ class Texture:
   shadow: float = 0.0
   flicker: int = 0
 
-  def render(self, courses: np.ndarray) -> np.ndarray:
+  def _render(self, courses: np.ndarray) -> np.ndarray:
     """The patch [h w 4] uint8 at the time of `courses`: inverts the displacement, then samples bicubically."""
     if not len(self.index) or not courses[self.index].any():
       return self.rgba
@@ -211,14 +225,14 @@ class Texture:
   def draw(self, courses: np.ndarray) -> Drawing:
     """Draws the layer at the time of `courses` [num_courses]."""
     picture, patch = self._windows()
-    rgba = self.render(courses)[patch].astype(np.float32)
+    rgba = self._render(courses)[patch].astype(np.float32)
     rgba[..., :3] *= 1 + courses[self.flicker]
     return Drawing(picture, rgba)
 
   def draw_parts(self, canvas: np.ndarray, courses: np.ndarray) -> None:
     """Writes the part id over `canvas` [3h 3w] int32 in place where alpha is above a half."""
     picture, patch = self._windows()
-    solid = self.render(courses)[patch][..., 3] > 127
+    solid = self._render(courses)[patch][..., 3] > 127
     fine = np.repeat(np.repeat(solid, SUPERSAMPLE, 0), SUPERSAMPLE, 1)
     rows, columns = (slice(s.start * SUPERSAMPLE, s.stop * SUPERSAMPLE) for s in picture)
     canvas[rows, columns][fine] = self.part

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from data_pipeline.synthetic.layers import Texture
-from data_pipeline.synthetic.scene import Scene
+from data_pipeline.synthetic.scene import Scene, check_size
 from data_pipeline.synthetic.vegetation import segment_vegetation
 from data_pipeline.synthetic.wind import LINEAR, SQUARE, Wind, course_index
 from data_pipeline.synthetic.world import World
@@ -54,10 +54,7 @@ def move_photo(
     raise UserError(f"move_photo: photo is {photo.dtype} {photo.shape}; give [height, width, 3] uint8 RGB.")
   if mask is not None and mask.shape != photo.shape[:2]:
     raise UserError(f"move_photo: mask is {mask.shape}, the photo {photo.shape[:2]}; give a mask of the photo's size.")
-  if min(height, width) < 16 or num_frames < 2:
-    raise UserError(
-      f"move_photo: {height}x{width} px and {num_frames} frames asked; give at least 16x16 px and 2 frames."
-    )
+  check_size("move_photo", height, width, num_frames)
   rng = np.random.default_rng(seed)
   window = _draw_window(rng, photo.shape[:2], (height, width))
   image = _crop(photo, window, (height, width))

@@ -29,8 +29,8 @@ def paint(colors, alpha) -> np.ndarray:
   return np.concatenate([np.clip(colors, 0, 255) * alpha, 255 * alpha], -1).astype(np.float32)
 
 
-def lay_over(below: np.ndarray, above: np.ndarray, corner=(0, 0)) -> None:
-  """Lays a premultiplied picture over another in place, its corner (x, y) there; it must fit."""
+def lay_over(below: np.ndarray, above: np.ndarray, *, corner=(0, 0)) -> None:
+  """Lays a premultiplied picture [a b 4] over another [h w 4] in place, its corner (x, y) there; it must fit."""
   part = below[corner[1] : corner[1] + above.shape[0], corner[0] : corner[0] + above.shape[1]]
   part *= 1 - above[..., 3:] / 255
   part += above
@@ -53,12 +53,20 @@ def soft_step(x, width: float) -> np.ndarray:
 
 
 def add_texture(
-  world: World, rgba: np.ndarray, corner, fields=None, index=(), *, margin=0.0, blur=0.5, shadow=False, flicker=0
+  world: World, rgba: np.ndarray, corner, *, fields=None, index=(), margin=0.0, blur=0.5, shadow=False, flicker=0
 ) -> None:
-  """Adds a picture [h w 4], premultiplied, at `corner` (x, y) with room to move `margin` px each way.
+  """Adds a picture [h w 4], premultiplied, at `corner` (x, y).
 
-  `fields(x, y)` gives the displacement basis, a list of [h w 2], for picture coordinates [h w]; without it the thing
-  is rigid. `blur` px puts it out of focus; `shadow` where something near lies behind; `flicker`: see `Texture`.
+  Args:
+    world: what it is added to.
+    rgba: [h w 4] 0..255.
+    corner: (x, y) pixels.
+    fields: gives the displacement basis, a list of m [h w 2], for picture coordinates x, y [h w]; else it is rigid.
+    index: [m] courses.
+    margin: room to move, pixels each way.
+    blur: deviation in pixels that puts it out of focus.
+    shadow: whether something near lies behind to receive one.
+    flicker: see `Texture`.
   """
   pad = int(margin + 2 * blur) + 3
   rgba = cv2.GaussianBlur(np.pad(rgba, ((pad, pad), (pad, pad), (0, 0))).astype(np.float32), (0, 0), blur)
@@ -81,11 +89,17 @@ def pendulum_hz(world: World, length: float) -> float:
   return float(np.clip(np.sqrt(GRAVITY / metres) / (2 * np.pi) * world.rng.lognormal(0, 0.1), 0.15, 5.0))
 
 
-def add_hung(world: World, rgba: np.ndarray, corner, *, twist=0.0, blur=0.5, rest=0.0, length=None, share=1.0) -> None:
+def add_hung(world: World, rgba: np.ndarray, corner, *, twist=0.0, blur=0.5, rest=0.0, length=None) -> None:
   """Adds a picture [h w 4] that swings as a rigid pendulum about the middle of its upper edge.
 
-  `twist` radians about its vertical axis; `rest`: by how much it hangs turned at rest, radians; `length` px of the
-  pendulum, else three quarters of the picture's; `share` of the scene's sway.
+  Args:
+    world: what it is added to.
+    rgba: [h w 4] 0..255, premultiplied.
+    corner: (x, y) pixels.
+    twist: how far it turns about its vertical axis, radians.
+    blur: deviation in pixels that puts it out of focus.
+    rest: by how much it hangs turned at rest, radians.
+    length: of the pendulum in pixels, else three quarters of the picture's.
   """
   rng, (tall, wide) = world.rng, rgba.shape[:2]
   corner = np.round(corner)
@@ -96,7 +110,7 @@ def add_hung(world: World, rgba: np.ndarray, corner, *, twist=0.0, blur=0.5, res
     turn[:, 2] += np.array([side - wide / 2, 0])
     rgba, corner = cv2.warpAffine(rgba, turn, (2 * side, side), flags=cv2.INTER_LINEAR), pivot - [side, 0]
   length = 0.75 * tall if length is None else length
-  swing = min(share * world.reach(length) / length, LARGEST_SWING)
+  swing = min(world.reach(length) / length, LARGEST_SWING)
   drivers = [world.wind.add_driver(pendulum_hz(world, length), x=pivot[0], scale=swing, damping=SWING_DAMPING)]
   index = [course_index(drivers[0], SINE), course_index(drivers[0], COSINE)]
   if twist:
@@ -107,7 +121,7 @@ def add_hung(world: World, rgba: np.ndarray, corner, *, twist=0.0, blur=0.5, res
     arm = np.stack([x - pivot[0], y - pivot[1]], -1)
     return [rotate90(arm), arm, arm * np.float32([1, 0])][: len(index)]
 
-  add_texture(world, rgba, corner, fields, index, margin=1.5 * swing * tall + 2, blur=blur)
+  add_texture(world, rgba, corner, fields=fields, index=index, margin=1.5 * swing * tall + 2, blur=blur)
 
 
 def bend_fields(stem: Stem):
@@ -128,7 +142,12 @@ def bend_fields(stem: Stem):
 def add_rooted(world: World, rgba: np.ndarray, corner, *, tip: float = 0.0, blur=0.5) -> None:
   """Adds a picture [h w 4] that bends as a cantilever from its lower edge.
 
-  tip: rows from its upper edge that ride on the cantilever's tip as a rigid head; without any, its crown flutters.
+  Args:
+    world: what it is added to.
+    rgba: [h w 4] 0..255, premultiplied.
+    corner: (x, y) pixels.
+    tip: rows from its upper edge that ride on the cantilever's tip as a rigid head; without any, its crown flutters.
+    blur: deviation in pixels that puts it out of focus.
   """
   rng, (tall, wide) = world.rng, rgba.shape[:2]
   foot, middle = corner[1] + tall, corner[0] + wide / 2
@@ -149,7 +168,7 @@ def add_rooted(world: World, rgba: np.ndarray, corner, *, tip: float = 0.0, blur
     ripples = [(up * np.sin(k[0] * x + k[1] * y + phase), cos, sin) for k, phase, cos, sin in waves]
     return [*bend(x, y), *(np.stack([cos * ripple, sin * ripple], -1) for ripple, cos, sin in ripples)]
 
-  add_texture(world, rgba, corner, fields, index, margin=1.6 * reach + 2, blur=blur)
+  add_texture(world, rgba, corner, fields=fields, index=index, margin=1.6 * reach + 2, blur=blur)
 
 
 def sprite_to_rgba(rng: np.random.Generator, sprite: np.ndarray, tall: int) -> np.ndarray | None:
@@ -258,5 +277,5 @@ def _put_on_stalk(world: World, head: np.ndarray, tall: int) -> tuple[np.ndarray
     lay_over(
       out, paint(green * shade[..., None] * rng.uniform(0.7, 1.15), soft_step(room - np.abs(off), 1.5) * (s > 0))
     )
-  lay_over(out, head, (half - middle, 0))
+  lay_over(out, head, corner=(half - middle, 0))
   return out, 0.75 * high

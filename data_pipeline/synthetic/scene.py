@@ -11,6 +11,7 @@ A scene is a still backdrop and layers of moving things, drawn from one seed, se
 tells of the families, their physics and its sources.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import cv2
@@ -90,7 +91,10 @@ class Scene:
   def spectral_volume(self, num_bands: int) -> np.ndarray:
     """Lowest `num_bands` coefficients of the displacement (eq. 2): [k h w 4] float32, unnormalised rfft over T.
 
-    Channels (Re x, Re y, Im x, Im y), pixels. Raises UserError when T frames do not have so many bands.
+    Channels (Re x, Re y, Im x, Im y), pixels.
+
+    Raises:
+      UserError: T frames do not have so many bands.
     """
     if not 1 <= num_bands <= self.num_frames // 2 + 1:
       raise UserError(
@@ -110,16 +114,26 @@ class Scene:
     out[self._rows, self._columns] = np.sqrt(np.einsum("npc,npc->np", moved, moved)).mean(0)
     return out
 
-  def visible(self, time: float) -> np.ndarray:
-    """Whether each pixel of frame 0 is still seen at `time` in frames: [h w] bool."""
+  def visible(self, time: float, *, wholly: bool = False) -> np.ndarray:
+    """Whether each pixel of frame 0 is still seen at `time` in frames: [h w] bool.
+
+    A pixel shows what is at its centre. With `wholly` only pixels count that one part fills at both times, whose
+    colour is therefore not mixed with another part's.
+    """
     h, w = self._shape
     parts, there = self._draw_parts(time), self.displacement([time])[0]
     x, y = np.meshgrid(np.arange(w), np.arange(h))
     x, y = x + there[..., 0], y + there[..., 1]
     inside = (x > -0.5) & (x < w - 0.5) & (y > -0.5) & (y < h - 0.5)
-    column = np.clip(np.round(x * SUPERSAMPLE + SUPERSAMPLE // 2).astype(int), 0, parts.shape[1] - 1)
-    row = np.clip(np.round(y * SUPERSAMPLE + SUPERSAMPLE // 2).astype(int), 0, parts.shape[0] - 1)
-    return inside & (parts[row, column] == self.layer_ids)
+    column = np.clip(np.round(x * SUPERSAMPLE + SUPERSAMPLE // 2).astype(int), 1, parts.shape[1] - 2)
+    row = np.clip(np.round(y * SUPERSAMPLE + SUPERSAMPLE // 2).astype(int), 1, parts.shape[0] - 2)
+    seen = inside & (parts[row, column] == self.layer_ids)
+    if wholly:
+      at_rest = self._draw_parts(0.0).reshape(h, SUPERSAMPLE, w, SUPERSAMPLE)
+      seen &= (at_rest == self.layer_ids[:, None, :, None]).all((1, 3))
+      for i, j in itertools.product((-1, 0, 1), repeat=2):
+        seen &= parts[row + i, column + j] == self.layer_ids
+    return seen
 
   def _draw_parts(self, time: float) -> np.ndarray:
     fine = np.zeros((self._shape[0] * SUPERSAMPLE, self._shape[1] * SUPERSAMPLE), np.int32)
@@ -170,6 +184,18 @@ def _cast_shadow(canvas: np.ndarray, drawing: Drawing, strength: float) -> None:
   canvas *= 1 - strength / 255 * cv2.resize(small, (w, h), interpolation=cv2.INTER_LINEAR)[..., None]
 
 
+def check_size(caller: str, height: int, width: int, num_frames: int) -> None:
+  """Refuses scenes too small to hold anything.
+
+  Raises:
+    UserError: a picture under 16 px or fewer than 2 frames.
+  """
+  if min(height, width) < 16 or num_frames < 2:
+    raise UserError(
+      f"{caller}: {height}x{width} px and {num_frames} frames asked; give at least 16x16 px and 2 frames."
+    )
+
+
 def sample_scene(
   seed: int,
   *,
@@ -193,10 +219,7 @@ def sample_scene(
   Raises:
     UserError: a picture under 16 px or fewer than 2 frames.
   """
-  if min(height, width) < 16 or num_frames < 2:
-    raise UserError(
-      f"sample_scene: {height}x{width} px and {num_frames} frames asked; give at least 16x16 px and 2 frames."
-    )
+  check_size("sample_scene", height, width, num_frames)
   rng = np.random.default_rng(seed)
   setting, metres = families.draw_setting(rng)
   wind = Wind(rng, num_frames=num_frames, fps=fps, width=width)

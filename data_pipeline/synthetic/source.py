@@ -1,6 +1,5 @@
 """Simulated scenes as an endless data set that lies on no disk: item i is made when it is asked for."""
 
-import functools
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, SupportsIndex
@@ -9,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from data_pipeline.statistics import BandHistogram, histograms_to_percentile
-from data_pipeline.synthetic.folders import load_backgrounds, load_sprites
+from data_pipeline.synthetic.folders import load_photos
 from data_pipeline.synthetic.scene import Scene, sample_scene
 from data_pipeline.trajectories import shrink_vectors
 from gid_jax.errors import UserError
@@ -123,16 +122,6 @@ class SceneSource:
 
   def __repr__(self) -> str:
     return f"SceneSource({self._split}, {len(self)} scenes)"
-
-
-@functools.lru_cache(maxsize=1)
-def load_photos(backgrounds: str, sprites: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
-  """Reads backgrounds and cut-outs from their folders, once; "" is an empty list.
-
-  Raises:
-    UserError: a folder has no such pictures.
-  """
-  return load_backgrounds(backgrounds) if backgrounds else [], load_sprites(sprites) if sprites else []
 
 
 def measure_scale(

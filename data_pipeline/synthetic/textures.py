@@ -6,13 +6,13 @@ import numpy as np
 from data_pipeline.synthetic.shapes import smooth_noise
 
 LENGTH, WIDTH = 96, 48  # texels along and across a ribbon
-PLAIN, BLADE, LEAF, PETAL, BARK, FLUFF, CLUMP = range(7)
+BLADE, LEAF, PETAL, BARK, FLUFF, CLUMP = range(6)
 
 
 def make_textures(rng: np.random.Generator) -> np.ndarray:
-  """Draws the textures of one scene: [7 LENGTH WIDTH 3] float32, factors of a ribbon's colour with a mean about 1.
+  """Draws the textures of one scene: [6 LENGTH WIDTH 3] float32, factors of a ribbon's colour with a mean about 1.
 
-  The index is PLAIN, BLADE, LEAF, PETAL, BARK, FLUFF (hairs and florets) or CLUMP (a handful of small leaves); rows
+  The index is BLADE, LEAF, PETAL, BARK, FLUFF (hairs and florets) or CLUMP (a handful of small leaves); rows
   run from root to tip, columns from left to right.
   """
   along, across = np.meshgrid(np.linspace(0, 1, LENGTH), np.linspace(-1, 1, WIDTH), indexing="ij")
@@ -42,6 +42,6 @@ def make_textures(rng: np.random.Generator) -> np.ndarray:
   bark = 1 + 0.2 * streaks + 0.14 * cells + 0.1 * blotches - 0.3 * across**2
   fluff = 1 + 0.3 * strands + 0.12 * cells
   clump = 1 + 0.34 * leaves + 0.12 * cells
-  shades = np.stack([np.ones_like(blade), blade, leaf, petal, bark, fluff, clump])[..., None]
+  shades = np.stack([blade, leaf, petal, bark, fluff, clump])[..., None]
   tint = 1 + 0.05 * blotches[..., None] * rng.normal(size=3)
-  return np.clip(shades * np.where(np.arange(7)[:, None, None, None] == PLAIN, 1, tint), 0.2, 2).astype(np.float32)
+  return np.clip(shades * tint, 0.2, 2).astype(np.float32)

@@ -6,16 +6,15 @@ import numpy as np
 
 from data_pipeline.synthetic.foliage import (
   HAZE,
-  Foliage,
   add_flutters,
   add_ground,
   add_stem,
-  new_foliage,
   pick_bark,
   pick_green,
   shade,
   vary,
 )
+from data_pipeline.synthetic.layers import Strips
 from data_pipeline.synthetic.shapes import make_curve, make_ribbon, rotate90, smooth_noise
 from data_pipeline.synthetic.stems import Stem
 from data_pipeline.synthetic.textures import CLUMP
@@ -96,7 +95,7 @@ def add_trees(world: World) -> None:
   scale = rng.uniform(0.65, 1.1, count)
   flutters = add_flutters(world, 18, scale=(0.2, 0.8))
   leaf = max(0.0085 * w, 1.5 * world.unit) * (tall / h) ** 0.4 * rng.uniform(0.9, 1.4)
-  layer = new_foliage(world, blur=rng.uniform(0.42, 0.7) * max(world.unit, 0.6))
+  layer = world.new_strips(blur=rng.uniform(0.42, 0.7) * max(world.unit, 0.6))
   budget = _MOST_CLUMPS / count / scale.mean() ** 2
   for i in np.argsort(rng.normal(foot, 0.03 * h, count)):
     other = name if rng.random() < 0.6 else str(rng.choice(list(KINDS), p=_SHARES))
@@ -112,7 +111,7 @@ def add_trees(world: World) -> None:
 
 
 def _add_tree(
-  world, layer: Foliage, kind: TreeKind, base, tall: float, look: _Look, budget: float, order, detail
+  world, layer: Strips, kind: TreeKind, base, tall: float, look: _Look, budget: float, order, detail
 ) -> None:
   """Adds a tree of at most `budget` handfuls of leaves; `detail` is the share of its boughs that are drawn."""
   rng, leaf = world.rng, look.leaf
@@ -202,7 +201,7 @@ def _add_clumps(
   turn = np.stack([course_index(driver, SINE), course_index(driver, COSINE)], -1)
   index = np.concatenate([np.tile(stem.index, (num, 1)), turn], -1)
   faces = np.broadcast_to(colors[:, None, None], (num, 1, 2, 3)) * np.array([0.9, 1.1])[:, None]
-  layer.add_many(points, basis, index, faces, world.new_parts(num), order, texture=CLUMP)
+  layer.add(points, basis, index, faces, world.new_parts(num), order, texture=CLUMP)
 
 
 def _add_thicket(world, layer, foot: float, tall: float, look: _Look, count: int, order: float) -> None:

@@ -16,7 +16,8 @@ def segment_vegetation(image: np.ndarray) -> np.ndarray:
   things with a pattern, red rock and evening skies, moss, ivied or mossy stone, tree trunks among leaves, grainy
   yellow ground, patterned brass, sunlit hills of strong texture.
 
-  Args: image [h w 3] uint8 RGB.
+  Args:
+    image: [h w 3] uint8 RGB.
   """
   rgb = image.astype(np.float32) * np.float32(1 / 255)
   red, green, blue = cv2.split(rgb)

@@ -96,7 +96,8 @@ def _add_weed(world: World, layer, root, long: float, wide: float, color, direct
   twist = rng.uniform(0.05, 0.22) * np.sin(2 * np.pi * (rng.uniform(0.5, 2) * s[1:] + rng.random()))[:, None]
   sides = 1 + twist * [1, -1] + 0.35 * np.abs(twist)
   colors = (color + 40 * np.maximum(twist, 0).mean()) * (sides * np.linspace(0.5, 1.15, _NUM_NODES)[:, None])[..., None]
-  layer.add(points, np.stack(basis, -2), index, colors, world.new_part(), texture=BLADE)
+  layer.add(points[None], np.stack(basis, -2)[None], np.array([index]), colors[None], world.new_parts(1), np.zeros(1),
+            texture=BLADE)  # fmt: skip
 
 
 def _add_haze(world: World, water, share: float) -> None:

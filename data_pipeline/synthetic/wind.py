@@ -7,8 +7,8 @@ at rest. Rotations (sin, cos - 1) and length-preserving bending (D, D**2) are th
 
 An oscillator is solved in the frequency domain: `a(f) = force(f) / (1 - r**2 + 2i zeta r)`, `r = f / f0`. Sources of
 the constants, see docs/simulation.md: the -5/3 power law of turbulence (Kolmogorov 1941; Kaimal et al. 1972), loss of
-coherence with frequency and distance (Davenport 1961), fast
-turbulence in the wakes of plants (Finnigan 2000), damping of plants (de Langre 2008; Spatz and Theckes 2013).
+coherence with frequency and distance (Davenport 1961), fast turbulence in the wakes of plants (Finnigan 2000),
+damping of plants (de Langre 2008; Spatz and Theckes 2013).
 """
 
 import numpy as np
@@ -17,9 +17,9 @@ LINEAR, SINE, COSINE, SQUARE = range(4)
 NUM_BANDS = 32  # twice what a model keeps, so that truncating a spectrum loses something
 NUM_COLUMNS = 17  # places across the picture where the wind is drawn
 TURBULENCE_SLOPE = -5 / 6  # of a gust's amplitude; -5/3 of its power
-WAKE_SLOPE = -1 / 3  # of the turbulence behind leaves and stems, which is small and fast
+WAKE_SLOPE = -1 / 6  # of the turbulence behind leaves and stems, which is small and fast
 COHERENCE_DECAY = 3.0  # C in exp(-C f distance / speed), along the wind
-DAMPING = (0.04, 0.2)  # ratio zeta
+DAMPING = (0.06, 0.35)  # ratio zeta
 POKED_SHARE = 0.2
 
 
@@ -41,9 +41,11 @@ class Wind:
     cycles = np.arange(1, NUM_BANDS + 1, dtype=np.float64)
     if rng.random() < 0.5:
       cycles = cycles + rng.uniform(-0.5, 0.5, NUM_BANDS)
+      cycles[0] = rng.uniform(0.25, 0.6)  # a lull longer than the window
+      cycles[1] = rng.uniform(1.0, 2.2)
     self.cycles, self.hz = cycles, cycles * fps / num_frames
     self.poked = rng.random() < POKED_SHARE
-    self.coherence = rng.uniform(0.4, 0.95)
+    self.coherence = rng.uniform(0.6, 0.98)
     crossing = np.exp(rng.uniform(np.log(0.3), np.log(4.0)))  # seconds that the wind takes across the picture
     self._delay = crossing * rng.choice([-1, 1]) / width  # seconds per pixel
     self._gusts = self._draw_gusts(crossing)

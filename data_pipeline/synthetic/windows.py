@@ -10,9 +10,17 @@ from gid_jax.types import Window
 def scene_to_window(
   scene: Scene, *, num_bands: int, num_pairs: int, motion_stride: int = 2, rng: np.random.Generator
 ) -> Window:
-  """Makes a training sample: spectrum on every `motion_stride`-th pixel and `num_pairs` random later frames with flow.
+  """Makes a training sample: the spectrum on the motion grid, and later frames with their flow.
 
-  Raises UserError for a picture whose sides are no multiples of `motion_stride`.
+  Args:
+    scene: simulated or pseudo.
+    num_bands: lowest bands of the spectrum.
+    num_pairs: later frames, drawn at random.
+    motion_stride: photo pixels per pixel of the motion grid, where vectors are means, in its own pixels.
+    rng: draws the frames.
+
+  Raises:
+    UserError: the picture's sides are no multiples of `motion_stride`, or the scene has fewer bands.
   """
   times = np.sort(rng.choice(np.arange(1, scene.num_frames), num_pairs, replace=num_pairs >= scene.num_frames))
   return Window(

@@ -7,14 +7,11 @@ from data_pipeline.synthetic.textures import make_textures
 from data_pipeline.synthetic.wind import Wind
 
 GREENS = [(70, 120, 40), (100, 140, 50), (60, 105, 55), (125, 150, 70), (150, 160, 90), (85, 110, 35)]
-STRAWS = [(190, 165, 95), (170, 140, 85), (200, 180, 130), (150, 85, 70), (160, 120, 110)]
-PETALS = [(235, 200, 50), (230, 120, 40), (210, 45, 50), (220, 110, 150), (150, 90, 190), (240, 238, 228)]
 BARKS = [(85, 65, 50), (110, 95, 75), (70, 75, 45), (150, 145, 135)]
-FLAGS = [(190, 40, 45), (40, 70, 150), (235, 230, 220), (225, 185, 60), (50, 120, 80), (70, 150, 190), (35, 35, 45)]
 
 # Elastic similarity (McMahon 1973): frequency falls as the square root of the length. 1.6 Hz at half a metre passes
 # near cereals and flower stalks (1-3 Hz) and trees of ten metres (0.3-0.5 Hz: Moore and Maguire 2004).
-_HZ_AT_HALF_METRE, _HZ_SPREAD, _HZ_RANGE = 1.6, 0.25, (0.15, 6.0)
+_HZ_AT_HALF_METRE, _HZ_SPREAD, _HZ_RANGE = 1.6, 0.45, (0.15, 6.0)
 
 
 class World:
@@ -39,7 +36,7 @@ class World:
   def __init__(self, rng: np.random.Generator, wind: Wind, shape: tuple[int, int], *, metres: float = 1.5):
     self.rng, self.wind, self.shape, self.metres = rng, wind, shape, metres
     self.unit = shape[1] / 256
-    self.strength = float(np.exp(rng.uniform(np.log(1.2), np.log(24))))
+    self.strength = float(np.exp(rng.uniform(np.log(3.5), np.log(90))))
     self.light = rng.uniform(0.05, 0.3) * rng.choice([-1, 1])
     behind = rng.uniform(-0.5, 0.8)
     self.sun = np.array([-np.sign(self.light) * rng.uniform(0.3, 0.9), -rng.uniform(0.5, 1.0), behind])

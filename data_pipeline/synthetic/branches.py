@@ -6,23 +6,22 @@ import numpy as np
 
 from data_pipeline.synthetic.flowers import KINDS, add_head
 from data_pipeline.synthetic.foliage import (
-  Foliage,
   LeafKind,
   add_flutters,
   add_leaves,
   add_stem,
   choose_near,
-  new_foliage,
   pick_bark,
   pick_green,
   pick_leaf_kind,
   vary,
 )
+from data_pipeline.synthetic.layers import Strips
 from data_pipeline.synthetic.shapes import make_curve
 from data_pipeline.synthetic.stems import Stem
 from data_pipeline.synthetic.world import World
 
-LAYOUTS = {"edge": 0.4, "bush": 0.33, "vine": 0.12, "blossom": 0.15}
+LAYOUTS = {"edge": 0.28, "bush": 0.5, "vine": 0.1, "blossom": 0.12}
 _LEAF_METRES = (0.035, 0.13)
 _MOST_LEAVES = 620
 _AUTUMN = np.array([(176, 104, 48), (190, 148, 62), (150, 66, 50), (168, 128, 70)], float)
@@ -65,14 +64,14 @@ def add_branches(world: World) -> None:
     passes = passes[1:]
   fill = rng.uniform(0.35, 1.1)  # how far a bush reaches into the picture
   for near, blur in passes:
-    layer = new_foliage(world, blur=blur * max(world.unit, 0.6), shadow=near == 1.0)
+    layer = world.new_strips(blur=blur * max(world.unit, 0.6), shadow=near == 1.0)
     dim = style._replace(colors=style.colors * (0.62 + 0.38 * near))
     if layout == "vine":
       _add_vines(world, layer, dim)
     elif layout == "blossom":
       _add_blossom(world, layer, dim, side)
     else:
-      _add_boughs(world, layer, dim, side, bush=layout == "bush", fill=fill, near=near)
+      _add_boughs(world, layer, dim, side, bush=layout == "bush", fill=fill)
     world.layers.append(layer.finish())
 
 
@@ -84,7 +83,7 @@ def _pick_root(world: World, side: int, place: float, *, low: bool = False) -> t
   return np.array(root), (np.pi / 2, np.pi, -np.pi / 2, 0.0)[side]
 
 
-def _add_boughs(world, layer: Foliage, style: _Style, side: int, *, bush: bool, fill: float, near: float) -> None:
+def _add_boughs(world, layer: Strips, style: _Style, side: int, *, bush: bool, fill: float) -> None:
   """Boughs from an edge, branches on them, leaves on both."""
   rng, (h, w) = world.rng, world.shape
   depth = (h if side % 2 == 0 else 0.8 * w) * (fill + 0.2 if bush else 1.0)
@@ -146,7 +145,7 @@ def _add_foliage(world, layer, stem: Stem, num: int, style: _Style, order: float
              flutter=choose_near(world, style.flutters, stem.nodes[place, 0]), droop=style.droop)  # fmt: skip
 
 
-def _add_vines(world, layer: Foliage, style: _Style) -> None:
+def _add_vines(world, layer: Strips, style: _Style) -> None:
   """Thin strands that hang from above, leaves along them."""
   rng, (h, w) = world.rng, world.shape
   count = int(rng.integers(3, 14))
@@ -163,7 +162,7 @@ def _add_vines(world, layer: Foliage, style: _Style) -> None:
     _add_foliage(world, layer, stem, num, style, order, bare=0.0, dark=0.6 + 0.4 * order)
 
 
-def _add_blossom(world, layer: Foliage, style: _Style, side: int) -> None:
+def _add_blossom(world, layer: Strips, style: _Style, side: int) -> None:
   """Bare dark twigs from an edge with blossoms, buds and a few young leaves."""
   rng, (h, w) = world.rng, world.shape
   petal = np.array([(236, 228, 226), (232, 196, 202), (214, 130, 152), (240, 236, 224)][rng.integers(4)], float)
