@@ -158,8 +158,8 @@ def area_under_curve(moving: np.ndarray, still: np.ndarray) -> float:
   return (ranks[: len(moving)].sum() - len(moving) * (len(moving) + 1) / 2) / (len(moving) * len(still))
 
 
-def judge(name: str, kinds: Iterable[str], pictures: list[Picture], score: Callable[[int], np.ndarray]) -> None:
-  """Prints the areas of a score, given as a function from the number of a picture to [h/8 w/8]."""
+def judge(name: str, kinds: Iterable[str], pictures: list[Picture], scores: list[np.ndarray]) -> None:
+  """Prints the areas of the scores [h/8 w/8] of all pictures."""
   columns = []
   for kind in ("real", "loops"):
     if kind not in kinds:
@@ -170,7 +170,7 @@ def judge(name: str, kinds: Iterable[str], pictures: list[Picture], score: Calla
     for number, picture in enumerate(pictures):
       if picture.kind != kind or not picture.judged:
         continue
-      values, top = score(number), np.percentile(picture.motion, 95)
+      values, top = scores[number], np.percentile(picture.motion, 95)
       moving = (picture.motion > max(0.5, 0.25 * top)) & (picture.confidence > 0.2)
       still = (picture.motion < max(0.2, 0.1 * top)) & (picture.confidence > 0.2)
       pooled.append((values[moving], values[still]))
@@ -178,7 +178,7 @@ def judge(name: str, kinds: Iterable[str], pictures: list[Picture], score: Calla
         scenes.setdefault(picture.scene, []).append(area_under_curve(values[moving], values[still]))
     mean = np.mean([np.mean(areas) for areas in scenes.values()])
     columns.append(f"{mean:8.3f}{area_under_curve(*map(np.concatenate, zip(*pooled, strict=True))):8.3f}")
-  print(f"{name:34}{''.join(columns)}", flush=True)
+  print(f"{name:42}{''.join(columns)}", flush=True)
 
 
 def assign_folds(pictures: list[Picture]) -> list[int]:
@@ -196,7 +196,7 @@ def main() -> None:
   for name in ("clips", "loops", "photos", "backgrounds", "sprites"):
     parser.add_argument(f"--{name}", required=name in ("clips", "loops"), default="")
   parser.add_argument("--exclude", default="", help="scenes a,b,c to leave out")
-  parser.add_argument("--scenes", type=int, default=500, help="simulated scenes, and as many moved photographs")
+  parser.add_argument("--scenes", type=int, default=2500, help="simulated scenes; a fifth as many moved photographs")
   parser.add_argument("--cache", default="what_moves.pkl", help="file that keeps what was measured")
   options = parser.parse_args()
   cv2.setNumThreads(1)
@@ -212,52 +212,62 @@ def main() -> None:
     return extract([image for image, _ in pairs]), np.stack([motion for _, motion in pairs])
 
   def move(album):
-    return (move_photo(seed, album[seed % len(album)], **SIZE) for seed in range(options.scenes))
+    return (move_photo(seed, album[seed % len(album)], **SIZE) for seed in range(options.scenes // 5))
 
   simulated = {
-    "simulated scenes": learn(
-      sample_scene(seed, **SIZE, backgrounds=backgrounds, sprites=sprites) for seed in range(options.scenes))
-  }
-  if photos:
-    simulated["moved photographs"] = learn(move(photos))
-  simulated["moved first frames of loops"] = learn(move(loop_photos))
+    "scenes": learn(
+      sample_scene(seed, **SIZE, backgrounds=backgrounds, sprites=sprites) for seed in range(options.scenes)),
+    "moved": learn(move(photos)) if photos else None,
+    "moved loops": learn(move(loop_photos)),
+  }  # fmt: skip
+  simulated["fifth"] = tuple(x[: options.scenes // 5] for x in simulated["scenes"])
   features = extract([p.image for p in pictures])
   flat = lambda x: x.reshape(-1, *x.shape[3:])
-  join = lambda names: [np.concatenate([flat(simulated[name][i]) for name in names]) for i in range(2)]
 
-  print(f"\n{'area under the ROC curve':34}{'real':>8}{'pooled':>8}{'loops':>8}{'pooled':>8}")
+  def train(names: Iterable[str]) -> list[np.ndarray]:
+    data = [np.concatenate([flat(simulated[name][i]) for name in names]) for i in range(2)]
+    head = fit_head(*data, np.ones(len(data[0])))
+    return [head(f) for f in features]
+
+  print(f"\n{'area under the ROC curve':42}{'real':>8}{'pooled':>8}{'loops':>8}{'pooled':>8}")
   both = ("real", "loops")
   gray = [cv2.cvtColor(p.image, cv2.COLOR_RGB2GRAY).astype(np.float32) for p in pictures]
   slope = lambda g: np.hypot(cv2.Sobel(g, -1, 1, 0), cv2.Sobel(g, -1, 0, 1))
-  edges = [to_cells(cv2.GaussianBlur(slope(g), (0, 0), 4)) for g in gray]
-  judge("gradient filter", both, pictures, lambda n: edges[n])
-  judge("colour and texture of plants", both, pictures, lambda n: to_cells(segment_vegetation(pictures[n].image)))
-  names = list(simulated)
-  for chosen in ([names[0]], names[1:-1], names[:-1], names) if photos else (names[:1], names):
-    data = join(chosen)
-    head = fit_head(*data, np.ones(len(data[0])))
-    scores = [head(f) for f in features]
-    title = " + ".join(name.replace("photographs", "photos").replace("first frames of ", "") for name in chosen)
-    # A loop's own first frame must not teach what is then judged on it.
-    judge(title[:33], both if names[-1] not in chosen else ("real",), pictures, lambda n, s=scores: s[n])
+  judge("gradient filter", both, pictures, [to_cells(cv2.GaussianBlur(slope(g), (0, 0), 4)) for g in gray])
+  judge("colour and texture of plants", both, pictures, [to_cells(segment_vegetation(p.image)) for p in pictures])
+  judge(f"simulated scenes, {options.scenes // 5}", both, pictures, train(["fifth"]))
+  from_scenes = train(["scenes"])
+  judge(f"simulated scenes, {options.scenes}", both, pictures, from_scenes)
+  if photos:
+    judge(f"moved photos, {options.scenes // 5}", both, pictures, train(["moved"]))
+    judge("scenes + moved photos", both, pictures, train(["scenes", "moved"]))
+  # A loop's own first frame must not teach what is then judged on it.
+  names = [name for name in ("scenes", "moved", "moved loops") if simulated[name]]
+  judge("scenes + moved photos and loops' first frames", ("real",), pictures, train(names))
+
   folds = np.array(assign_folds(pictures))
   motion = np.stack([p.motion for p in pictures])
-  counts = {p.scene: sum(q.scene == p.scene for q in pictures) for p in pictures}
-  weight = np.array([1 / counts[p.scene] for p in pictures])
-  for title, chosen in (("real + loops", []), ("real + loops + simulated", names[:-1])):
+  weight = np.array([1 / sum(q.scene == p.scene for q in pictures) for p in pictures])
+
+  def cross_validate(extra: tuple[np.ndarray, np.ndarray] | None) -> list[np.ndarray]:
     scores = {}
     for fold in range(NUM_FOLDS):
       inside = folds != fold
       data = [flat(features[inside]), flat(motion[inside])]
       shares = np.repeat(weight[inside], motion[0].size)
       shares /= shares.sum()
-      if chosen:
-        extra = join(chosen)
-        data = [np.concatenate(parts) for parts in zip(data, extra, strict=True)]
-        shares = np.concatenate([shares, np.full(len(extra[0]), 1 / len(extra[0]))])
+      if extra:
+        data = [np.concatenate([part, flat(more)]) for part, more in zip(data, extra, strict=True)]
+        shares = np.concatenate([shares, np.full(extra[1].size, 1 / extra[1].size)])
       head = fit_head(*data, shares)
       scores |= {number: head(features[number]) for number in np.flatnonzero(~inside)}
-    judge(title, both, pictures, scores.__getitem__)
+    return [scores[number] for number in range(len(pictures))]
+
+  from_films = cross_validate(None)
+  judge("real + loops", both, pictures, from_films)
+  judge("real + loops, and scenes, one head", both, pictures, cross_validate(simulated["scenes"]))
+  mean = [(a + b) / 2 for a, b in zip(from_films, from_scenes, strict=True)]
+  judge("real + loops, and scenes, a head each, mean", both, pictures, mean)
 
 
 if __name__ == "__main__":

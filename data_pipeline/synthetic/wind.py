@@ -17,9 +17,9 @@ LINEAR, SINE, COSINE, SQUARE = range(4)
 NUM_BANDS = 32  # twice what a model keeps, so that truncating a spectrum loses something
 NUM_COLUMNS = 17  # places across the picture where the wind is drawn
 TURBULENCE_SLOPE = -5 / 6  # of a gust's amplitude; -5/3 of its power
-WAKE_SLOPE = -1 / 6  # of the turbulence behind leaves and stems, which is small and fast
+WAKE_SLOPE = 0.0  # of the turbulence behind leaves and stems, which is small and fast
 COHERENCE_DECAY = 3.0  # C in exp(-C f distance / speed), along the wind
-DAMPING = (0.06, 0.35)  # ratio zeta
+DAMPING = (0.08, 0.5)  # ratio zeta
 POKED_SHARE = 0.2
 
 
