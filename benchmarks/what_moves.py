@@ -196,7 +196,7 @@ def main() -> None:
   for name in ("clips", "loops", "photos", "backgrounds", "sprites"):
     parser.add_argument(f"--{name}", required=name in ("clips", "loops"), default="")
   parser.add_argument("--exclude", default="", help="scenes a,b,c to leave out")
-  parser.add_argument("--scenes", type=int, default=2500, help="simulated scenes; a fifth as many moved photographs")
+  parser.add_argument("--scenes", type=int, default=1500, help="simulated scenes; a fifth as many moved photographs")
   parser.add_argument("--cache", default="what_moves.pkl", help="file that keeps what was measured")
   options = parser.parse_args()
   cv2.setNumThreads(1)

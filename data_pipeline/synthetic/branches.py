@@ -21,7 +21,7 @@ from data_pipeline.synthetic.shapes import make_curve
 from data_pipeline.synthetic.stems import Stem
 from data_pipeline.synthetic.world import World
 
-LAYOUTS = {"edge": 0.28, "bush": 0.5, "vine": 0.1, "blossom": 0.12}
+LAYOUTS = {"edge": 0.22, "bush": 0.6, "vine": 0.08, "blossom": 0.1}
 _LEAF_METRES = (0.035, 0.13)
 _MOST_LEAVES = 620
 _AUTUMN = np.array([(176, 104, 48), (190, 148, 62), (150, 66, 50), (168, 128, 70)], float)

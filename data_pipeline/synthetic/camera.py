@@ -138,7 +138,7 @@ def sample_camera(rng: np.random.Generator) -> Camera:
     read_noise=float(noise * rng.uniform(0.3, 1.2)),
     shot_noise=float(noise),
     seed=int(rng.integers(2**32)),
-    jpeg_quality=int(rng.integers(50, 96)) if rng.random() < 0.5 else 0,
+    jpeg_quality=int(rng.integers(75, 97)) if rng.random() < 0.5 else 0,
   )
 
 

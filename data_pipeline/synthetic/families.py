@@ -37,8 +37,8 @@ class Setting(NamedTuple):
 
 
 SETTINGS = {
-  "meadow": Setting(0.24, (0.6, 5.0), (("grass", 3), ("flowers", 2), ("cutout", 1)), 4),
-  "closeup": Setting(0.15, (0.15, 0.6), (("flowers", 2), ("branches", 0.5), ("cutout", 1)), 2),
+  "meadow": Setting(0.27, (0.6, 5.0), (("grass", 3), ("flowers", 2), ("cutout", 1)), 4),
+  "closeup": Setting(0.12, (0.15, 0.6), (("flowers", 2), ("branches", 0.5), ("cutout", 1)), 2),
   "foliage": Setting(0.2, (0.5, 4.0), (("branches", 3), ("grass", 1), ("cutout", 0.7)), 3),
   "woods": Setting(0.06, (6.0, 30.0), (("trees", 3), ("grass", 1)), 2),
   "flags": Setting(0.06, (2.0, 8.0), (("cloth", 1), ("grass", 1)), 2),
@@ -49,7 +49,7 @@ SETTINGS = {
   "still": Setting(0.06, (0.3, 10.0), (), 0),
 }
 _NO_CUTOUTS_FIRST = ("woods", "flags", "hearth", "pond")
-_CUTOUT_FIRST = 0.2  # of the other scenes, if there are any
+_CUTOUT_FIRST = 0.15  # of the other scenes, if there are any
 _RIGID_SHARE = 0.2
 _RIGID_IN_STILL = 0.5
 _INTERIOR_SHARE = 0.85  # of the backdrops indoors; the others are photos

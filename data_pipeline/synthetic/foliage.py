@@ -16,7 +16,7 @@ from data_pipeline.synthetic.textures import BARK, LEAF
 from data_pipeline.synthetic.wind import COSINE, SINE, course_index
 from data_pipeline.synthetic.world import BARKS, World
 
-_FLUTTER_HZ = (1.2, 6.0)
+_FLUTTER_HZ = (1.2, 4.5)
 _FULL_SUN = 0.3  # of `World.light`
 HAZE = np.array([184.0, 194, 204])
 _PALE_SKY = np.array([205.0, 212.0, 220.0])

@@ -82,7 +82,7 @@ MAKES = {
   "red": Make((0.1, 0.1, 0.8), (0.5, 0.9), 0.2, (0.1, 0.6), ("panicle", "plume", "ear"), (0.3, 0.6), (0.4, 0.9)),
 }
 _SHARES = (0.36, 0.14, 0.14, 0.12, 0.14, 0.10)
-LAYOUTS = {"full": 0.5, "field": 0.3, "fringe": 0.12, "few": 0.08}
+LAYOUTS = {"full": 0.62, "field": 0.26, "fringe": 0.07, "few": 0.05}
 
 
 class Stand(NamedTuple):

@@ -11,7 +11,7 @@ BARKS = [(85, 65, 50), (110, 95, 75), (70, 75, 45), (150, 145, 135)]
 
 # Elastic similarity (McMahon 1973): frequency falls as the square root of the length. 1.6 Hz at half a metre passes
 # near cereals and flower stalks (1-3 Hz) and trees of ten metres (0.3-0.5 Hz: Moore and Maguire 2004).
-_HZ_AT_HALF_METRE, _HZ_SPREAD, _HZ_RANGE = 1.6, 0.6, (0.15, 6.0)
+_HZ_AT_HALF_METRE, _HZ_SPREAD, _HZ_RANGE = 1.6, 0.6, (0.15, 3.5)
 
 
 class World:
@@ -36,7 +36,7 @@ class World:
   def __init__(self, rng: np.random.Generator, wind: Wind, shape: tuple[int, int], *, metres: float = 1.5):
     self.rng, self.wind, self.shape, self.metres = rng, wind, shape, metres
     self.unit = shape[1] / 256
-    self.strength = float(np.exp(rng.uniform(np.log(4.2), np.log(100))))
+    self.strength = float(np.exp(rng.uniform(np.log(5.0), np.log(120))))
     self.light = rng.uniform(0.05, 0.3) * rng.choice([-1, 1])
     behind = rng.uniform(-0.5, 0.8)
     self.sun = np.array([-np.sign(self.light) * rng.uniform(0.3, 0.9), -rng.uniform(0.5, 1.0), behind])
