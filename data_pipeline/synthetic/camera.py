@@ -122,7 +122,7 @@ def sample_camera(rng: np.random.Generator) -> Camera:
   """Draws a camera and its settings: between two exposures of one still canvas mostly 40 to 50 dB (PSNR)."""
   exposure, warmth, tint = np.exp(rng.normal(0, 0.1)), rng.normal(0, 0.03), rng.normal(0, 0.01)
   balance = np.exp([warmth, tint, -warmth])
-  noise = np.exp(rng.uniform(np.log(0.4), np.log(2.0)))
+  noise = np.exp(rng.uniform(np.log(0.3), np.log(1.4)))
   hazy = rng.random() < 0.35
   glow = rng.uniform(170, 235)
   return Camera(
@@ -138,7 +138,7 @@ def sample_camera(rng: np.random.Generator) -> Camera:
     read_noise=float(noise * rng.uniform(0.3, 1.2)),
     shot_noise=float(noise),
     seed=int(rng.integers(2**32)),
-    jpeg_quality=int(rng.integers(75, 97)) if rng.random() < 0.5 else 0,
+    jpeg_quality=int(rng.integers(80, 98)) if rng.random() < 0.5 else 0,
   )
 
 
