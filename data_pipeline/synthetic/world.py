@@ -36,7 +36,7 @@ class World:
   def __init__(self, rng: np.random.Generator, wind: Wind, shape: tuple[int, int], *, metres: float = 1.5):
     self.rng, self.wind, self.shape, self.metres = rng, wind, shape, metres
     self.unit = shape[1] / 256
-    self.strength = float(np.exp(rng.uniform(np.log(5.0), np.log(120))))
+    self.strength = float(np.exp(rng.uniform(np.log(5.3), np.log(127))))
     self.light = rng.uniform(0.05, 0.3) * rng.choice([-1, 1])
     behind = rng.uniform(-0.5, 0.8)
     self.sun = np.array([-np.sign(self.light) * rng.uniform(0.3, 0.9), -rng.uniform(0.5, 1.0), behind])
