@@ -1,6 +1,7 @@
 """What several tests share: parameters without compiling an initialiser, and the layers once more in NumPy."""
 
 import functools
+import itertools
 import json
 import math
 import pathlib
@@ -125,3 +126,17 @@ def write_dataset(directory, source, windows, *, statistics=None):
 def run(function, *arrays):
   """Compiles and calls: one program is quicker than many small ones."""
   return jax.jit(function)(*(jnp.asarray(array, jnp.float32) for array in arrays))
+
+
+def take(iterator, count):
+  """The next `count` batches."""
+  return list(itertools.islice(iterator, count))
+
+
+def assert_same_batches(left, right):
+  """Two lists of batches hold the same arrays, bit by bit."""
+  assert len(left) == len(right)
+  for a, b in zip(left, right, strict=True):
+    assert a.keys() == b.keys()
+    for name in a:
+      np.testing.assert_array_equal(a[name], b[name])

@@ -91,18 +91,6 @@ def make_config(data, **changes):
   return config
 
 
-def take(iterator, count):
-  return list(itertools.islice(iterator, count))
-
-
-def assert_same_batches(left, right):
-  assert len(left) == len(right)
-  for a, b in zip(left, right, strict=True):
-    assert a.keys() == b.keys()
-    for name in a:
-      np.testing.assert_array_equal(a[name], b[name])
-
-
 # Reading
 
 
@@ -246,7 +234,7 @@ def test_batches_have_the_promised_shapes_and_types(data, stage, augmentation):
 @pytest.mark.parametrize("stage", ["vae", "ldm", "ldm_coordinated"])
 def test_slices_are_of_the_bands_named(data, stage):
   seen = set()
-  for batch in take(ip.make_train_iterator(make_config(data), stage=stage, seed=0, batch_size=3), 10):
+  for batch in helpers.take(ip.make_train_iterator(make_config(data), stage=stage, seed=0, batch_size=3), 10):
     values = batch["slice"][..., 0, 0, 0]
     np.testing.assert_array_equal(np.rint(values) % 100, batch["band"])
     bands = batch["band"].reshape(3, -1)
@@ -258,7 +246,7 @@ def test_slices_are_of_the_bands_named(data, stage):
 def test_crop_without_augmentation_copies_pixels(written):
   data, windows = written[0], [written[1][number] for number in range(14)]
   config = make_config(data, crop=(16, 24))
-  for batch in take(ip.make_train_iterator(config, stage="renderer", seed=0, batch_size=3), 3):
+  for batch in helpers.take(ip.make_train_iterator(config, stage="renderer", seed=0, batch_size=3), 3):
     assert batch["target"].shape == (3, 16, 24, 3) and batch["flow"].shape == (3, 16, 24, 2)
     for image, target, flow in zip(batch["image"], batch["target"], batch["flow"], strict=True):
       places = [
@@ -278,7 +266,7 @@ def test_crop_without_augmentation_copies_pixels(written):
 
 
 def test_every_window_once_an_epoch(data):
-  batches = take(ip.make_train_iterator(make_config(data), stage="ldm_coordinated", seed=0, batch_size=7), 4)
+  batches = helpers.take(ip.make_train_iterator(make_config(data), stage="ldm_coordinated", seed=0, batch_size=7), 4)
   windows = np.concatenate([numbers_of(batch) for batch in batches])
   for epoch in (windows[:14], windows[14:]):
     np.testing.assert_array_equal(np.sort(epoch), np.arange(14))
@@ -287,7 +275,7 @@ def test_every_window_once_an_epoch(data):
 
 def test_mixture_has_the_asked_proportions(data):
   config = make_config(data, sources={"real": 0.25, "loop": 0.75, "synthetic": 0.0})
-  batches = take(ip.make_train_iterator(config, stage="ldm_coordinated", seed=0, batch_size=8), 10)
+  batches = helpers.take(ip.make_train_iterator(config, stage="ldm_coordinated", seed=0, batch_size=8), 10)
   windows = np.concatenate([numbers_of(batch) for batch in batches])
   real, loop = windows < 6, (windows >= 6) & (windows < 9)
   assert real.mean() == 0.25
@@ -299,16 +287,16 @@ def test_resume_is_exact(data, stage):
   config = make_config(data, augmentation=AUGMENTATION, sources={"real": 1.0, "synthetic": 2.0})
   make = lambda **kwargs: ip.make_train_iterator(config, stage=stage, batch_size=2, **{"seed": 3, **kwargs})
   iterator = make()
-  take(iterator, 3)
+  helpers.take(iterator, 3)
   state = json.loads(json.dumps(iterator.get_state()))
-  expected = take(iterator, 12)
+  expected = helpers.take(iterator, 12)
   resumed = make()
   resumed.set_state(state)
-  assert_same_batches(take(resumed, 12), expected)
+  helpers.assert_same_batches(helpers.take(resumed, 12), expected)
   iterator.set_state(state)
-  assert_same_batches(take(iterator, 2), expected[:2])
+  helpers.assert_same_batches(helpers.take(iterator, 2), expected[:2])
   name = "slice" if stage == "vae" else "flow"
-  assert not np.array_equal(take(make(seed=4), 1)[0][name], take(make(), 1)[0][name])
+  assert not np.array_equal(helpers.take(make(seed=4), 1)[0][name], helpers.take(make(), 1)[0][name])
 
 
 def test_processes_share_the_global_batch_and_resume_in_another_number(data):
@@ -321,7 +309,7 @@ def test_processes_share_the_global_batch_and_resume_in_another_number(data):
       np.testing.assert_array_equal(np.stack([part[name] for part in parts], 1).reshape(batch[name].shape), batch[name])
   alone = make()
   alone.set_state(shares[0].get_state())
-  assert_same_batches(take(alone, 1), take(whole, 1))
+  helpers.assert_same_batches(helpers.take(alone, 1), helpers.take(whole, 1))
   with pytest.raises(UserError, match="divide"):
     ip.make_train_iterator(config, stage="vae", seed=0, batch_size=3, process_count=2)
 
@@ -332,7 +320,7 @@ def test_eval_batches_repeat_and_come_from_validation(data, stage):
   make = lambda: list(ip.make_eval_batches(config, stage=stage, batch_size=4, num_batches=10))
   batches = make()
   assert len(batches) == 4  # 14 windows
-  assert_same_batches(batches, make())
+  helpers.assert_same_batches(batches, make())
   if "slice" in batches[0]:
     values = np.concatenate([batch["slice"][..., 0, 0, 0].ravel() for batch in batches])
     assert {round(value) // 100 for value in values} == set(range(14, 28))

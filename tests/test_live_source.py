@@ -1,7 +1,6 @@
 """Scenes that are simulated while training: the scene's own arrays, no file, exact resume, mixing, errors."""
 
 import functools
-import itertools
 import json
 import os
 
@@ -53,18 +52,6 @@ def make_config(**changes):
     num_threads=1,
   )
   return ml_collections.ConfigDict({**settings, **changes})
-
-
-def take(iterator, count):
-  return list(itertools.islice(iterator, count))
-
-
-def assert_same_batches(left, right):
-  assert len(left) == len(right)
-  for a, b in zip(left, right, strict=True):
-    assert a.keys() == b.keys()
-    for name in a:
-      np.testing.assert_array_equal(a[name], b[name])
 
 
 def expect_example(scene, stage, found, *, crop):
@@ -124,12 +111,12 @@ SHAPES = {
 @pytest.mark.parametrize("stage", ip.STAGES)
 def test_batches_of_live_scenes(stage):
   config = make_config(augmentation=AUGMENTATION)
-  (batch,) = take(ip.make_train_iterator(config, stage=stage, seed=0, batch_size=2), 1)
+  (batch,) = helpers.take(ip.make_train_iterator(config, stage=stage, seed=0, batch_size=2), 1)
   assert {name: array.shape for name, array in batch.items()} == SHAPES[stage]
   make = lambda: list(ip.make_eval_batches(config, stage=stage, batch_size=2, num_batches=1))
   validation = make()
   assert [{name: array.shape for name, array in batch.items()} for batch in validation] == [SHAPES[stage]]
-  assert_same_batches(validation, make())
+  helpers.assert_same_batches(validation, make())
 
 
 def test_only_what_a_stage_needs_is_made(monkeypatch):
@@ -171,14 +158,14 @@ def test_resume_is_exact(stage):
   config = make_config(augmentation=AUGMENTATION)
   make = lambda seed: ip.make_train_iterator(config, stage=stage, batch_size=1, seed=seed)
   iterator = make(3)
-  take(iterator, 1)
+  helpers.take(iterator, 1)
   state = json.loads(json.dumps(iterator.get_state()))
-  expected = take(iterator, 3)
+  expected = helpers.take(iterator, 3)
   resumed = make(3)
   resumed.set_state(state)
-  assert_same_batches(take(resumed, 3), expected)
+  helpers.assert_same_batches(helpers.take(resumed, 3), expected)
   name = "slice" if stage == "vae" else "image"
-  assert any(not np.array_equal(a[name], b[name]) for a, b in zip(take(make(4), 3), expected, strict=True))
+  assert any(not np.array_equal(a[name], b[name]) for a, b in zip(helpers.take(make(4), 3), expected, strict=True))
 
 
 def test_photos_and_cut_outs_come_from_folders(tmp_path):
@@ -218,7 +205,7 @@ def stored(tmp_path_factory):
 
 def test_live_scenes_mix_with_stored_windows(stored):
   config = make_config(directory=stored, sources={"real": 0.25, "live": 0.75})
-  batches = take(ip.make_train_iterator(config, stage="ldm_coordinated", seed=0, batch_size=4), 3)
+  batches = helpers.take(ip.make_train_iterator(config, stage="ldm_coordinated", seed=0, batch_size=4), 3)
   is_stored = np.concatenate([np.all(np.abs(batch["slice"] - 7) < 0.01, axis=(1, 2, 3, 4)) for batch in batches])
   assert is_stored.mean() == 0.25
   # Validation and scale are the folder's.
@@ -228,10 +215,10 @@ def test_live_scenes_mix_with_stored_windows(stored):
 
 
 def test_a_weight_of_zero_reads_the_folder_as_without_it(stored):
-  (without, live) = (
-    take(ip.make_train_iterator(make_config(directory=stored, sources=sources), stage="ldm", seed=0, batch_size=2), 3)
-    for sources in ({}, {"live": 0.0}))
-  assert_same_batches(live, without)
+  configs = [make_config(directory=stored, sources=sources) for sources in ({}, {"live": 0.0})]
+  without, live = (
+    helpers.take(ip.make_train_iterator(config, stage="ldm", seed=0, batch_size=2), 3) for config in configs)
+  helpers.assert_same_batches(live, without)
 
 
 def test_the_order_of_stored_windows_does_not_depend_on_live_scenes():

@@ -4,7 +4,7 @@ A sheet's height z above its plane is a sum of waves, `z = sum_i a_i(t) g_i(s, c
 pinned edge and c along it. It is seen at an angle, so a point moves by z times the view's direction, and it comes
 nearer to the pinned edge by half the integral of the squared slope, as cloth does not stretch: LINEAR and SQUARE
 courses of each wave (products of two waves, which mostly cancel along the sheet, are left out). Waves come in pairs a
-quarter cycle apart and so travel away from the pinned edge, growing on the way (Taneda 1968; Shelley and Zhang 2011);
+quarter cycle apart and so travel away from the pinned edge, growing on the way (Shelley and Zhang 2011);
 hung sheets swing as a hanging chain of their length does. What is drawn as frame 0 is the sheet in the pose that the
 waves have then, shaded for its slopes.
 """

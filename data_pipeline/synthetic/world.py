@@ -9,8 +9,8 @@ from data_pipeline.synthetic.wind import Wind
 GREENS = [(70, 120, 40), (100, 140, 50), (60, 105, 55), (125, 150, 70), (150, 160, 90), (85, 110, 35)]
 BARKS = [(85, 65, 50), (110, 95, 75), (70, 75, 45), (150, 145, 135)]
 
-# Elastic similarity (McMahon 1973): frequency falls as the square root of the length. 1.6 Hz at half a metre passes
-# near cereals and flower stalks (1-3 Hz) and trees of ten metres (0.3-0.5 Hz: Moore and Maguire 2004).
+# Elastic similarity (McMahon 1973): frequency falls as the square root of the length. 1.6 Hz at half a metre gives 0.30
+# Hz at 14.2 m, where Milne (1991) measured 0.35 Hz on spruces.
 _HZ_AT_HALF_METRE, _HZ_SPREAD, _HZ_RANGE = 1.6, 0.6, (0.15, 3.5)
 
 
