@@ -4,6 +4,7 @@ The motion model must be the same in `vae`, `ldm` and `ldm_coordinated`, so its 
 - `tiny`: tests; seconds on a CPU.
 - `default`: the embedded weights; hours on two CPU cores.
 - `paper`: Li et al. 2024; accelerators.
+- `inpainting_512`: the paper's larger model for 512x288, fine-tuned from an inpainting latent-diffusion model.
 
 Every config has `init`: the work folders, or exported weights files, of the stages it builds on; and under its own
 name, to start from (fine-tuning), such as `--config.init.renderer=gid_jax/pretrained/renderer.safetensors`.
@@ -11,9 +12,10 @@ name, to start from (fine-tuning), such as `--config.init.renderer=gid_jax/pretr
 
 import ml_collections
 
-SIZES = ("tiny", "default", "paper")
+SIZES = ("tiny", "default", "paper", "inpainting_512")
 # Photo pixels per pixel of the motion grid; a data set is built for one of them.
-MOTION_STRIDES = dict(tiny=2, default=2, paper=1)
+MOTION_STRIDES = dict(tiny=2, default=2, paper=1, inpainting_512=1)
+IMAGE_SIZES = dict(tiny=(32, 48), default=(160, 256), paper=(160, 256), inpainting_512=(288, 512))
 
 
 def check_size(size: str) -> str:
@@ -24,33 +26,42 @@ def check_size(size: str) -> str:
   return size
 
 
+def choose(size: str, small, paper):
+  """`paper` at the two sizes for accelerators, `small` at the others."""
+  return paper if size in ("paper", "inpainting_512") else small
+
+
 def motion_model(size: str, *, frequency_attention: bool) -> ml_collections.ConfigDict:
   """Sizes of the motion model: auto-encoder, image encoder, U-Net, and the grids that they work on."""
-  vae = dict(latent_channels=4, slice_channels=4, num_blocks=1, multipliers=(1, 2, 4))
-  unet = dict(out_channels=4, frequency_attention=frequency_attention, dtype="float32")
+  vae = dict(latent_channels=4, num_blocks=1, multipliers=(1, 2, 4), dtype="float32")
+  unet = dict(frequency_attention=frequency_attention, dtype="float32")
   if size == "tiny":
-    image_size = (32, 48)
     vae |= dict(channels=8, groups=4)
     encoder = dict(kind="resnet", channels=4, hidden=8)
     unet |= dict(channels=8, multipliers=(1, 2), num_blocks=1, attention_levels=(1,), head_channels=8, groups=4)
   elif size == "default":
-    image_size = (160, 256)
     vae |= dict(channels=24, groups=8)
     encoder = dict(kind="efficientnet_lite0", channels=48, hidden=96)
     unet |= dict(channels=64, multipliers=(1, 2, 4), num_blocks=1, attention_levels=(1, 2), head_channels=32, groups=16)
   else:
-    image_size = (160, 256)
     vae |= dict(channels=128, groups=32, num_blocks=2)
     encoder = dict(kind="resnet", channels=16, hidden=128)
     unet |= dict(channels=128, multipliers=(1, 4, 8), num_blocks=2, attention_levels=(1, 2), head_channels=32)
-    unet |= dict(groups=32, dtype="bfloat16")
+    unet |= dict(groups=32, dtype="bfloat16", remat=False)
+  if size == "inpainting_512":
+    # Stable Diffusion's auto-encoder, by a factor of 8, and U-Net, whose text becomes a learned constant.
+    vae |= dict(multipliers=(1, 2, 4, 4))
+    unet |= dict(channels=320, multipliers=(1, 2, 4, 4), attention_levels=(0, 1, 2), remat=True)
+    unet |= dict(attention="transformer", num_heads=8, context_tokens=77, context_channels=768)
   return ml_collections.ConfigDict(
     dict(
-      image_size=image_size,
+      image_size=IMAGE_SIZES[size],
       motion_stride=MOTION_STRIDES[size],
       num_bands=16,
       num_frames=150,
       fps=30.0,
+      normalization="frequency",
+      volume=False,
       vae=vae,
       encoder=encoder,
       unet=unet,
@@ -59,17 +70,24 @@ def motion_model(size: str, *, frequency_attention: bool) -> ml_collections.Conf
 
 
 def schedule(size: str) -> ml_collections.ConfigDict:
-  """The noise schedule: the paper's square-linear betas; the paper predicts the noise, the smaller models v."""
+  """The noise schedule: latent diffusion's square-linear betas; the paper predicts the noise, smaller models v."""
+  # The pre-trained inpainting model knows these noise levels.
+  beta_start, beta_end = (0.00085, 0.012) if size == "inpainting_512" else (0.0015, 0.0195)
+  prediction = choose(size, "v", "epsilon")
   return ml_collections.ConfigDict(
-    dict(num_steps=1000, beta_start=0.0015, beta_end=0.0195, prediction="epsilon" if size == "paper" else "v")
+    dict(num_steps=1000, beta_start=beta_start, beta_end=beta_end, prediction=prediction)
   )
 
 
 def sampling(size: str) -> ml_collections.ConfigDict:
   """How to sample a trained model by default; travels with the exported weights."""
-  if size == "paper":
-    return ml_collections.ConfigDict(dict(steps=250, guidance=1.75, spacing="leading"))
-  return ml_collections.ConfigDict(dict(steps=12, guidance=1.0, spacing="trailing"))
+  if choose(size, False, True):
+    steps = dict(steps=250, guidance=1.75, spacing="leading", eta=0.0)
+    loop = dict(steps=500, weight=200.0, recurrences=2)
+  else:
+    steps = dict(steps=12, guidance=1.0, spacing="trailing", eta=0.0)
+    loop = dict(steps=12, weight=3.0, recurrences=2)
+  return ml_collections.ConfigDict(steps | dict(loop=loop))
 
 
 def training(
@@ -83,7 +101,9 @@ def training(
       size=size,
       seed=0,
       batch_size=2 if tiny else batch_size,
-      ema_decay=0.9999 if size == "paper" else 0.999,
+      # Microbatches that a batch is worked on in, one after the other, where memory is short.
+      accumulation_steps=1,
+      ema_decay=choose(size, 0.999, 0.9999),
       data=dict(
         directory="data/windows",
         num_bands=16,
@@ -93,12 +113,21 @@ def training(
         sources=dict(real=0.4, loop=0.3, synthetic=0.3, live=0.0) if size == "default" else dict(live=0.0),
         # Folders of photos and cut-outs to make live scenes of; "" for painted ones.
         live=dict(
-          height=32 if tiny else 160, width=48 if tiny else 256, num_frames=150, fps=30.0, backgrounds="", sprites=""
+          height=IMAGE_SIZES[size][0],
+          width=IMAGE_SIZES[size][1],
+          num_frames=150,
+          fps=30.0,
+          backgrounds="",
+          sprites="",
         ),
         # Flip probability, largest rotation, enlargement, and change of colours; what is left out is not done.
         augmentation=dict(flip=0.5, max_degrees=5.0, zoom=(1.0, 1.5), jitter=0.2),
         bands_per_example=1,
-        crop=None,
+        # (h, w) to cut out of every window; nothing for whole windows.
+        crop=ml_collections.config_dict.placeholder(tuple),
+        # Of stages ldm and ldm_coordinated: encode so many augmented draws of every window beforehand and train on
+        # them; 0 encodes new ones at every step.
+        latent_draws=0,
         num_threads=2,
       ),
       optimizer=dict(
@@ -107,15 +136,27 @@ def training(
         warmup_steps=1 if tiny else min(1000, num_steps // 20),
         clip_norm=1.0,
         adam_b2=0.99,
-        weight_decay=0.0 if size == "paper" else 0.01,
+        weight_decay=choose(size, 0.01, 0.0),
       ),
       mesh=dict(data=-1, fsdp=1),
       log_every=1 if tiny else 20,
       eval_every=2 if tiny else 500,
       num_eval_batches=1 if tiny else 8,
+      # Whether evaluations also draw some of what the model predicts; see `gid_jax.validation`.
+      eval_pictures=True,
       num_init_batches=1 if tiny else 16,
       save_every=2 if tiny else 250,
+      # Checkpoints kept: the newest, and beside them those with the lowest validation loss.
       keep_checkpoints=3,
+      keep_best=1,
       tensorboard=False,
     )
   )
+
+
+def link_data(config: ml_collections.ConfigDict) -> None:
+  """Makes the data follow the motion model: its bands, grid, frames and rate; one override changes both."""
+  for name in ("num_bands", "motion_stride"):
+    config.data[name] = config.model.get_ref(name)
+  for name in ("num_frames", "fps"):
+    config.data.live[name] = config.model.get_ref(name)

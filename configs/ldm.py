@@ -6,6 +6,10 @@
 Needs: windows and the work folder of a trained `vae`. `default` sees photos through EfficientNet-Lite0, whose ImageNet
 weights it takes from the embedded weights, or from a PyTorch file given as `--config.init.encoder=FILE.safetensors`;
 `paper` trains a ResNet instead.
+
+`inpainting_512` is for photos of 512x288. It starts from an inpainting latent-diffusion model, such as Stable
+Diffusion's, whose safetensors file is named by `--config.init.unet=FILE.safetensors` (`gid_jax.convert` says what
+becomes of its nine input channels and of its text); `--config.init.unet=` starts from nothing.
 """
 
 from configs import common
@@ -17,14 +21,18 @@ def get_config(size: str = "default"):
   config = common.training(
     "ldm",
     size,
-    num_steps={"paper": 750_000}.get(size, 2_000),
-    batch_size={"paper": 96}.get(size, 8),
-    learning_rate={"paper": 5e-5}.get(size, 4e-4),
+    # The paper does not say how long its larger model was fine-tuned.
+    num_steps=200_000 if size == "inpainting_512" else common.choose(size, 2_000, 750_000),
+    batch_size=common.choose(size, 8, 96),
+    learning_rate=common.choose(size, 4e-4, 5e-5),
   )
   config.model = common.motion_model(size, frequency_attention=False)
   config.schedule = common.schedule(size)
   config.sampling = common.sampling(size)
   config.condition_drop = 0.1
-  config.data.bands_per_example = 1 if size == "paper" else 2
-  config.init = dict(vae="runs/vae", encoder="", ldm="")
+  config.data.bands_per_example = common.choose(size, 2, 1)
+  common.link_data(config)
+  config.init = dict(vae="runs/vae", encoder="", unet="", ldm="")
+  if size == "inpainting_512":
+    config.init.unet = "inpainting.safetensors"
   return config

@@ -15,13 +15,14 @@ def get_config(size: str = "default"):
   config = common.training(
     "ldm_coordinated",
     size,
-    num_steps={"paper": 200_000}.get(size, 350),
-    batch_size={"paper": 96}.get(size, 2),
-    learning_rate={"paper": 5e-5}.get(size, 4e-4),
+    num_steps=common.choose(size, 350, 200_000),
+    batch_size=common.choose(size, 2, 96),
+    learning_rate=common.choose(size, 4e-4, 5e-5),
   )
   config.model = common.motion_model(size, frequency_attention=True)
   config.schedule = common.schedule(size)
   config.sampling = common.sampling(size)
   config.condition_drop = 0.1
+  common.link_data(config)
   config.init = dict(ldm="runs/ldm")
   return config

@@ -18,12 +18,12 @@ def get_config(size: str = "default"):
   config = common.training(
     "renderer",
     size,
-    num_steps={"paper": 300_000}.get(size, 800),
-    batch_size={"paper": 32}.get(size, 4),
-    learning_rate={"paper": 1e-4}.get(size, 4e-4),
+    num_steps=common.choose(size, 800, 300_000),
+    batch_size=common.choose(size, 4, 32),
+    learning_rate=common.choose(size, 4e-4, 1e-4),
   )
   config.model = ml_collections.ConfigDict(
-    dict(image_size=(32, 48) if size == "tiny" else (160, 256), renderer=RENDERERS[size])
+    dict(image_size=common.IMAGE_SIZES[size], renderer=RENDERERS[size] | dict(splat="motion"))
   )
   config.init = dict(renderer="")
   config.loss = dict(vgg="", l1=1.0, structure=0.5, gradient_scales=2 if size == "tiny" else 3)
@@ -38,4 +38,5 @@ RENDERERS = {
   "tiny": dict(channels=(8, 8, 16)),
   "default": dict(channels=(16, 48, 96, 192)),
   "paper": dict(channels=(64, 128, 256, 512)),
+  "inpainting_512": dict(channels=(64, 128, 256, 512)),
 }

@@ -4,7 +4,9 @@
     --config.data.directory=data/windows
 
 Needs: windows from `data_pipeline.builder`, or none with `--config.data.directory= --config.data.sources.live=1` (and
-0 for the other sources of `default`). Sizes: `tiny`, `default` (two CPU cores, well under an hour), `paper`.
+0 for the other sources of `default`). Sizes: `tiny`, `default` (two CPU cores, well under an hour), `paper`, and
+`inpainting_512`, which shrinks by 8 instead of 4. `--config.init.photo_vae=FILE.safetensors` starts from an
+auto-encoder of photos (diffusers or CompVis), of the same sizes but for the channels of a slice.
 """
 
 from configs import common
@@ -16,12 +18,13 @@ def get_config(size: str = "default"):
   config = common.training(
     "vae",
     size,
-    num_steps={"paper": 200_000}.get(size, 1_500),
-    batch_size={"paper": 96}.get(size, 16),
-    learning_rate={"paper": 1e-4}.get(size, 1e-3),
+    num_steps=common.choose(size, 1_500, 200_000),
+    batch_size=common.choose(size, 16, 96),
+    learning_rate=common.choose(size, 1e-3, 1e-4),
   )
   config.model = common.motion_model(size, frequency_attention=False)
-  config.init = dict(vae="")
+  common.link_data(config)
+  config.init = dict(vae="", photo_vae="")
   config.loss = dict(gradient=0.2, kl=1e-6, gradient_scales=2 if size == "tiny" else 3)
   if size == "default":
     config.data.crop = (80, 128)

@@ -1,17 +1,19 @@
 """Training checkpoints (the only file that imports Orbax) and single-file weights (which needs no Orbax).
 
-A step on disk holds three parts written together: `state`, the training state; `iterator`, the position in
-the data; `config`, the settings. An exported file is a safetensors file that plain users load without Orbax.
+A step on disk holds four parts written together: `state`, the training state; `iterator`, the position in
+the data; `config`, the settings; `validation`, the loss when it was evaluated at this step. An exported file is a
+safetensors file that plain users load without Orbax.
 """
 
 import hashlib
 import json
 import logging
+import math
 import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import flax.traverse_util
 import jax
@@ -19,11 +21,12 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from gid_jax.divergence import find_not_finite
 from gid_jax.errors import UserError
+from gid_jax.step_folders import NewestAndBest, list_steps, read_loss
 
 _FORMAT = "gid-jax weights"
 _VERSION = 1
-_SUBDIRECTORY = "checkpoints"
 _UNREADABLE = "checkpoint %s cannot be read (%s); trying the one before"
 
 
@@ -41,38 +44,37 @@ class ResumableIterator(Protocol):
 
 def checkpoint_directory(workdir: str | Path) -> Path:
   """The folder of a training run's checkpoints, absolute."""
-  return Path(workdir).absolute() / _SUBDIRECTORY
+  return Path(workdir).absolute() / "checkpoints"
 
 
 class CheckpointStore:
-  """Saves and restores a training run, asynchronously, newest steps only.
+  """Saves and restores a training run, asynchronously; the newest steps stay, and the best ones however old.
 
   Attributes:
     directory: absolute path of the folder that holds one sub-folder a step.
   """
 
-  def __init__(self, directory: str | Path, *, max_to_keep: int = 3, save_interval_steps: int = 1):
-    """Opens or creates the store.
+  def __init__(self, directory: str | Path, *, max_to_keep: int = 3, keep_best: int = 1, save_interval_steps: int = 1):
+    """Opens or creates the store in a folder; see `checkpoint_directory`.
 
     Args:
-      directory: see `checkpoint_directory`.
       max_to_keep: number of newest steps kept.
-      save_interval_steps: `save` does nothing at other steps unless forced.
+      keep_best: number of steps kept beside them for the lowest validation losses.
+      save_interval_steps: at other steps `save` does nothing, unless forced or at a new lowest loss.
     """
     import orbax.checkpoint as ocp
 
     self.directory = Path(directory).absolute()
     self._ocp = ocp
+    self._save_interval_steps, self._keep_best = save_interval_steps, keep_best
+    # Orbax could keep metrics itself, but then a damaged file of them would not let the store open.
+    self._losses = {step: read_loss(self.directory / str(step)) for step in list_steps(self.directory)}
     self._manager = ocp.CheckpointManager(
       self.directory,
       options=ocp.CheckpointManagerOptions(
-        max_to_keep=max_to_keep, save_interval_steps=save_interval_steps, cleanup_tmp_directories=True
-      ),
-      item_handlers={
-        "state": ocp.StandardCheckpointHandler(),
-        "iterator": ocp.JsonCheckpointHandler(),
-        "config": ocp.JsonCheckpointHandler(),
-      },
+        preservation_policy=NewestAndBest(max_to_keep, keep_best, self._losses), cleanup_tmp_directories=True),
+      item_handlers={"state": ocp.StandardCheckpointHandler()}
+      | {name: ocp.JsonCheckpointHandler() for name in ("iterator", "config", "validation")},
     )
 
   @property
@@ -80,26 +82,36 @@ class CheckpointStore:
     """The complete steps on disk, ascending."""
     return sorted(self._manager.all_steps())
 
+  def should_save(self, step: int, *, validation_loss: float = math.inf, force: bool = False) -> bool:
+    """Whether `save` would save this step."""
+    steps = self._manager.all_steps()
+    lowest = min((self._losses.get(other, math.inf) for other in steps), default=math.inf)
+    is_best = self._keep_best > 0 and validation_loss < lowest
+    return step not in steps and (force or is_best or step % self._save_interval_steps == 0)
+
   def save(
-    self,
-    step: int,
-    *,
-    state: Any,
-    iterator: ResumableIterator,
-    config: Mapping[str, Any],
-    force: bool = False,
+    self, step: int, *, state: Any, iterator: ResumableIterator, config: Mapping[str, Any],
+    validation_loss: float = math.inf, force: bool = False,
   ) -> bool:
     """Starts saving a step and returns whether it will be saved; the arrays may be donated right after.
 
     Args:
-      step: the step number.
+      step: its number.
       state: any pytree of arrays.
       iterator: the data iterator, at the batch that follows this step.
       config: JSON-able settings.
-      force: save although the step is not on the interval.
+      validation_loss: when it was evaluated; a new lowest on disk is saved off the interval too.
+      force: save off the interval.
+
+    Raises:
+      UserError: the state holds numbers that are not finite; nothing is saved.
     """
-    if step in self._manager.all_steps():
+    if not self.should_save(step, validation_loss=validation_loss, force=force):
       return False
+    broken = find_not_finite(state)
+    if broken:
+      raise UserError(f"stopped at step {step}: {broken} is not finite; {self.describe_newest()}")
+    self._losses[step] = float(validation_loss) if math.isfinite(validation_loss) else math.inf
     args = self._ocp.args
     # The iterator's position as JSON rather than through Grain's handler: one file for any number of
     # processes, since the pipeline's state is the number of batches read.
@@ -107,8 +119,14 @@ class CheckpointStore:
       state=args.StandardSave(state),
       iterator=args.JsonSave(iterator.get_state()),
       config=args.JsonSave(dict(config)),
+      validation=args.JsonSave({"loss": self._losses[step]}),
     )
-    return bool(self._manager.save(step, args=items, force=force))
+    return bool(self._manager.save(step, args=items, force=True))
+
+  def describe_newest(self) -> str:
+    """Says where the newest complete step lies, once saves in progress are on disk."""
+    self.wait()
+    return f"the last good checkpoint is {self.directory / str(self.steps[-1])}" if self.steps else "no checkpoint yet"
 
   def restore_latest(self, target_state: Any, iterator: ResumableIterator) -> tuple[int, Any] | None:
     """Restores the newest readable step, or returns None when there is none at all.
@@ -128,9 +146,7 @@ class CheckpointStore:
     """
     args = self._ocp.args
     abstract = jax.tree.map(self._ocp.utils.to_shape_dtype_struct, target_state)
-    items = args.Composite(
-      state=args.StandardRestore(abstract), iterator=args.JsonRestore(), config=args.JsonRestore()
-    )
+    items = args.Composite(state=args.StandardRestore(abstract), iterator=args.JsonRestore(), config=args.JsonRestore())
     failures: dict[int, Exception] = {}
     for step in reversed(self.steps):
       try:
@@ -168,12 +184,15 @@ class CheckpointStore:
     self._manager.close()
 
 
-def restore_params(workdir: str | Path, *, ema: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
-  """Reads the parameters of a trained stage, and nothing else of its state, from its newest readable step.
+def restore_params(
+  workdir: str | Path, *, ema: bool = True, which: Literal["newest", "best"] = "newest"
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Reads the parameters of a trained stage, and nothing else of its state, from one of its readable steps.
 
   Args:
     workdir: the training run's folder.
     ema: read the averaged parameters (`ema_params` of the state) rather than the raw ones (`params`).
+    which: the newest step, or the one with the lowest validation loss (the newest where none was evaluated).
 
   Returns:
     (params, config): nested dict of NumPy arrays, the stage's `frozen` ones among them, and the settings that the
@@ -185,7 +204,9 @@ def restore_params(workdir: str | Path, *, ema: bool = True) -> tuple[dict[str, 
   import orbax.checkpoint as ocp
 
   directory = checkpoint_directory(workdir)
-  steps = sorted(ocp.utils.checkpoint_steps(directory), reverse=True) if directory.is_dir() else []
+  steps = sorted(list_steps(directory), reverse=True)
+  if which == "best":
+    steps.sort(key=lambda step: read_loss(directory / str(step)))  # stable: without losses the newest stays first
   if not steps:
     raise UserError(f"{directory}: no checkpoint; train this stage first or name another workdir")
   name = "ema_params" if ema else "params"
@@ -196,9 +217,7 @@ def restore_params(workdir: str | Path, *, ema: bool = True) -> tuple[dict[str, 
     except Exception as error:  # see restore_latest
       logging.warning(_UNREADABLE, directory / str(step), _first_line(error))
       failure = failure or error
-  raise UserError(
-    f"{directory}: no step has readable {name}: {_first_line(failure)}; train this stage again"
-  ) from failure
+  raise UserError(f"{directory}: no step has readable {name}: {_first_line(failure)}; train it again") from failure
 
 
 def _restore_params_at(ocp: Any, directory: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -210,9 +229,8 @@ def _restore_params_at(ocp: Any, directory: Path, name: str) -> tuple[dict[str, 
     for part in wanted:
       target[part] = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), tree[part])
     restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
-    state = checkpointer.restore(
-      directory / "state", args=ocp.args.PyTreeRestore(item=target, restore_args=restore_args)
-    )
+    args = ocp.args.PyTreeRestore(item=target, restore_args=restore_args)
+    state = checkpointer.restore(directory / "state", args=args)
   with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
     config = checkpointer.restore(directory / "config", args=ocp.args.JsonRestore())
   flat = {}
@@ -223,7 +241,7 @@ def _restore_params_at(ocp: Any, directory: Path, name: str) -> tuple[dict[str, 
 
 def _first_line(error: BaseException | None) -> str:
   lines = str(error).strip().splitlines()
-  return lines[0] if lines else type(error).__name__
+  return lines[0][:300] if lines else type(error).__name__  # the storage library adds all its settings
 
 
 def export_weights(
@@ -252,12 +270,8 @@ def export_weights(
       value = stored
     tensors[name] = np.ascontiguousarray(value)
   settings = json.dumps(dict(config), sort_keys=True)
-  metadata = {
-    "format": _FORMAT,
-    "version": str(_VERSION),
-    "config": settings,
-    "sha256": _checksum(tensors, settings),
-  }
+  checksum = _checksum(tensors, settings)
+  metadata = {"format": _FORMAT, "version": str(_VERSION), "config": settings, "sha256": checksum}
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
   try:

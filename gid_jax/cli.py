@@ -67,8 +67,9 @@ def animate(request: AnimateRequest) -> None:
   from gid_jax.shots import is_video
 
   if is_video(source):
-    if request.steps is not None:
-      raise UserError(f"--steps is for photos; the motion of the video {source} is measured, not sampled")
+    for option, given in (("--steps", request.steps is not None), ("--loop", request.loop)):
+      if given:
+        raise UserError(f"{option} is for photos; the motion of the video {source} is measured, not sampled")
     _animate_video(request, source, output)
   else:
     _animate_photo(request, source, output)
@@ -167,11 +168,16 @@ def _animate_photo(request: AnimateRequest, photo: Path, output: Path) -> None:
       jax.random.key(request.seed),
       image,
       steps=request.steps,
+      loop=request.loop,
       progress=lambda done, total: progress.update(sampling, completed=done, total=total, description="Sampling"),
     )
-    num_frames = 150 if request.frames is None else request.frames
+    num_frames, fps = request.frames or 150, request.fps
+    if request.loop:
+      # The frames share the period evenly, so that the one after the last is the first, whatever the frame rate.
+      num_frames = max(2, round(animator.period * request.fps))
+      fps = num_frames / animator.period
     frames = animator.render(
-      image, spectrum, frames=num_frames, fps=request.fps, magnify=request.magnify, size=request.size
+      image, spectrum, frames=num_frames, fps=fps, magnify=request.magnify, size=request.size
     )
     rendered = progress.track(frames, total=num_frames, description="Rendering")
     video = media.write_video(output, rendered, fps=request.fps, overwrite=request.force)

@@ -1,5 +1,6 @@
 """Training metrics as JSON lines and PNG files, with the method names of `clu.metric_writers`."""
 
+import importlib
 import json
 import os
 import uuid
@@ -45,6 +46,8 @@ class MetricWriter:
         raise UserError(
           f"tensorboard=True needs TensorFlow ({error}); pip install 'gid-jax[tensorboard]'"
         ) from error
+      # Left alone, TensorFlow takes the memory of the device that JAX trains on.
+      importlib.import_module("tensorflow").config.set_visible_devices([], "GPU")
       self._tensorboard = metric_writers.SummaryWriter(str(self._workdir))
 
   def truncate_after(self, step: int) -> None:

@@ -13,12 +13,14 @@ import numpy as np
 from flax import traverse_util
 
 from gid_jax.checkpoint import import_weights, restore_params
+from gid_jax.convert import read_unet_init, read_vae_init
 from gid_jax.diffusion.schedule import add_noise, make_schedule, training_target
 from gid_jax.errors import UserError
 from gid_jax.models.encoders import FROZEN_TRUNK, efficientnet_lite0_params
 from gid_jax.models.features import gradient_loss, perceptual_loss, vgg16_params
-from gid_jax.models.motion_model import MotionModel
+from gid_jax.models.motion_model import MotionModel, make_unet
 from gid_jax.models.renderer import Renderer, RendererConfig
+from gid_jax.models.vae import VAE
 from gid_jax.pipeline import MOTION_WEIGHTS, load_pretrained, make_motion_model
 from gid_jax.train_state import Batch, LossFn, Metrics, Params
 from gid_jax.types import PRNGKey
@@ -62,7 +64,11 @@ def make_vae_objective(config: Any, *, band_scale: np.ndarray) -> Objective:
     batch = batches[0]
     init = jax.jit(functools.partial(model.init, method="reconstruct"))
     params = init(key, key, batch["slice"], batch["band"])["params"] | {"band_scale": jnp.asarray(band_scale)}
-    return _overlay(params, config.init.vae, stages=("vae", "ldm", "ldm_coordinated")) if config.init.vae else params
+    if config.init.photo_vae:
+      params["vae"] = read_vae_init(config.init.photo_vae, VAE(**model.vae_fields), params["vae"])
+    if config.init.vae:
+      return _overlay(params, config.init.vae, stages=("vae", "ldm", "ldm_coordinated"))
+    return params
 
   def loss_fn(key: PRNGKey, params: Params, batch: Batch) -> tuple[jax.Array, Metrics]:
     results: Any = model.apply({"params": params}, key, batch["slice"], batch["band"], method="reconstruct")
@@ -79,14 +85,16 @@ def make_vae_objective(config: Any, *, band_scale: np.ndarray) -> Objective:
 def make_ldm_objective(config: Any) -> Objective:
   """Denoising of latent slices [b k h w z] (section 4): independent bands, or all K with frequency attention.
 
-  Stage "ldm" starts from a trained auto-encoder and its band scale (`config.init.vae`), or goes on from a trained
-  motion model (`config.init.ldm`), and draws a time step for every slice; stage "ldm_coordinated" starts from a
-  trained stage 1 (`config.init.ldm`), draws one time step for all bands of an example and trains the frequency
-  attention only.
+  Stage "ldm" starts from a trained auto-encoder and its band scale (`config.init.vae`), with a new U-Net or one of
+  PyTorch (`config.init.unet`), or goes on from a trained motion model (`config.init.ldm`), and draws a time step for
+  every slice, for a volume one; stage "ldm_coordinated" starts from a trained stage 1 (`config.init.ldm`), draws one
+  time step for all bands of an example and trains the frequency attention only.
   """
   model = make_motion_model(config.model)
   schedule = make_schedule(**config.schedule)
   coordinated = config.stage == "ldm_coordinated"
+  # Bands that see each other are equally noisy, as they will be when sampled.
+  one_timestep = coordinated or config.model.volume
 
   def initialize(key, batches):
     batch = batches[0]
@@ -95,6 +103,8 @@ def make_ldm_objective(config: Any) -> Objective:
     if coordinated or config.init.ldm:
       return _overlay(params, config.init.ldm, stages=("ldm", "ldm_coordinated"))
     params = _overlay(params, config.init.vae, stages=("vae", "ldm", "ldm_coordinated"))
+    if config.init.unet:
+      params["unet"] = read_unet_init(config.init.unet, make_unet(model), params["unet"])
     if config.model.encoder.kind == "efficientnet_lite0":
       params["encoder"][FROZEN_TRUNK] = jax.tree.map(jnp.asarray, _read_trunk(config.init.encoder))
     return params | _measure_latents(model, params, batches)
@@ -108,11 +118,14 @@ def make_ldm_objective(config: Any) -> Objective:
     apply = lambda *args, **kwargs: model.apply({"params": params}, *args, **kwargs)
     time_key, noise_key, drop_key = jax.random.split(key, 3)
     bands = batch["band"]
-    latents = jax.lax.stop_gradient(apply(batch["slice"], bands, method="slices_to_latents"))
+    if "latent" in batch:  # encoded beforehand
+      latents = batch["latent"]
+    else:
+      latents = jax.lax.stop_gradient(apply(batch["slice"], bands, method="slices_to_latents"))
     condition = apply(batch["image"], height=latents.shape[2], width=latents.shape[3], method="encode_image")
     keep = jax.random.bernoulli(drop_key, 1 - config.condition_drop, (latents.shape[0], 1, 1, 1))
     timesteps = jax.random.randint(
-      time_key, (bands.shape[0], 1 if coordinated else bands.shape[1]), 0, schedule.num_steps
+      time_key, (bands.shape[0], 1 if one_timestep else bands.shape[1]), 0, schedule.num_steps
     )
     timesteps = jnp.broadcast_to(timesteps, bands.shape)
     noise = jax.random.normal(noise_key, latents.shape)

@@ -32,6 +32,8 @@ class AnimateRequest:
     output: Video to write, .mp4, .webm, .gif or .webp. Default: SOURCE_animated.mp4 beside the source.
     seed: Another seed gives another motion of a photo.
     steps: Sampling steps of a photo, 1 to 1000; more is slower and finer. Default: what the weights were tuned for.
+    loop: Write one period of motion that is guided to slow down across its seam; without this a photo's motion repeats
+      exactly too, every 5 seconds (150 frames at 30 fps), but crosses the seam as fast as any other moment.
     frames: Number of frames to render. Default: 150; of a video, the first 5 seconds.
     fps: Frames per second of the video; the motion keeps its speed.
     magnify: Scales the motion; 0 is a still, 2 moves twice as far.
@@ -46,6 +48,7 @@ class AnimateRequest:
   output: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
   seed: int = 0
   steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+  loop: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
   frames: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
   fps: float = 30.0
   magnify: float = 1.0
@@ -122,6 +125,8 @@ def check_animate(request: AnimateRequest) -> tuple[Path, Path]:
       raise UserError(f"{option} is {value}; it must be between {low} and {high}")
   if not math.isfinite(request.magnify):
     raise UserError(f"--magnify is {request.magnify}; it must be a finite number")
+  if request.loop and request.frames is not None:
+    raise UserError(f"--loop and --frames {request.frames}: a loop is exactly one period long; leave out one of them")
   source = DEMO_PHOTO if request.source is None else request.source
   default = Path("gid_demo.mp4") if request.source is None else source.parent / f"{source.stem}_animated.mp4"
   output = default if request.output is None else request.output

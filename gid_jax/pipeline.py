@@ -8,7 +8,7 @@ grid is the video's. Displacements are rescaled, per axis, whenever they change 
 import functools
 import importlib.resources
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,13 @@ from jaxtyping import Array, Float, UInt8
 
 from gid_jax import spectral
 from gid_jax.checkpoint import import_weights
-from gid_jax.diffusion.guidance import classifier_free
-from gid_jax.diffusion.sampler import sample
-from gid_jax.diffusion.schedule import Schedule, make_schedule, sampling_steps
-from gid_jax.errors import UserError
 from gid_jax.models.motion_model import MotionModel
 from gid_jax.models.renderer import Renderer, RendererConfig, composite
+from gid_jax.prediction import Progress, predict_spectra
 from gid_jax.types import PRNGKey, SpectralVolume
 
 MOTION_WEIGHTS = "motion.safetensors"
 RENDERER_WEIGHTS = "renderer.safetensors"
-Progress = Callable[[int, int], None]
 
 
 def _hashable(fields: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -46,6 +42,8 @@ def make_motion_model(config: Mapping[str, Any]) -> MotionModel:
     encoder_fields=_hashable(config["encoder"]),
     unet_fields=_hashable(config["unet"]),
     num_bands=config["num_bands"],
+    normalization=config["normalization"],
+    volume=config["volume"],
   )
 
 
@@ -82,36 +80,6 @@ def resize_image(image: Float[np.ndarray, "h w 3"], height: int, width: int) -> 
   return np.clip(cv2.resize(np.asarray(image, np.float32), (width, height), interpolation=method), 0, 1)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "height", "width"))
-def _encode_image(model: MotionModel, params, image, height, width):
-  return model.apply({"params": params}, image[None], height=height, width=width, method="encode_image")
-
-
-@functools.partial(jax.jit, static_argnames=("model",), donate_argnames=("latents",))
-def _sample(model: MotionModel, params, schedule: Schedule, key, latents, condition, weight, timesteps, previous):
-  bands = jnp.arange(latents.shape[1])
-
-  def network(latents, timestep, condition):
-    shape = latents.shape[:2]
-    return model.apply(
-      {"params": params},
-      latents,
-      jnp.broadcast_to(timestep, shape),
-      jnp.broadcast_to(bands, shape),
-      condition,
-      method="denoise",
-    )
-
-  denoise = classifier_free(network, condition, weight=weight)
-  return sample(key, latents, timesteps, previous, denoise=denoise, schedule=schedule)
-
-
-@functools.partial(jax.jit, static_argnames=("model",))
-def _decode_latents(model: MotionModel, params, latents):
-  bands = jnp.broadcast_to(jnp.arange(latents.shape[1]), latents.shape[:2])
-  return model.apply({"params": params}, latents, bands, method="latents_to_slices")[0]
-
-
 @functools.partial(jax.jit, static_argnames=("model",))
 def _encode_appearance(model: Renderer, params, image):
   return model.apply({"params": params}, image[None], method="encode")
@@ -141,7 +109,7 @@ def _render_frame(model: Renderer, params, image, photo, pyramid, spectrum: Spec
     rgb = composite(
       photo,
       spectral.resize_motion(flow, height, width),
-      jax.image.resize(depth, (height, width), "linear"),
+      jax.image.resize(frame.depth[0], (height, width), "linear"),
       frame.synthesis[0],
       frame.mask[0],
     )
@@ -263,7 +231,6 @@ class Animator(ImageRenderer):
     params, self.motion_config = motion
     self.motion_params = jax.tree.map(jnp.asarray, dict(params))
     self._motion_model = make_motion_model(self.motion_config["model"])
-    self._schedule = make_schedule(**self.motion_config["schedule"])
 
   @classmethod
   def from_pretrained(cls, directory: str | Path | None = None) -> "Animator":
@@ -281,6 +248,11 @@ class Animator(ImageRenderer):
     multiple = model["motion_stride"] * self._motion_model.latent_factor * 2**levels
     return working_size(height, width, area=math.prod(model["image_size"]), multiple=multiple)
 
+  @property
+  def period(self) -> float:
+    """Seconds after which the motion of every photo repeats."""
+    return self.motion_config["model"]["num_frames"] / self.motion_config["model"]["fps"]
+
   def predict_spectrum(
     self,
     key: PRNGKey,
@@ -288,6 +260,7 @@ class Animator(ImageRenderer):
     *,
     steps: int | None = None,
     guidance: float | None = None,
+    loop: bool = False,
     progress: Progress | None = None,
   ) -> SpectralVolume:
     """Samples a photo's spectral volume (section 4).
@@ -297,47 +270,39 @@ class Animator(ImageRenderer):
       image: [h w 3] float32 RGB in [0, 1], any size.
       steps: DDIM steps; the weights' own default when None.
       guidance: classifier-free weight w; the weights' own default when None.
+      loop: guide the motion towards a calm seam between its last frame and its first (section 6, eq. 5).
       progress: called as (done, total) after every step.
 
     Returns:
-      The volume on the motion grid, pixels of that grid.
+      The volume [k h2 w2 4] on the motion grid, pixels of that grid.
 
     Raises:
       UserError: `steps` is outside 1 ... 1000.
     """
-    model, sampling = self.motion_config["model"], self.motion_config["sampling"]
-    steps = sampling["steps"] if steps is None else steps
-    guidance = sampling["guidance"] if guidance is None else guidance
-    height, width = self.working_size(*image.shape[:2])
-    grid = model["motion_stride"] * self._motion_model.latent_factor
-    latent_height, latent_width = height // grid, width // grid
-    try:
-      timesteps, previous = sampling_steps(self._schedule, steps, spacing=sampling["spacing"])
-    except ValueError as error:
-      raise UserError(str(error)) from error
-
-    condition = _encode_image(
-      self._motion_model, self.motion_params, resize_image(image, height, width), latent_height, latent_width
+    volumes = self.predict_spectra(
+      key[None], image, steps=steps, guidance=guidance, loop=loop, progress=progress
     )
-    noise_key, key = jax.random.split(key)
-    shape = (1, model["num_bands"], latent_height, latent_width, model["vae"]["latent_channels"])
-    latents = jax.random.normal(noise_key, shape)
-    # A step at a time: any number of steps shares one compiled program, and the user sees them pass.
-    for index in range(steps):
-      key, step_key = jax.random.split(key)
-      latents = _sample(
-        self._motion_model,
-        self.motion_params,
-        self._schedule,
-        step_key,
-        latents,
-        condition,
-        jnp.float32(guidance),
-        jnp.asarray(timesteps[index : index + 1]),
-        jnp.asarray(previous[index : index + 1]),
-      )
-      if progress is not None:
-        latents.block_until_ready()
-        progress(index + 1, steps)
-    coefficients = _decode_latents(self._motion_model, self.motion_params, latents)
-    return SpectralVolume(coefficients, num_frames=model["num_frames"], fps=model["fps"])
+    return volumes.replace(coefficients=volumes.coefficients[0])
+
+  def predict_spectra(
+    self,
+    keys: Array,
+    image: Float[np.ndarray, "h w 3"],
+    *,
+    steps: int | None = None,
+    guidance: float | None = None,
+    loop: bool = False,
+    progress: Progress | None = None,
+  ) -> SpectralVolume:
+    """Like `predict_spectrum` for several keys [b] in one batch: volumes [b k h2 w2 4] of the photo [h w 3]."""
+    return predict_spectra(
+      keys,
+      jnp.asarray(resize_image(image, *self.working_size(*image.shape[:2]))),
+      model=self._motion_model,
+      params=self.motion_params,
+      config=self.motion_config,
+      steps=steps,
+      guidance=guidance,
+      loop=loop,
+      progress=progress,
+    )

@@ -1,13 +1,14 @@
 """Where arrays live: the device mesh, the sharding of batches and parameters, and many-process start-up.
 
 The mesh has two axes. A batch is split over both; parameters are whole on every device along "data" and, when
-"fsdp" is wider than 1, cut along it. Everything else follows from `jax.jit` and these shardings.
+"fsdp" is wider than 1, cut along it while they rest. Everything else follows from `jax.jit` and these shardings.
 """
 
 import math
 import os
-from collections.abc import Mapping
-from typing import Any
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -32,7 +33,7 @@ def make_mesh(*, data: int = -1, fsdp: int = 1) -> Mesh:
     fsdp: devices over which large parameters are cut.
 
   Raises:
-    UserError: the sizes do not fit the devices of this machine.
+    UserError: the sizes do not fit the devices, or leave some out that another process of the run owns.
   """
   num_devices = jax.device_count()
   if fsdp < 1 or (data < 1 and data != -1):
@@ -43,6 +44,11 @@ def make_mesh(*, data: int = -1, fsdp: int = 1) -> Mesh:
     data = num_devices // fsdp
   if data * fsdp > num_devices:
     raise UserError(f"mesh {data} x {fsdp} needs {data * fsdp} devices, there are {num_devices}; lower it")
+  if data * fsdp < num_devices and jax.process_count() > 1:
+    raise UserError(
+      f"mesh {data} x {fsdp} leaves out some of the {num_devices} devices of {jax.process_count()} processes; "
+      "use all of them, such as data=-1"
+    )
   # Auto axes: with Explicit ones, the default of jax.make_mesh, scatters under vmap raise sharding errors.
   axis_types = (AxisType.Auto,) * len(_AXES)
   return jax.make_mesh((data, fsdp), _AXES, axis_types=axis_types, devices=jax.devices()[: data * fsdp])
@@ -79,6 +85,36 @@ def param_sharding(params: Any, mesh: Mesh) -> Any:
     return NamedSharding(mesh, PartitionSpec(*[None] * longest, "fsdp"))
 
   return jax.tree.map(shard, params)
+
+
+def with_whole_params(function: Callable, mesh: Mesh) -> Callable:
+  """Makes a function (key, params, batch) gather cut parameters before it starts, for a mesh of `make_mesh`.
+
+  Left to itself the partitioner lets a kernel cut along its channels cut the activations too, and then moves those,
+  which are larger than any kernel. The gradients come back cut like the parameters, by the jitted step's out_shardings.
+  """
+  whole = replicated(mesh)
+
+  def call(key, params, batch):
+    return function(key, jax.lax.with_sharding_constraint(params, whole), batch)
+
+  return call
+
+
+def check_batch_size(batch_size: int, mesh: Mesh, *, accumulation_steps: int = 1) -> None:
+  """Makes sure that every device gets an equal part of every microbatch.
+
+  Raises:
+    UserError: `accumulation_steps` is below 1, or the global batch does not divide by microbatches times devices.
+  """
+  if accumulation_steps < 1:
+    raise UserError(f"config.accumulation_steps={accumulation_steps}; choose 1 or more")
+  parts = accumulation_steps * mesh.size
+  if batch_size % parts:
+    raise UserError(
+      f"config.batch_size={batch_size} does not divide over {mesh.size} devices x accumulation_steps="
+      f"{accumulation_steps}; choose a multiple of {parts}"
+    )
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
@@ -128,3 +164,41 @@ def maybe_initialize_distributed() -> bool:
     )
   jax.distributed.initialize(num_processes=int(counts["JAX_NUM_PROCESSES"]), process_id=int(index))
   return True
+
+
+class Collective(NamedTuple):
+  """One message between the devices in a compiled program.
+
+  Attributes:
+    kind: "all-reduce", "all-gather", "reduce-scatter", "all-to-all" or "collective-permute".
+    num_bytes: size of its result on one device.
+    source: the operation that it was made for, such as "jit(train_step)/…/conv1/conv_general_dilated".
+  """
+
+  kind: str
+  num_bytes: int
+  source: str
+
+
+_COLLECTIVE = re.compile(
+  r"= (?P<shapes>\S.*?) (?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\("
+)
+_SHAPE = re.compile(r"\b(?:pred|[a-z]+(?P<bits>\d+)\w*)\[(?P<sizes>[\d,]*)\]")
+
+
+def list_collectives(program: str) -> list[Collective]:
+  """The collectives in a compiled program's text, `jax.jit(f).lower(...).compile().as_text()`.
+
+  One inside a loop is listed once, however often the loop runs.
+  """
+  collectives = []
+  for line in program.splitlines():
+    match = _COLLECTIVE.search(line)
+    if match:
+      source = re.search(r'op_name="([^"]*)"', line)
+      num_bytes = sum(
+        max(int(shape["bits"] or 8), 8) // 8 * math.prod(int(size) for size in shape["sizes"].split(",") if size)
+        for shape in _SHAPE.finditer(match["shapes"])
+      )
+      collectives.append(Collective(match["kind"], num_bytes, source[1] if source else ""))
+  return collectives

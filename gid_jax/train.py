@@ -1,38 +1,59 @@
 """Trains any stage: `python -m gid_jax.train --config=configs/ldm.py:default --workdir=runs/ldm`.
 
-Run the same command again and it goes on where the newest checkpoint stands.
+Run the same command again and it goes on where the newest checkpoint stands. SIGTERM and Ctrl-C let the running step
+finish, save it and end with status 143; errors end with status 2, a finished training with 0.
 """
 
+import contextlib
 import functools
 import itertools
+import math
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import optax
 from absl import app, flags, logging
+from clu import metrics as clu_metrics
 from clu import parameter_overview
 from ml_collections import config_flags
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gid_jax import sharding
 from gid_jax.checkpoint import CheckpointStore, checkpoint_directory
+from gid_jax.data_checks import check_config
+from gid_jax.divergence import DivergenceGuard
 from gid_jax.errors import UserError
-from gid_jax.input_pipeline import find_scale, make_eval_batches, make_train_iterator
+from gid_jax.input_pipeline import (
+  find_scale,
+  make_cached_iterator,
+  make_eval_batches,
+  make_train_iterator,
+  name_records,
+)
+from gid_jax.interruption import StopRequest
+from gid_jax.latent_cache import build_latent_cache
 from gid_jax.metric_writer import MetricWriter
 from gid_jax.objectives import make_objective
+from gid_jax.settings import check_resumable, check_settings, parse_flags
+from gid_jax.step_folders import read_config
 from gid_jax.train_state import Batch, LossFn, Metrics, TrainState, create_train_state, merge_params, train_step
 from gid_jax.types import PRNGKey
+from gid_jax.validation import make_validation_drawing
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Stage and size, such as configs/ldm.py:default.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints and metrics; resumed when it has some.")
 
 
-def make_optimizer(config: Any) -> optax.GradientTransformation:
-  """AdamW with warm-up, cosine decay to a tenth, and gradients clipped by their global norm.
+# What shells report for a program ended by SIGTERM, so that a stage begun after `&&` does not build on half a training.
+_STOPPED = 143
+
+
+def make_learning_rate(config: Any) -> optax.Schedule:
+  """The rate of every update: warm-up from zero, then cosine decay to a tenth.
 
   Raises:
     UserError: the warm-up is not shorter than the training.
@@ -41,41 +62,57 @@ def make_optimizer(config: Any) -> optax.GradientTransformation:
     raise UserError(
       f"config.optimizer.warmup_steps={config.warmup_steps} is not below num_steps={config.num_steps}; lower it"
     )
-  schedule = optax.warmup_cosine_decay_schedule(
+  return optax.warmup_cosine_decay_schedule(
     0.0, config.learning_rate, config.warmup_steps, config.num_steps, config.learning_rate * 0.1
   )
+
+
+def make_optimizer(config: Any) -> optax.GradientTransformation:
+  """AdamW with gradients clipped by their global norm; an update that is not finite is never applied.
+
+  Raises:
+    UserError: see `make_learning_rate`.
+  """
   tx = optax.chain(
     optax.clip_by_global_norm(config.clip_norm),
-    optax.adamw(schedule, b2=config.adam_b2, weight_decay=config.weight_decay),
+    optax.adamw(make_learning_rate(config), b2=config.adam_b2, weight_decay=config.weight_decay),
   )
-  # A slice without motion is constant, and group normalisation's slope there can overflow: such an update is skipped.
-  return optax.apply_if_finite(tx, max_consecutive_errors=5)
+  # How many in a row end the training is for `DivergenceGuard` to say; optax would apply the next one.
+  return optax.apply_if_finite(tx, max_consecutive_errors=np.iinfo(np.int32).max)
 
 
 def evaluate(key: PRNGKey, state: TrainState, batches: list[Batch], *, eval_fn: LossFn) -> Metrics:
   """Mean metrics of the averaged parameters over `batches` ([b ...] arrays); one key, the same draws at every call."""
   params = merge_params(state.ema_params, state.frozen)
-  results = [
-    eval_fn(batch_key, params, batch)[1]
-    for batch_key, batch in zip(jax.random.split(key, len(batches)), batches, strict=True)
-  ]
-  return jax.tree.map(lambda *values: jnp.stack(values).mean(), *results)
+  mean: Any = None
+  for batch_key, batch in zip(jax.random.split(key, len(batches)), batches, strict=True):
+    _, results = eval_fn(batch_key, params, batch)
+    averages = {name: clu_metrics.Average.from_output(name) for name in results}
+    part: Any = clu_metrics.Collection.create(**averages).single_from_model_output(**results)
+    mean = part if mean is None else mean.merge(part)
+  return mean.compute()
 
 
 def train(config: Any, workdir: str | Path) -> TrainState:
   """Trains the stage that `config` describes and returns its final state.
 
   Raises:
-    UserError: data, weights or an earlier stage are missing or do not fit.
+    UserError: data, weights or an earlier stage are missing or do not fit, `workdir` holds another model, or the
+      numbers are no longer finite.
   """
   # --- machines -------------------------------------------------------------------------------------------------
   # On a CPU nothing is won by dispatching ahead, and progress and steps per second would tell of work not yet done.
   jax.config.update("jax_cpu_enable_async_dispatch", False)
   sharding.maybe_initialize_distributed()
   mesh = sharding.make_mesh(**config.mesh)
+  sharding.check_batch_size(config.batch_size, mesh, accumulation_steps=config.accumulation_steps)
   is_main = jax.process_index() == 0
+  directory = checkpoint_directory(workdir)
+  changes = check_resumable(read_config(directory) or {}, config.to_dict(), directory=directory)
 
   # --- data -----------------------------------------------------------------------------------------------------
+  check_settings(config)
+  check_config(config)
   process = dict(process_index=jax.process_index(), process_count=jax.process_count())
   iterator = make_train_iterator(
     config.data, stage=config.stage, seed=config.seed, batch_size=config.batch_size, **process
@@ -88,9 +125,9 @@ def train(config: Any, workdir: str | Path) -> TrainState:
   eval_batches = make_eval_batches(
     config.data, stage=config.stage, batch_size=config.batch_size, num_batches=config.num_eval_batches, **process
   )
-  first_batches, eval_batches = (
-    [sharding.put_batch(batch, mesh) for batch in batches] for batches in (first_batches, eval_batches)
-  )
+  # Record numbers stay here: they are for messages.
+  put = lambda batch: sharding.put_batch({name: batch[name] for name in batch if name != "record"}, mesh)
+  first_batches, eval_batches = ([put(batch) for batch in batches] for batches in (first_batches, eval_batches))
 
   # --- model ----------------------------------------------------------------------------------------------------
   scale = find_scale(config.data) if config.stage == "vae" else None
@@ -109,60 +146,117 @@ def train(config: Any, workdir: str | Path) -> TrainState:
 
   # --- resume ---------------------------------------------------------------------------------------------------
   store = CheckpointStore(
-    checkpoint_directory(workdir), max_to_keep=config.keep_checkpoints, save_interval_steps=config.save_every
+    directory,
+    max_to_keep=config.keep_checkpoints,
+    keep_best=config.keep_best,
+    save_interval_steps=config.save_every,
   )
   writer = MetricWriter(workdir, tensorboard=config.tensorboard)
   restored = store.restore_latest(state, iterator)
   writer.truncate_after(restored[0] if restored else 0)
   if restored:
     state = restored[1]
+    if is_main:
+      print(f"going on from step {restored[0]}" + (f"; changed since: {', '.join(changes)}" if changes else ""))
+
+  # --- latents --------------------------------------------------------------------------------------------------
+  # Only now the auto-encoder is the run's own. A position is the number of batches read, the same for both iterators.
+  if config.data.latent_draws:
+    position = iterator.get_state()
+    iterator = make_cached_iterator(
+      config.data,
+      build_latent_cache(workdir, config, state.frozen, **process),
+      stage=config.stage, seed=config.seed, batch_size=config.batch_size, **process,
+    )
+    iterator.set_state(position)
 
   # --- update ---------------------------------------------------------------------------------------------------
+  loss_fn = sharding.with_whole_params(objective.loss_fn, mesh)
   update = jax.jit(
-    functools.partial(train_step, loss_fn=objective.loss_fn, tx=tx, ema_decay=config.ema_decay),
+    functools.partial(
+      train_step, loss_fn=loss_fn, tx=tx, ema_decay=config.ema_decay, accumulation_steps=config.accumulation_steps
+    ),
     donate_argnames=("state",),
     out_shardings=(state_sharding, None),
   )
-  eval_fn = jax.jit(objective.loss_fn)
+  eval_fn = jax.jit(loss_fn)
+  draw_validation = make_validation_drawing(config, mesh)
 
   # --- loop -----------------------------------------------------------------------------------------------------
+  def describe(step, records):
+    """For a training that diverged at `step`."""
+    places = "unknown" if records is None else ", ".join(name_records(config.data, records))
+    return f"its batch: {places}; {store.describe_newest()}; look at these, or lower config.optimizer.learning_rate"
+
   num_steps = config.optimizer.num_steps
+  learning_rate = make_learning_rate(config.optimizer)
+  guard = DivergenceGuard(describe)
   columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-  with Progress(*columns, disable=not is_main) as progress:
+  with (
+    contextlib.closing(store),
+    contextlib.closing(writer),
+    StopRequest() as stop,
+    Progress(*columns, disable=not is_main) as progress,
+  ):
     task = progress.add_task(config.stage, total=num_steps, completed=int(state.step))
     started, last_logged = time.monotonic(), int(state.step)
     for step in range(int(state.step) + 1, num_steps + 1):
-      state, metrics = update(train_key, state, sharding.put_batch(next(iterator), mesh))
+      batch = next(iterator)
+      state, metrics = update(train_key, state, put(batch))
+      guard.watch(step, metrics, records=batch.get("record"))
       progress.advance(task)
+      is_stopping, validation_loss = stop.reached(step), math.inf
+
       if step % config.log_every == 0 or step == num_steps:
         scalars = {name: float(value) for name, value in metrics.items()}
-        scalars["steps_per_second"] = (step - last_logged) / (time.monotonic() - started)
+        num_skipped = int(state.opt_state.total_notfinite)
+        rate = (step - last_logged) / (time.monotonic() - started)
+        scalars |= {
+          "learning_rate": float(learning_rate(step - 1 - num_skipped)),
+          "skipped_updates": num_skipped,
+          "steps_per_second": rate,
+          "examples_per_second": rate * config.batch_size,
+        }
         writer.write_scalars(step, scalars)
         progress.update(task, description=f"{config.stage} loss {scalars['loss']:.4f}")
         started, last_logged = time.monotonic(), step
+
+      paused = time.monotonic()
       if step % config.eval_every == 0 or step == num_steps:
         validation = evaluate(eval_key, state, eval_batches, eval_fn=eval_fn)
+        validation_loss = float(validation["loss"])
         writer.write_scalars(step, {f"validation_{name}": float(value) for name, value in validation.items()})
-      store.save(step, state=state, iterator=iterator, config=config.to_dict(), force=step == num_steps)
-  store.wait()
-  store.close()
-  writer.close()
+        if config.eval_pictures:
+          params = merge_params(state.ema_params, state.frozen)
+          writer.write_images(step, draw_validation(eval_key, params, eval_batches[0]))
+
+      is_last = is_stopping or step == num_steps
+      # After an update that was not finite the run may have diverged, so the checkpoints before it are left alone.
+      if is_last or (store.should_save(step, validation_loss=validation_loss) and guard.settle()):
+        saved = dict(state=state, iterator=iterator, config=config.to_dict(), validation_loss=validation_loss)
+        store.save(step, **saved, force=True)
+      started += time.monotonic() - paused  # steps per second are those of training alone
+      if is_stopping:
+        break
+    guard.settle()
   return state
 
 
 def main(argv: list[str]) -> None:
-  """Runs `train` with the flags; a `UserError` becomes one line and exit status 2."""
+  """Runs `train` with the flags; a `UserError` becomes one line. For the exit status see the top of this file."""
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)  # Otherwise every library's notes bury the progress.
-  if len(argv) > 1:
-    sys.exit(f"unexpected argument {argv[1]!r}; see --help")
   try:
-    train(_CONFIG.value, _WORKDIR.value)
+    state = train(_CONFIG.value, _WORKDIR.value)
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
+  if state.step < _CONFIG.value.optimizer.num_steps:
+    if jax.process_index() == 0:
+      print(f"stopped at step {state.step}; run the same command to go on")
+    sys.exit(_STOPPED)
 
 
 if __name__ == "__main__":
   flags.mark_flags_as_required(["config", "workdir"])
-  app.run(main)
+  app.run(main, flags_parser=parse_flags)

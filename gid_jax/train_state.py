@@ -75,21 +75,46 @@ def train_step(
   loss_fn: LossFn,
   tx: optax.GradientTransformation,
   ema_decay: float,
+  accumulation_steps: int = 1,
 ) -> tuple[TrainState, Metrics]:
   """One pure update on the global batch (arrays [b ...]); sharding lives in the arrays, not here.
 
   The step is folded into `key`, so a resumed run draws what an uninterrupted one would. The moving average warms up
   as min(decay, (1 + n) / (10 + n)).
+
+  With n = `accumulation_steps` above 1 the batch is worked on in n microbatches, one after the other: gradients and
+  metrics are averaged in float32, and there is one update. For a loss that is a mean over examples this is the update
+  of the whole batch, in less memory. Microbatch i holds every n-th example from i on, and its draws come from the
+  step's key with i folded in; so they differ from those of a run with another n, in value but not in distribution.
   """
   key = jax.random.fold_in(key, state.step)
 
-  def loss(params):
+  def loss(params, key, batch):
     return loss_fn(key, merge_params(params, state.frozen), batch)
 
-  (_, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
+  gradients, metrics = _accumulate(jax.grad(loss, has_aux=True), state.params, key, batch, accumulation_steps)
   updates, opt_state = tx.update(gradients, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
   ema_params = jax.tree.map(lambda ema, new: decay * ema + (1 - decay) * new, state.ema_params, params)
   metrics = metrics | {"gradient_norm": optax.global_norm(gradients)}
   return state.replace(step=state.step + 1, params=params, ema_params=ema_params, opt_state=opt_state), metrics
+
+
+def _accumulate(grad_fn, params, key, batch, num_steps):
+  """Mean (gradients, metrics) over `num_steps` microbatches."""
+  if num_steps == 1:
+    return grad_fn(params, key, batch)
+  # Every n-th example, not n runs of them: each device then cuts its own part of the batch, and none moves.
+  columns = jax.tree.map(lambda array: array.reshape(-1, num_steps, *array.shape[1:]), batch)
+
+  def work_on(index):
+    microbatch = jax.tree.map(lambda array: jax.lax.dynamic_index_in_dim(array, index, 1, keepdims=False), columns)
+    return grad_fn(params, jax.random.fold_in(key, index), microbatch)
+
+  def body(total, index):
+    return jax.tree.map(lambda sum_, part: sum_ + part.astype(jnp.float32) / num_steps, total, work_on(index)), None
+
+  zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), jax.eval_shape(work_on, 0))
+  total, _ = jax.lax.scan(body, zeros, jnp.arange(num_steps))
+  return total

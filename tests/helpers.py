@@ -37,6 +37,12 @@ def smooth_image(height, width):
   return np.stack([0.5 + 0.3 * np.sin(x / 5), 0.4 + 0.3 * np.cos(y / 6), 0.5 + 0.2 * np.sin((x + y) / 9)], -1)
 
 
+def pixel_centres(size, stride=1):
+  """Positions [h w 2] (x, y) of a grid's pixels among the photo's: pixel i covers photo pixels i s ... i s + s - 1."""
+  y, x = np.mgrid[: size[0] // stride, : size[1] // stride]
+  return np.stack([x, y], -1) * stride + (stride - 1) / 2
+
+
 def silu(x):
   return x / (1 + np.exp(-x))
 

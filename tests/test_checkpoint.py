@@ -2,6 +2,8 @@
 
 import json
 import logging
+import math
+import shutil
 import subprocess
 import sys
 from typing import Any
@@ -23,6 +25,7 @@ from gid_jax.checkpoint import (
   restore_params,
 )
 from gid_jax.errors import UserError
+from gid_jax.step_folders import read_config
 
 CONFIG = {"stage": "vae", "model": {"channels": [8, 16]}, "rate": 1e-4}
 
@@ -60,11 +63,14 @@ def make_state(value):
   )
 
 
-def save_steps(directory, steps, **kwargs):
-  store = CheckpointStore(directory, save_interval_steps=1, **kwargs)
+def save_steps(directory, steps, *, losses=None, **kwargs):
+  """Saves steps, each with its validation loss where `losses` has one."""
+  store = CheckpointStore(directory, **{"save_interval_steps": 1, **kwargs})
   for step in steps:
-    store.save(step, state=make_state(float(step)), iterator=Counter(100 * step), config=CONFIG)
+    loss = (losses or {}).get(step, math.inf)
+    store.save(step, state=make_state(float(step)), iterator=Counter(100 * step), config=CONFIG, validation_loss=loss)
   store.close()
+  return store.steps
 
 
 def damage(step_directory):
@@ -124,6 +130,93 @@ def test_damaged_newest_step_falls_back_and_can_be_saved_again(tmp_path, caplog)
   store.wait()
   assert store.restore_latest(make_state(0.0), iterator)[0] == 2
   store.close()
+
+
+def list_files(folder):
+  return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def two_steps(tmp_path_factory):
+  """A store of two steps, the second with a validation loss, and the files of the second."""
+  folder = tmp_path_factory.mktemp("two_steps")
+  save_steps(folder, [1, 2], losses={2: 0.5})
+  return folder, list_files(folder / "2")
+
+
+@pytest.mark.parametrize("is_deleted", [True, False], ids=["deleted", "truncated"])
+def test_damage_to_any_file_costs_one_step_at_most(two_steps, tmp_path, caplog, is_deleted):
+  original, files = two_steps
+  assert {"iterator/metadata", "config/metadata", "validation/metadata", "_CHECKPOINT_METADATA"} < set(files)
+  fallen_back = set()
+  for number, file in enumerate(files):
+    directory = tmp_path / str(number)
+    shutil.copytree(original, directory)
+    path = directory / "2" / file
+    left = path.read_bytes()[: path.stat().st_size // 2]
+    path.unlink() if is_deleted else path.write_bytes(left)
+    store, iterator = CheckpointStore(directory), Counter()
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+      step, state = store.restore_latest(make_state(0.0), iterator)
+    # A file that is not needed may be missing, but nothing wrong may come back.
+    assert iterator.position == 100 * step, file
+    assert_same(state, make_state(float(step)))
+    if step == 1:
+      fallen_back.add(file)
+      assert any("cannot be read" in record.getMessage() for record in caplog.records), file
+      (aside,) = directory.glob("damaged-2-*")
+      assert list_files(aside) == (sorted(set(files) - {file}) if is_deleted else files)
+    store.close()
+  assert {"iterator/metadata", "state/manifest.ocdbt"} <= fallen_back
+
+
+def test_the_best_step_stays_however_old_it_is(tmp_path):
+  losses = {2: 0.5, 4: 0.25, 6: 0.75, 8: 0.5}
+  assert save_steps(tmp_path, range(1, 10), losses=losses, max_to_keep=2) == [4, 8, 9]
+  # A store opened again knows it still; a better step takes its place, and one without a number never does.
+  assert save_steps(tmp_path, [10, 11], losses={10: math.nan}, max_to_keep=2) == [4, 10, 11]
+  assert save_steps(tmp_path, [12, 13, 14], losses={12: 0.125}, max_to_keep=2) == [12, 13, 14]
+  assert save_steps(tmp_path, [15, 16], max_to_keep=1, keep_best=0) == [16]
+
+
+def test_a_new_best_is_saved_off_the_interval(tmp_path):
+  losses = {3: 0.5, 6: 0.75, 9: 0.25}
+  assert save_steps(tmp_path, range(1, 12), losses=losses, save_interval_steps=5, max_to_keep=9) == [3, 5, 9, 10]
+
+
+def test_params_of_the_best_or_of_the_newest_step(tmp_path):
+  directory = checkpoint_directory(tmp_path)
+  save_steps(directory, [1, 2, 3, 4], losses={2: 0.5, 3: 0.75})
+  expect = lambda step, **kwargs: assert_same(restore_params(tmp_path, **kwargs)[0], make_state(step).ema_params)
+  expect(4.0)
+  expect(2.0, which="best")
+  damage(directory / "2")
+  expect(3.0, which="best")
+  shutil.rmtree(directory / "2")
+  shutil.rmtree(directory / "3")
+  expect(4.0, which="best")
+
+
+def test_a_state_that_is_not_finite_is_never_saved(tmp_path):
+  store = CheckpointStore(tmp_path)
+  save = lambda step, state: store.save(step, state=state, iterator=Counter(), config=CONFIG)
+  bad = make_state(5.0)
+  bad.opt_state[0].mu["conv"]["bias"] = jnp.array([1.0, jnp.inf, 0.0, 0.0])
+  with pytest.raises(UserError, match="step 5: opt_state/0/mu/conv/bias is not finite; no checkpoint yet"):
+    save(5, bad)
+  save(6, make_state(6.0))
+  with pytest.raises(UserError, match=f"last good checkpoint is {tmp_path}/6"):
+    save(7, bad)
+  assert store.steps == [6]
+  store.close()
+
+
+def test_the_saved_settings_are_read_from_the_newest_step_that_has_them(tmp_path):
+  assert read_config(tmp_path) is None
+  save_steps(tmp_path, [1, 2])
+  (tmp_path / "2" / "config" / "metadata").write_text("{")
+  assert read_config(tmp_path) == CONFIG
 
 
 def test_unfit_target_is_an_error_and_leaves_the_steps_alone(tmp_path):

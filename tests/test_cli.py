@@ -30,6 +30,7 @@ CONFIGURED_VARIABLES = (
 class FakeAnimator:
   """Stands in for the engine: records what it was asked and yields frames of one brightness after the other."""
 
+  period = 5.0
   calls: ClassVar[list] = []
   failure: BaseException | None = None
 
@@ -37,8 +38,8 @@ class FakeAnimator:
   def from_pretrained(cls, directory=None):
     return cls()
 
-  def predict_spectrum(self, key, image, *, steps=None, progress=None):
-    self.calls.append(("predict", key, image, steps))
+  def predict_spectrum(self, key, image, *, steps=None, loop=False, progress=None):
+    self.calls.append(("predict", key, image, steps, loop))
     for done in range(steps or 10):
       progress(done + 1, steps or 10)
     return "spectrum"
@@ -48,7 +49,7 @@ class FakeAnimator:
     for index in range(frames):
       if index == 2 and self.failure is not None:
         raise self.failure
-      yield np.full((32, 48, 3), 40 + 10 * index, np.uint8)
+      yield np.full((32, 48, 3), min(40 + 10 * index, 250), np.uint8)
 
 
 @pytest.fixture(autouse=True)
@@ -107,14 +108,29 @@ def test_animate_hands_over_every_option(photo, engine):
   given = {"--seed": 7, "--steps": 3, "--frames": 4, "--fps": 12.5, "--magnify": -1.5, "--size": 640}
   flags = [text for option, value in given.items() for text in (option, str(value))]
   assert cli.main(["animate", photo, "--output", "out.webm", *flags]) == 0
-  (_, key, image, steps), render = engine.calls
+  (_, key, image, steps, loop), render = engine.calls
   import jax
 
   np.testing.assert_array_equal(jax.random.key_data(key), jax.random.key_data(jax.random.key(7)))
   np.testing.assert_array_equal(image, media.read_image(photo))
-  assert steps == 3
+  assert steps == 3 and not loop
   assert render == ("render", "spectrum", 4, 12.5, -1.5, 640)
   assert sorted(os.listdir()) == ["beach.png", "out.webm"]
+
+
+@pytest.mark.parametrize("fps, num_frames", [("10", 50), ("12.5", 62), ("0.3", 2)])
+def test_a_loop_is_one_period(photo, engine, fps, num_frames):
+  assert cli.main(["animate", photo, "--loop", "--fps", fps]) == 0
+  (*_, loop), (*_, frames, shown_fps, _, _) = engine.calls
+  assert loop and frames == num_frames
+  # The frame after the last would be the first again, exactly one period later.
+  assert frames / shown_fps == engine.period
+  assert len(media.read_clip("beach_animated.mp4").frames) == num_frames
+
+
+def test_refuses_a_loop_of_another_length(photo, engine, capsys):
+  assert_refused(capsys, photo, "--loop", "--frames", "60", match="exactly one period long")
+  assert engine.calls == []
 
 
 def test_animate_without_a_photo_takes_the_bundled_one(photo, engine, monkeypatch, tmp_path):
@@ -271,7 +287,7 @@ from gid_jax import cli
 class Animator:
   @classmethod
   def from_pretrained(cls, directory): return cls()
-  def predict_spectrum(self, key, image, *, steps, progress): return None
+  def predict_spectrum(self, key, image, **options): return None
   def render(self, image, spectrum, *, frames, **options):
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
     return (np.random.default_rng(i).integers(0, 256, (64, 64, 3), np.uint8) for i in range(frames))

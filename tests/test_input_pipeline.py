@@ -1,54 +1,16 @@
-"""Input pipeline: reading the stored data, shapes, mixtures, sharding and exact resume."""
+"""Input pipeline: shapes, mixtures, sharding, exact resume and the numbers of windows."""
 
-import itertools
 import json
-import shutil
 import subprocess
 import sys
 
 import helpers
-import ml_collections
 import numpy as np
 import pytest
+from stored_windows import AUGMENTATION, NUM_BANDS, SOURCES, make_config, numbers_of, read_all, write_sources
 
 from gid_jax import input_pipeline as ip
 from gid_jax.errors import UserError
-from gid_jax.storage import DATASET_VERSION, example_to_window
-from gid_jax.types import Window
-
-SIZE, NUM_BANDS, NUM_FRAMES = (32, 48), 4, 3
-SOURCES = {"real": 6, "loop": 3, "synthetic": 5}
-AUGMENTATION = dict(flip=0.5, max_degrees=5.0, zoom=(1.0, 1.5), jitter=0.2)
-
-
-def make_window(rng, source="real", *, number=0, size=SIZE, motion_stride=2):
-  """Band k of window i holds the value 100 i + k, so that a batch tells what it was made from."""
-  height, width = size
-  pixels = lambda *shape: rng.integers(0, 256, shape, dtype=np.uint8)
-  vectors = lambda *shape: (rng.integers(-64, 64, shape) / 32).astype(np.float16)  # stored without loss
-  spectrum = np.zeros((NUM_BANDS, height // motion_stride, width // motion_stride, 4), np.float32)
-  return Window(
-    image=pixels(height, width, 3),
-    spectrum=spectrum + (100 * number + np.arange(NUM_BANDS))[:, None, None, None],
-    frames=pixels(NUM_FRAMES, height, width, 3),
-    flows=vectors(NUM_FRAMES, height, width, 2),
-    depth=abs(vectors(height, width)),
-    scene=f"meadow{number}",
-    source=source,
-  )
-
-
-def write_sources(directory, sources, *, first=0, **options):
-  """Writes numbered windows of some sources, training ones first: {number: window}."""
-  rng, numbers = np.random.default_rng(first), itertools.count(first)
-  windows = {source: {} for source in sources}
-  for split, (source, count) in itertools.product(("train", "validation"), sources.items()):
-    windows[source][split] = [make_window(rng, source, number=next(numbers), **options) for _ in range(count)]
-  for source in sources:
-    helpers.write_dataset(
-      directory, source, windows[source], statistics={"scale": [3.0, 2.0, 1.5, 1.0], "percentile": 95}
-    )
-  return {int(window.scene[6:]): window for splits in windows.values() for part in splits.values() for window in part}
 
 
 @pytest.fixture(scope="module")
@@ -62,155 +24,7 @@ def data(written):
   return written[0]
 
 
-@pytest.fixture
-def copy(data, tmp_path):
-  """A data set to damage, and its folder of filmed windows."""
-  shutil.copytree(data, tmp_path / "copy")
-  return tmp_path / "copy", tmp_path / "copy" / "gid_windows" / "real" / DATASET_VERSION
-
-
-def numbers_of(batch):
-  """The windows that an `ldm_coordinated` batch was made from."""
-  return np.rint(batch["slice"][:, 0, 0, 0, 0] / 100).astype(int)
-
-
-def make_config(data, **changes):
-  config = ml_collections.ConfigDict(
-    {
-      "directory": str(data),
-      "num_bands": NUM_BANDS,
-      "sources": {},
-      "motion_stride": 2,
-      "augmentation": {},
-      "bands_per_example": 2,
-      "crop": ml_collections.config_dict.placeholder(tuple),
-      "num_threads": 2,
-    }
-  )
-  config.update(changes)
-  return config
-
-
-# Reading
-
-
-def read_all(directory, split):
-  """All windows of a split, source by source."""
-  return [
-    example_to_window(source[i].example)
-    for source in ip.open_records(directory, split).values()
-    for i in range(len(source))
-  ]
-
-
-def test_records_are_the_windows_written(written):
-  directory, windows = written
-  read = read_all(directory, "train")
-  assert [window.source for window in read] == ["loop"] * 3 + ["real"] * 6 + ["synthetic"] * 5
-  assert {window.scene for window in read} == {windows[number].scene for number in range(14)}
-  for window in read:
-    stored = windows[int(window.scene[6:])]
-    for name in ("image", "frames", "flows", "depth"):
-      np.testing.assert_array_equal(getattr(window, name), getattr(stored, name))
-    np.testing.assert_allclose(window.spectrum, stored.spectrum, rtol=1e-5)
-
-
-def test_several_folders_are_read_as_one(data, tmp_path):
-  write_sources(tmp_path, {"loop": 2, "other": 1}, first=50)
-  sizes = {name: len(source) for name, source in ip.open_records(f"{data},{tmp_path}", "train").items()}
-  assert sizes == {"loop": 5, "other": 1, "real": 6, "synthetic": 5}
-  config = make_config(f"{data},{tmp_path}", sources={"loop": 1.0})
-  iterator = ip.make_train_iterator(config, stage="ldm_coordinated", seed=0, batch_size=5)
-  assert set(numbers_of(next(iterator))) == {6, 7, 8, 50, 51}
-  np.testing.assert_array_equal(ip.read_scale(f"{data},{tmp_path}", num_bands=1), [3])
-
-
-def test_scale_is_read_and_checked(tmp_path, data):
-  np.testing.assert_array_equal(ip.read_scale(data, num_bands=2), np.float32([3, 2]))
-  with pytest.raises(UserError, match="4 bands"):
-    ip.read_scale(data, num_bands=5)
-  with pytest.raises(UserError, match=r"statistics.*python -m data_pipeline\.builder"):
-    ip.read_scale(tmp_path, num_bands=2)
-
-
-def open_first(directory):
-  return next(ip.make_train_iterator(make_config(directory), stage="ldm_coordinated", seed=0, batch_size=14))
-
-
-def test_a_folder_without_a_data_set_names_the_command(tmp_path):
-  for folder in (tmp_path, tmp_path / "nowhere"):
-    with pytest.raises(UserError, match=rf"No data set in {folder}.*data_pipeline\.builder"):
-      open_first(folder)
-  write_sources(tmp_path, {"real": 1})
-  with pytest.raises(UserError, match="no test windows"):
-    ip.open_records(tmp_path, "test")
-
-
-def test_another_format_is_told(copy):
-  directory, real = copy
-  real.rename(real.with_name("0.9.0"))
-  with pytest.raises(UserError, match=r"format 0\.9\.0, but this release reads 1\.0\.0.*data_pipeline\.builder"):
-    open_first(directory)
-
-
-@pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
-@pytest.mark.parametrize("change", ["missing", "damaged"])
-def test_a_damaged_description_is_told(copy, name, change):
-  directory, real = copy
-  (real / name).unlink() if change == "missing" else (real / name).write_text("{")
-  with pytest.raises(UserError, match=rf"{real}.* not .*readable.*build it again"):
-    open_first(directory)
-
-
-def flip_byte(content):
-  middle = len(content) // 2
-  return content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :]
-
-
-@pytest.mark.parametrize("damage", [flip_byte, lambda content: content[: len(content) // 2], None])
-def test_an_unreadable_record_names_its_place(copy, damage):
-  directory, real = copy
-  (file,) = real.glob("*train.array_record*")
-  if damage is None:
-    file.unlink()
-  else:
-    file.write_bytes(damage(file.read_bytes()))
-  with pytest.raises(UserError, match=rf"{real}: record \d is not readable.*data_pipeline\.builder") as caught:
-    open_first(directory)
-  assert "\n" not in str(caught.value)
-
-
-def test_a_record_that_is_no_window_is_told(data):
-  bad = {"image": b"", "frames": [b""], "spectrum": [b"."] * NUM_BANDS, "scene": b"s", "source": b"real"}
-  (record,) = ip.RecordSource([("folder", [bad])])
-  for stage in ip.STAGES:
-    with pytest.raises(UserError, match="folder: record 0 is not readable"):
-      ip.make_example(np.random.default_rng(0), record, config=make_config(data), stage=stage, ranges=None)
-
-
-def test_the_renderer_needs_later_frames(data):
-  (record,) = ip.RecordSource([("folder", [{"frames": []}])])
-  with pytest.raises(UserError, match="folder: record 0 has no later frames"):
-    ip.make_example(np.random.default_rng(0), record, config=make_config(data), stage="renderer", ranges=None)
-
-
-def test_reading_needs_no_tensorflow(data, tmp_path):
-  # A module of its name stands first on the path: whoever imports it ends the program.
-  (tmp_path / "tensorflow.py").write_text("raise SystemExit('tensorflow is imported')")
-  code = f"""
-import sys
-sys.path.insert(0, {str(tmp_path)!r})
-import ml_collections
-from gid_jax import input_pipeline as ip
-config = ml_collections.ConfigDict({make_config(data).to_dict()})
-assert next(ip.make_train_iterator(config, stage="ldm", seed=0, batch_size=3))["image"].shape == (3, 32, 48, 3)
-assert len(list(ip.make_eval_batches(config, stage="renderer", batch_size=7, num_batches=2))) == 2
-"""
-  subprocess.run([sys.executable, "-c", code], check=True)
-
-
-# Batches
-
+# Training batches also tell the windows' numbers.
 SHAPES = {
   "vae": {"slice": (3, 16, 24, 4), "band": (3,)},
   "ldm": {"image": (3, 32, 48, 3), "slice": (3, 2, 16, 24, 4), "band": (3, 2)},
@@ -224,9 +38,9 @@ SHAPES = {
 def test_batches_have_the_promised_shapes_and_types(data, stage, augmentation):
   config = make_config(data, augmentation=augmentation)
   batch = next(ip.make_train_iterator(config, stage=stage, seed=0, batch_size=3))
-  assert {name: array.shape for name, array in batch.items()} == SHAPES[stage]
+  assert {name: array.shape for name, array in batch.items()} == SHAPES[stage] | {"record": (3,)}
   for name, array in batch.items():
-    assert array.dtype == (np.int32 if name == "band" else np.float32)
+    assert array.dtype == (np.int32 if name in ("band", "record") else np.float32)
   if "image" in batch:
     assert batch["image"].min() >= 0 and 0.5 < batch["image"].max() <= 1
 
@@ -273,6 +87,24 @@ def test_every_window_once_an_epoch(data):
   assert not np.array_equal(windows[:14], windows[14:])
 
 
+@pytest.mark.parametrize("sources", [{}, {"synthetic": 0.5, "real": 0.5}])
+def test_every_example_tells_its_window(data, tmp_path, sources):
+  write_sources(tmp_path, {"real": 2}, first=50)
+  config = make_config(f"{data},{tmp_path}", sources=sources)
+  (batch,) = helpers.take(ip.make_train_iterator(config, stage="ldm_coordinated", seed=0, batch_size=16), 1)
+  # Numbers count through loop, real and synthetic windows; those of one source folder by folder.
+  first, second = ([int(window.scene[6:]) for window in read_all(folder, "train")] for folder in (data, tmp_path))
+  windows = first[:9] + second + first[9:]
+  np.testing.assert_array_equal([windows[number] for number in batch["record"]], numbers_of(batch))
+  assert {*batch["record"].tolist()} <= ({*range(3, 16)} if sources else {*range(16)})
+  places = ip.name_records(config, [0, 10, 15])
+  assert places == [
+    f"{data}/gid_windows/loop/1.0.0: record 0",
+    f"{tmp_path}/gid_windows/real/1.0.0: record 1",
+    f"{data}/gid_windows/synthetic/1.0.0: record 4",
+  ]
+
+
 def test_mixture_has_the_asked_proportions(data):
   config = make_config(data, sources={"real": 0.25, "loop": 0.75, "synthetic": 0.0})
   batches = helpers.take(ip.make_train_iterator(config, stage="ldm_coordinated", seed=0, batch_size=8), 10)
@@ -306,7 +138,7 @@ def test_processes_share_the_global_batch_and_resume_in_another_number(data):
   for _ in range(3):
     batch, parts = next(whole), [next(share) for share in shares]
     for name in batch:
-      np.testing.assert_array_equal(np.stack([part[name] for part in parts], 1).reshape(batch[name].shape), batch[name])
+      np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), batch[name])
   alone = make()
   alone.set_state(shares[0].get_state())
   helpers.assert_same_batches(helpers.take(alone, 1), helpers.take(whole, 1))
@@ -320,6 +152,7 @@ def test_eval_batches_repeat_and_come_from_validation(data, stage):
   make = lambda: list(ip.make_eval_batches(config, stage=stage, batch_size=4, num_batches=10))
   batches = make()
   assert len(batches) == 4  # 14 windows
+  assert set(batches[0]) == set(SHAPES[stage])
   helpers.assert_same_batches(batches, make())
   if "slice" in batches[0]:
     values = np.concatenate([batch["slice"][..., 0, 0, 0].ravel() for batch in batches])
@@ -367,3 +200,18 @@ def test_motion_on_the_full_grid(tmp_path, stage):
     assert batch["flow"].shape == (4, 16, 24, 2)
   else:
     assert batch["slice"].shape[-3:] == (16, 24, 4)
+
+
+def test_reading_needs_no_tensorflow(data, tmp_path):
+  # A module of its name stands first on the path: whoever imports it ends the program.
+  (tmp_path / "tensorflow.py").write_text("raise SystemExit('tensorflow is imported')")
+  code = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+import ml_collections
+from gid_jax import input_pipeline as ip
+config = ml_collections.ConfigDict({make_config(data).to_dict()})
+assert next(ip.make_train_iterator(config, stage="ldm", seed=0, batch_size=3))["image"].shape == (3, 32, 48, 3)
+assert len(list(ip.make_eval_batches(config, stage="renderer", batch_size=7, num_batches=2))) == 2
+"""
+  subprocess.run([sys.executable, "-c", code], check=True)

@@ -110,9 +110,13 @@ SHAPES = {
 
 @pytest.mark.parametrize("stage", ip.STAGES)
 def test_batches_of_live_scenes(stage):
-  config = make_config(augmentation=AUGMENTATION)
+  config = make_config()
   (batch,) = helpers.take(ip.make_train_iterator(config, stage=stage, seed=0, batch_size=2), 1)
-  assert {name: array.shape for name, array in batch.items()} == SHAPES[stage]
+  assert {name: array.shape for name, array in batch.items()} == SHAPES[stage] | {"record": (2,)}
+  seeds = [int(place.removeprefix("live scene ")) for place in ip.name_records(config, batch["record"])]
+  for example, seed in enumerate(seeds):
+    image = np.float32(simulate(seed).image) / 255
+    assert stage == "vae" or np.array_equal(batch["image"][example], image)
   make = lambda: list(ip.make_eval_batches(config, stage=stage, batch_size=2, num_batches=1))
   validation = make()
   assert [{name: array.shape for name, array in batch.items()} for batch in validation] == [SHAPES[stage]]

@@ -22,7 +22,7 @@ def make_config():
   config = vae.get_config("tiny")
   config.data.directory = ""
   config.data.sources.live = 1.0
-  config.data.live.num_frames = 20
+  config.data.live.num_frames = config.model.num_frames = 20
   config.data.num_bands = config.model.num_bands = NUM_BANDS
   config.model.vae.multipliers = (1,)
   return config

@@ -10,7 +10,7 @@ from gid_jax.models.unet import UNet
 from gid_jax.models.vae import VAE
 
 VAE_FIELDS = dict(channels=4, multipliers=(1, 2), num_blocks=1, latent_channels=3, groups=2)
-UNET_FIELDS = dict(channels=4, multipliers=(1,), num_blocks=1, attention_levels=(), out_channels=3, groups=2)
+UNET_FIELDS = dict(channels=4, multipliers=(1,), num_blocks=1, attention_levels=(), groups=2)
 MODEL = MotionModel(
   vae_fields=VAE_FIELDS,
   encoder_fields=dict(kind="resnet", channels=2, hidden=4),
@@ -79,5 +79,50 @@ def test_denoise_is_the_unet_on_the_image_features(params):
   condition = call("encode_image", params, IMAGE, height=4, width=3)
   assert condition.shape == (2, 4, 3, 2)
   found = call("denoise", params, LATENTS, TIMESTEPS, BANDS, condition)
-  expected = jax.jit(UNet(**UNET_FIELDS).apply)({"params": params["unet"]}, LATENTS, TIMESTEPS, BANDS, condition)
+  unet = UNet(out_channels=3, **UNET_FIELDS)
+  expected = jax.jit(unet.apply)({"params": params["unet"]}, LATENTS, TIMESTEPS, BANDS, condition)
   np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_scaling_by_resolution_ignores_the_band():
+  model = MODEL.clone(normalization="resolution")
+  constants = dict(band_scale=np.full(5, 7.0), latent_mean=np.zeros(3), latent_std=np.ones(3))
+  apply = lambda method, slices: model.apply({"params": constants}, slices, BANDS, method=method)
+  scaled = apply("normalize", SLICES)
+  np.testing.assert_allclose(scaled, SLICES / [6, 8, 6, 8], rtol=1e-6)
+  np.testing.assert_allclose(apply("denormalize", scaled), SLICES, rtol=1e-6)
+  with pytest.raises(ValueError, match="'frequency' or 'resolution', not 'pixels'"):
+    MODEL.clone(normalization="pixels").init(jax.random.key(0), SLICES, BANDS, IMAGE, TIMESTEPS)
+
+
+def test_a_volume_is_denoised_as_channels_of_one_image():
+  model = MODEL.clone(volume=True, num_bands=3)
+  bands, timesteps = np.array([[0, 1, 2]] * 2), np.array([[40] * 3, [7] * 3])
+  params = helpers.random_params(model.init, SLICES, bands, IMAGE, timesteps)
+  kernels = params["unet"]["conv_in"]["kernel"], params["unet"]["conv_out"]["kernel"]
+  assert [kernel.shape[2:] for kernel in kernels] == [(3 * 3 + 2, 4), (4, 3 * 3)]
+  condition = helpers.smooth_image(4, 3)[None, ..., :2].repeat(2, 0).astype(np.float32)
+  run = lambda params: model.apply({"params": params}, LATENTS, timesteps, bands, condition, method="denoise")
+  found = jax.jit(run)(params)
+  stacked = np.stack([np.concatenate(list(latents), axis=-1) for latents in LATENTS])[:, None]
+  unet = UNet(out_channels=9, **UNET_FIELDS)
+  output = jax.jit(unet.apply)({"params": params["unet"]}, stacked, timesteps[:, :1], bands[:, :1], condition)
+  expected = np.stack([np.split(np.asarray(image), 3, axis=-1) for image in output[:, 0]])
+  np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_slice_without_motion_does_not_blow_gradients_up(monkeypatch, quick_compilation):
+  still = np.zeros((1, 8, 8, 4), np.float32)
+  init = lambda key: MODEL.init(key, key, still, np.array([0]), method="reconstruct")["params"]
+  params = jax.jit(init)(jax.random.key(0, impl="rbg"))
+
+  def steepest():
+    def loss(params):
+      output = MODEL.apply({"params": params}, jax.random.key(1), still, np.array([0]), method="reconstruct")[1]
+      return (output - 1).sum()
+
+    return max(np.abs(leaf).max() for leaf in jax.tree.leaves(jax.jit(jax.grad(loss))(params)["vae"]))
+
+  assert steepest() < 1e6
+  monkeypatch.setattr("gid_jax.models.motion_model._DITHER", 0.0)
+  assert steepest() > 1e12

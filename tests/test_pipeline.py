@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from configs import ldm_coordinated
 from configs import renderer as renderer_config
-from gid_jax import pipeline
+from gid_jax import pipeline, prediction
+from gid_jax.diffusion.guidance import loop_loss
+from gid_jax.diffusion.schedule import SamplingSteps, make_schedule
 from gid_jax.errors import UserError
 from gid_jax.models.renderer import Renderer, RendererConfig
 from gid_jax.types import SpectralVolume
@@ -73,7 +75,8 @@ def animator(quick_compilation):
   motion["model"]["num_bands"] = NUM_BANDS
   motion["model"]["vae"]["multipliers"] = (1, 2)
   motion["model"]["unet"] |= {"multipliers": (1,), "attention_levels": (0,)}
-  motion["sampling"] = {"steps": 3, "guidance": 0.5, "spacing": "trailing"}
+  loop = {"steps": 2, "weight": 30.0, "recurrences": 2}
+  motion["sampling"] = {"steps": 3, "guidance": 0.5, "spacing": "trailing", "eta": 0.0, "loop": loop}
   model = pipeline.make_motion_model(motion["model"])
   bands = np.zeros((1, NUM_BANDS), np.int32)
   inputs = (np.zeros((1, NUM_BANDS, 16, 24, 4)), bands, np.zeros((1, 32, 48, 3)), bands)
@@ -128,6 +131,57 @@ def test_guidance_and_steps_can_be_chosen(animator, spectrum):
     assert np.max(np.abs(other.coefficients - spectrum.coefficients)) > 1e-3
   with pytest.raises(UserError, match="1001"):
     animator.predict_spectrum(jax.random.key(0), PHOTO, steps=1001)
+
+
+def test_several_keys_are_one_batch(animator, spectrum):
+  keys = jnp.stack([jax.random.key(1), jax.random.key(0)])
+  volumes = animator.predict_spectra(keys, PHOTO)
+  assert volumes.coefficients.shape == (2, *spectrum.coefficients.shape)
+  assert (volumes.num_frames, volumes.fps) == (spectrum.num_frames, spectrum.fps)
+  size = np.abs(spectrum.coefficients).max()
+  np.testing.assert_allclose(volumes.coefficients[1] / size, spectrum.coefficients / size, atol=1e-4)
+  other = animator.predict_spectrum(jax.random.key(1), PHOTO)
+  np.testing.assert_allclose(volumes.coefficients[0] / size, other.coefficients / size, atol=1e-4)
+
+
+def test_a_loop_follows_the_gradient_of_the_seam(animator):
+  model, params, config = animator._motion_model, animator.motion_params, animator.motion_config
+  height, width = (length // 4 for length in animator.working_size(45, 70))
+  noisy = np.random.default_rng(5).normal(size=(1, NUM_BANDS, height, width, 4)).astype(np.float32)
+  condition = jax.random.normal(jax.random.key(6), (1, height, width, config["model"]["encoder"]["channels"]))
+  timestep, weight = 400, jnp.float32(0.5)
+  steps = SamplingSteps(np.array([timestep]), np.array([-1]), np.array([-1]))
+  noise_levels = make_schedule(**config["schedule"])
+
+  def clean(latents, loop_weight):
+    keys = jax.random.key(0)[None]
+    return prediction._sample(
+      model, params, noise_levels, keys, jnp.array(latents), condition, jnp.float32(0.5), loop_weight, steps,
+      num_frames=150, eta=0.0)
+
+  def loss(latents):
+    volumes = prediction._decode_latents(model, params, clean(latents, None))
+    return float(loop_loss(SpectralVolume(volumes, num_frames=150), cell=model.latent_factor)[0])
+
+  signal = float(noise_levels.signal[timestep])
+  # The clean estimate moves by -(sigma / alpha) u sigma grad_z L.
+  gradient = (clean(noisy, None) - clean(noisy, weight)) * signal**0.5 / (float(weight) * (1 - signal))
+  gradient = np.asarray(gradient, np.float64)
+  for direction in (gradient, *np.random.default_rng(7).normal(size=(2, *noisy.shape))):
+    direction = (direction / np.linalg.norm(direction)).astype(np.float32)
+    slope = (loss(noisy + 0.02 * direction) - loss(noisy - 0.02 * direction)) / 0.04
+    np.testing.assert_allclose(np.vdot(gradient, direction), slope, atol=0.03 * np.linalg.norm(gradient))
+
+
+def test_a_loop_has_steps_of_its_own(animator, spectrum):
+  calls = []
+  loop = animator.predict_spectrum(
+    jax.random.key(0), PHOTO, loop=True, progress=lambda done, total: calls.append((done, total)))
+  assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
+  assert loop.coefficients.shape == spectrum.coefficients.shape and np.all(np.isfinite(loop.coefficients))
+  again = animator.predict_spectrum(jax.random.key(0), PHOTO, loop=True)
+  np.testing.assert_array_equal(again.coefficients, loop.coefficients)
+  assert animator.period == 5.0
 
 
 def sway(animator, pixels):

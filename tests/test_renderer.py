@@ -1,5 +1,6 @@
 """The renderer: what it does before any training, what it learns from, and its geometry at every scale."""
 
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -149,3 +150,32 @@ def test_composite_at_twice_the_size_keeps_the_photo_sharp(model):
   # The uncovered columns show the synthesis alone, enlarged.
   hidden = np.asarray(jax.image.resize(out.synthesis[0], (32, 48, 3), "linear"))
   np.testing.assert_allclose(frame[:, :6], np.clip(hidden[:, :6], 0, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("splat", ["motion", "average", "learned"])
+def test_what_decides_where_pixels_collide(splat):
+  module = renderer.Renderer(renderer.RendererConfig(channels=(6,), style_dim=8, mapping_layers=1, splat=splat))
+  # Columns 4 ... 7 move onto columns 8 ... 11, which stay: two pixels a place.
+  flow = np.zeros((1, 8, 16, 2), np.float32)
+  flow[:, :, 4:8, 0] = 4.0
+  weight = np.hypot(*np.moveaxis(flow, -1, 0))
+  image = smooth_image(8, 16)[None]
+  noise = np.ones((1, 8), np.float32)
+  variables = helpers.random_params(module.init, image, flow, weight, noise)
+  out = jax.jit(lambda params: module.apply({"params": params}, image, flow, weight, noise))(variables)
+  if splat == "learned":
+    features = jax.jit(lambda params: module.apply({"params": params}, image, method="encode"))(variables)[0][0]
+    expected = helpers.conv(variables["depth"], np.asarray(features))[..., 0]
+  else:
+    expected = weight[0] if splat == "motion" else np.zeros((8, 16))
+  np.testing.assert_allclose(out.depth[0], expected, atol=1e-4)
+  moving, still = np.exp(expected[:, 4:8, None]), np.exp(expected[:, 8:12, None])
+  blend = (moving * image[0, :, 4:8] + still * image[0, :, 8:12]) / (moving + still)
+  warped = (out.rgb - (1 - out.mask) * out.synthesis) / out.mask
+  np.testing.assert_allclose(warped[0, :, 8:12], blend, atol=1e-3)
+
+
+def test_an_unknown_splat_is_an_error():
+  module = renderer.Renderer(renderer.RendererConfig(channels=(6,), splat="nearest"))
+  with pytest.raises(ValueError, match="one of motion, average, learned, not 'nearest'"):
+    jax.eval_shape(module.init, jax.random.key(0), *(np.zeros((1, 8, 8, n)) for n in (3, 2)), np.zeros((1, 8, 8)), 0)

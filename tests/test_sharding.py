@@ -1,43 +1,12 @@
 """Sharding on four pretended devices, in a fresh process because the device count is fixed at start-up."""
 
-import os
-import socket
-import subprocess
-import sys
-import textwrap
-
 import jax
 import numpy as np
 import pytest
+import training_runs
 
 from gid_jax import sharding
 from gid_jax.errors import UserError
-
-DISTRIBUTED = (
-  "JAX_NUM_PROCESSES",
-  "JAX_PROCESS_ID",
-  "JAX_COORDINATOR_ADDRESS",
-  "SLURM_STEP_NUM_TASKS",
-  "OMPI_COMM_WORLD_SIZE",
-  "TPU_WORKER_HOSTNAMES",
-)
-
-
-def run_with_devices(code, *, num_devices=4, **variables):
-  environment = {name: value for name, value in os.environ.items() if name not in DISTRIBUTED}
-  environment |= {"XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}", "JAX_PLATFORMS": "cpu"}
-  return subprocess.Popen(
-    [sys.executable, "-c", textwrap.dedent(code)],
-    env={**environment, **variables},
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
-  )
-
-
-def check(process):
-  output, _ = process.communicate(timeout=120)
-  assert process.returncode == 0, output
 
 
 def test_mesh_params_batch_and_restore_on_four_devices(tmp_path):
@@ -103,36 +72,38 @@ def test_mesh_params_batch_and_restore_on_four_devices(tmp_path):
         np.testing.assert_array_equal(state[name], params[name])
     store.close()
   """
-  check(run_with_devices(code))
+  training_runs.finish(training_runs.start_python(code, num_devices=4))
 
 
 def test_two_processes_build_one_global_batch():
-  with socket.socket() as listener:
-    listener.bind(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
   code = """
     import jax, numpy as np
     from gid_jax import sharding
     assert sharding.maybe_initialize_distributed()
     mesh = sharding.make_mesh()
     assert jax.process_count() == 2 and mesh.size == 2
+    try:
+      sharding.make_mesh(data=1)
+      raise AssertionError("a mesh without the other process's device")
+    except sharding.UserError as error:
+      assert "leaves out some of the 2 devices of 2 processes" in str(error)
     share = np.float32([[1, 2], [3, 4]]) + 10 * jax.process_index()
     batch = sharding.put_batch({"x": share}, mesh)["x"]
     assert batch.shape == (4, 2)
     total = jax.jit(lambda x: x.sum(0), out_shardings=sharding.replicated(mesh))(batch)
     np.testing.assert_array_equal(np.asarray(total), [1 + 3 + 11 + 13, 2 + 4 + 12 + 14])
   """
-  address = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": "2"}
-  processes = [run_with_devices(code, num_devices=1, JAX_PROCESS_ID=str(i), **address) for i in range(2)]
+  address = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{training_runs.free_port()}", "JAX_NUM_PROCESSES": "2"}
+  processes = [training_runs.start_python(code, JAX_PROCESS_ID=str(i), **address) for i in range(2)]
   for process in processes:
-    check(process)
+    training_runs.finish(process)
 
 
 @pytest.fixture
 def calls(monkeypatch):
   made = []
   monkeypatch.setattr(jax.distributed, "initialize", lambda **kwargs: made.append(kwargs))
-  for name in DISTRIBUTED:
+  for name in training_runs.DISTRIBUTED:
     monkeypatch.delenv(name, raising=False)
   return made
 
@@ -172,3 +143,24 @@ def test_one_device_keeps_everything_whole():
   batch = sharding.put_batch({"x": np.arange(3)}, mesh)
   np.testing.assert_array_equal(batch["x"], np.arange(3))
   assert sharding.param_sharding({"w": np.ones((512, 512))}, mesh) == {"w": sharding.replicated(mesh)}
+
+
+def test_a_batch_must_divide_over_devices_and_microbatches():
+  mesh = sharding.make_mesh(data=1)
+  sharding.check_batch_size(6, mesh, accumulation_steps=3)
+  with pytest.raises(UserError, match=r"batch_size=6 does not divide over 1 devices x accumulation_steps=4.* of 4"):
+    sharding.check_batch_size(6, mesh, accumulation_steps=4)
+  with pytest.raises(UserError, match="accumulation_steps=0"):
+    sharding.check_batch_size(6, mesh, accumulation_steps=0)
+
+
+def test_collectives_are_read_from_a_program():
+  program = """
+  %all-reduce.3 = (f32[8,2]{1,0}, f32[]) all-reduce(%a, %b), channel_id=1, metadata={op_name="jit(f)/sum"}
+  ROOT %all-gather.1 = bf16[4,3]{1,0} all-gather(%c), dimensions={0}, metadata={op_name="jit(f)/gather"}
+  %x = pred[5]{0} all-to-all(%d), dimensions={0}
+  %add.1 = f32[8]{0} add(%all-reduce.3, %y), metadata={op_name="all-reduce("}
+  """
+  assert sharding.list_collectives(program) == [
+    ("all-reduce", 4 * 17, "jit(f)/sum"), ("all-gather", 2 * 12, "jit(f)/gather"), ("all-to-all", 5, ""),
+  ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import helpers
 import jax
@@ -11,9 +12,10 @@ from flax import traverse_util
 
 from configs import ldm, ldm_coordinated, renderer, vae
 from gid_jax import train as training
-from gid_jax.checkpoint import CheckpointStore, export_weights, restore_params
+from gid_jax.checkpoint import export_weights, restore_params
 from gid_jax.errors import UserError
 from gid_jax.objectives import make_objective
+from gid_jax.train_state import TrainState
 from gid_jax.types import Window
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -104,6 +106,12 @@ def test_a_stage_runs_and_reports(runs, stage):
   assert list(losses) == [1, 2, 3, 4] and list(validation) == [2, 4]
   assert all(math.isfinite(value) and value > 0 for value in (*losses.values(), *validation.values()))
   assert int(state.step) == 4
+  schedule = training.make_learning_rate(make_config(vae, "").optimizer)
+  trained = [line for line in lines if "loss" in line]
+  learning_rates = [float(schedule(count)) / float(schedule(1)) for count in range(4)]
+  rates = [line["learning_rate"] / trained[1]["learning_rate"] for line in trained]
+  np.testing.assert_allclose(rates, learning_rates, rtol=1e-6)
+  assert all(line["skipped_updates"] == 0 and line["examples_per_second"] > 0 for line in trained)
   _, config = restore_params(workdir)
   assert config["stage"] == stage
 
@@ -133,36 +141,27 @@ def test_stage_2_restores_as_the_complete_motion_model(runs):
   assert config["model"]["unet"]["frequency_attention"] and config["sampling"]["steps"] > 0
 
 
-class Killed(Exception):
-  """The end of a run between two saves."""
-
-
-def test_an_interrupted_run_ends_like_an_uninterrupted_one(runs, data, tmp_path, monkeypatch):
-  class StoreOfAKilledRun(CheckpointStore):
-    def save(self, step, **parts):
-      if step == 3:
-        self.close()  # the save of step 2 is on disk
-        raise Killed
-      return super().save(step, **parts)
-
-  config = make_config(vae, data)
-  with monkeypatch.context() as patch:
-    patch.setattr(training, "CheckpointStore", StoreOfAKilledRun)
-    with pytest.raises(Killed):
-      training.train(config, tmp_path)
-  assert [line["step"] for line in read_metrics(tmp_path) if "loss" in line] == [1, 2, 3]
-  state = training.train(config, tmp_path)
-  expected, _ = runs["vae"]
-  assert_same(expected.params, state.params)
-  assert_same(expected.ema_params, state.ema_params)
-  assert [line["step"] for line in read_metrics(tmp_path) if "loss" in line] == [1, 2, 3, 4]
-
-  # More steps than before: the run goes on where it ended.
-  longer = training.train(make_config(vae, data, num_steps=6), tmp_path)
+def test_a_finished_run_goes_on_when_it_is_given_more_steps(runs, data, tmp_path):
+  state, workdir = runs["vae"]
+  shutil.copytree(workdir, tmp_path / "run")
+  longer = training.train(make_config(vae, data, num_steps=6), tmp_path / "run")
   assert int(longer.step) == 6
-  assert [line["step"] for line in read_metrics(tmp_path) if "loss" in line] == [1, 2, 3, 4, 5, 6]
+  assert [line["step"] for line in read_metrics(tmp_path / "run") if "loss" in line] == [1, 2, 3, 4, 5, 6]
   before, after = (flatten(s.params)["vae/encoder/conv_in/kernel"] for s in (state, longer))
   assert np.any(before != after)
+
+
+def test_evaluation_takes_the_mean_over_batches():
+  state = TrainState(step=0, params={}, ema_params={"w": 2.0}, opt_state=(), frozen={"b": 1.0})
+  batches = [{"x": np.array([1.0, 3.0])}, {"x": np.array([5.0, 7.0])}, {"x": np.array([0.0, 8.0])}]
+
+  def eval_fn(key, params, batch):
+    loss = params["w"] * batch["x"].mean() + params["b"] + 0 * jax.random.uniform(key)
+    return loss, {"loss": loss, "largest": batch["x"].max()}
+
+  results = training.evaluate(jax.random.key(0), state, batches, eval_fn=eval_fn)
+  assert results.keys() == {"loss", "largest"}
+  assert float(results["loss"]) == 9.0 and float(results["largest"]) == 6.0
 
 
 def test_an_earlier_stage_that_does_not_fit_is_an_error(runs, data, tmp_path):

@@ -92,3 +92,47 @@ def test_random_numbers_depend_on_key_and_step_alone(run):
   draws = [float(result["draw"]) for result in metrics]
   expected = [float(jax.random.uniform(jax.random.fold_in(jax.random.key(7), step))) for step in range(6)]
   assert draws == expected and len(set(draws)) == 6
+
+
+def wide_loss(key, params, batch):
+  """Without random numbers, and with much in between that a gradient has to keep."""
+  hidden = batch["x"]
+  for weight in params["weights"]:
+    hidden = jnp.tanh(hidden @ weight)
+  loss = ((hidden.sum(-1) - batch["y"]) ** 2).mean()
+  return loss, {"loss": loss, "draw": jax.random.uniform(key), "mean_y": batch["y"].mean()}
+
+
+def wide_run(num_steps, *, batch_size=24, width=8, depth=3):
+  """(compiled step, its arguments) with `num_steps` microbatches."""
+  tx = optax.adam(RATE)
+  rng = np.random.default_rng(0)
+  params = {"weights": [np.float32(rng.normal(size=(width, width)) / width**0.5) for _ in range(depth)]}
+  state = create_train_state(params, trainable=lambda path: True, tx=tx)
+  batch = {"x": np.float32(rng.normal(size=(batch_size, width))), "y": np.float32(rng.normal(size=batch_size))}
+  step = lambda key, state, batch: train_step(
+    key, state, batch, loss_fn=wide_loss, tx=tx, ema_decay=0.9, accumulation_steps=num_steps
+  )
+  arguments = jax.random.key(1), state, batch
+  return jax.jit(step).lower(*arguments).compile(), arguments
+
+
+@pytest.mark.parametrize("num_steps", [2, 3, 8])
+def test_accumulated_microbatches_make_the_update_of_the_whole_batch(num_steps):
+  (whole, arguments), (cut, _) = wide_run(1), wide_run(num_steps)
+  (expected, metrics), (found, averaged) = whole(*arguments), cut(*arguments)
+  for name in ("loss", "mean_y", "gradient_norm"):
+    np.testing.assert_allclose(averaged[name], metrics[name], rtol=1e-5, err_msg=name)
+  assert int(found.step) == 1
+  # Adam's first step is the sign of the gradient: the moments tell more than the parameters.
+  for left, right in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-7)
+  # Each microbatch draws its own numbers, from the key of the step with its place folded in.
+  key = jax.random.fold_in(jax.random.key(1), 0)
+  draws = [float(jax.random.uniform(jax.random.fold_in(key, index))) for index in range(num_steps)]
+  np.testing.assert_allclose(averaged["draw"], np.mean(draws), rtol=1e-6)
+
+
+def test_microbatches_take_less_memory():
+  sizes = [wide_run(n, batch_size=4096, width=16, depth=8)[0].memory_analysis().temp_size_in_bytes for n in (1, 8)]
+  assert sizes[1] < sizes[0] / 2, sizes

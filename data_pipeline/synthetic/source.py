@@ -34,6 +34,11 @@ class SceneRecord(NamedTuple):
   motion_stride: int
 
   @property
+  def number(self) -> int:
+    """Number that names it in batches, below those of stored windows."""
+    return -1 - self.seed
+
+  @property
   def place(self) -> str:
     """Name of the scene, for errors."""
     return f"live scene {self.seed}"

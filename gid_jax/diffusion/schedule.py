@@ -1,7 +1,9 @@
 """The forward process: z_t = sqrt(a_t) z_0 + sqrt(1 - a_t) n, with a_t the cumulative product of 1 - beta.
 
-A network may predict the noise n ("epsilon"), the velocity v = sqrt(a) n - sqrt(1 - a) z_0 ("v"), or z_0 ("clean").
+A network may predict the noise n ("epsilon"), the velocity v = sqrt(a) n - sqrt(1 - a) z_0 ("v"), or z_0 ("x0").
 """
+
+from typing import NamedTuple
 
 import flax.struct
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ class Schedule:
 
   Attributes:
     signal: [n] float32, the cumulative product a_t of 1 - beta, falling.
-    prediction: what the network predicts, "epsilon", "v" or "clean".
+    prediction: what the network predicts, "epsilon", "v" or "x0".
   """
 
   signal: Float[Array, "n"]
@@ -35,8 +37,8 @@ def make_schedule(
   Raises:
     ValueError: unknown `prediction`.
   """
-  if prediction not in ("epsilon", "v", "clean"):
-    raise ValueError(f"prediction must be 'epsilon', 'v' or 'clean', not {prediction!r}")
+  if prediction not in ("epsilon", "v", "x0"):
+    raise ValueError(f"prediction must be 'epsilon', 'v' or 'x0', not {prediction!r}")
   betas = np.linspace(beta_start**0.5, beta_end**0.5, num_steps, dtype=np.float64) ** 2
   return Schedule(jnp.asarray(np.cumprod(1 - betas), jnp.float32), prediction)
 
@@ -60,7 +62,7 @@ def training_target(
 ) -> Float[Array, "*b c"]:
   """What the network should output [*b ... c] at `timesteps`, by the schedule's kind of prediction."""
   alpha, sigma = _levels(schedule, timesteps, clean.ndim)
-  return {"epsilon": noise, "v": alpha * noise - sigma * clean, "clean": clean}[schedule.prediction]
+  return {"epsilon": noise, "v": alpha * noise - sigma * clean, "x0": clean}[schedule.prediction]
 
 
 def split_prediction(
@@ -75,20 +77,54 @@ def split_prediction(
   return output, (noisy - alpha * output) / sigma
 
 
+def shift_noise(
+  schedule: Schedule, output: Float[Array, "*b c"], shift: Float[Array, "*b c"], timesteps: Int[Array, "..."]
+) -> Float[Array, "*b c"]:
+  """The output [*b ... c] whose noise estimate is that of `output` plus `shift` [*b ... c], z_t staying what it is.
+
+  More noise in the same z_t means less signal: the clean estimate changes by -sigma / alpha times `shift`.
+  """
+  alpha, sigma = _levels(schedule, timesteps, output.ndim)
+  return output + {"epsilon": 1.0, "v": 1 / alpha, "x0": -sigma / alpha}[schedule.prediction] * shift
+
+
+class SamplingSteps(NamedTuple):
+  """Where a sampler goes, from noisy to clean; any stretch of the three arrays is itself a way.
+
+  Attributes:
+    timesteps: [s] time step at which the network is asked.
+    previous: [s] the less noisy time step that its answer leads to; -1 means clean.
+    resting: [s] time step at which the latents are left: `previous`, or noised back to where the step began.
+  """
+
+  timesteps: Int[np.ndarray, "s"]
+  previous: Int[np.ndarray, "s"]
+  resting: Int[np.ndarray, "s"]
+
+
 def sampling_steps(
-  schedule: Schedule, num_samples: int, *, spacing: str = "trailing"
-) -> tuple[Int[np.ndarray, "s"], Int[np.ndarray, "s"]]:
-  """The time steps [s] to visit, from noisy to clean, and the one each leads to ([s]; -1 means clean).
+  schedule: Schedule, num_samples: int, *, spacing: str = "trailing", recurrences: int = 1
+) -> SamplingSteps:
+  """The time steps to visit, from noisy to clean, and where each of them leads.
 
   "leading" is latent diffusion's DDIM choice, range(0, N, N // s) + 1, spread evenly where s does not divide N; its
   last step leads to time step 0. "trailing" begins at the last training step and ends at the clean latent.
 
+  Args:
+    schedule: noise levels of the N training steps.
+    num_samples: how many time steps to visit, 1 ... N.
+    spacing: "leading" or "trailing".
+    recurrences: how often every step is taken; before the next time the result is noised back to where the step began
+      (self-recurrence), which gives guidance several tries. 1 is plain sampling; the paper's loops take 2.
+
   Raises:
-    ValueError: `num_samples` outside 1 ... N, or unknown spacing.
+    ValueError: `num_samples` or `recurrences` out of range, or unknown spacing.
   """
   total = schedule.num_steps
   if not 1 <= num_samples <= total:
     raise ValueError(f"the number of sampling steps must lie in 1 ... {total}, not {num_samples}")
+  if recurrences < 1:
+    raise ValueError(f"recurrences must be 1 or more, not {recurrences}")
   if spacing == "leading":
     ascending = np.minimum(np.arange(num_samples) * total // num_samples + 1, total - 1)
     previous = np.concatenate([[0], ascending[:-1]])
@@ -97,4 +133,6 @@ def sampling_steps(
     previous = np.concatenate([[-1], ascending[:-1]])
   else:
     raise ValueError(f"spacing must be 'leading' or 'trailing', not {spacing!r}")
-  return ascending[::-1].copy(), previous[::-1].copy()
+  timesteps, previous = (np.repeat(steps[::-1], recurrences) for steps in (ascending, previous))
+  resting = np.where(np.arange(timesteps.size) % recurrences < recurrences - 1, timesteps, previous)
+  return SamplingSteps(timesteps, previous, resting)

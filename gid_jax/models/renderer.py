@@ -22,6 +22,8 @@ from gid_jax import spectral, splat
 from gid_jax.models.encoders import resize_image
 from gid_jax.models.layers import ResBlock
 
+SPLATS = ("motion", "average", "learned")
+
 # From this share of a pixel's area on, what has landed on it counts as the whole pixel.
 _FULL_COVERAGE = 0.5
 # Where the warped photo covers, an untrained renderer shows this much of it.
@@ -37,12 +39,15 @@ class RendererConfig:
     num_blocks: residual blocks per scale of the pyramid.
     style_dim: length of the style noise and of each half of the style vector.
     mapping_layers: dense layers from noise to style.
+    splat: what decides where pixels collide: "motion" (W, the paper), "average" (nothing) or "learned" (a depth
+      read off the photo's features); the last two are ablations of Table 2.
   """
 
   channels: tuple[int, ...] = (16, 48, 96, 192)
   num_blocks: int = 1
   style_dim: int = 64
   mapping_layers: int = 2
+  splat: str = "motion"
 
 
 @flax.struct.dataclass
@@ -53,22 +58,32 @@ class Rendering:
     rgb: [b h w 3] the frame; near [0, 1] but not clipped, so that gradients pass.
     synthesis: [b h w 3] what the network would show everywhere.
     mask: [b h w 1] weight of the warped photo in [0, 1], 0 in holes.
+    depth: [b h w] the splatting weight that was used, to warp the photo likewise at another size.
   """
 
   rgb: Float[Array, "b h w 3"]
   synthesis: Float[Array, "b h w 3"]
   mask: Float[Array, "b h w 1"]
+  depth: Float[Array, "b h w"]
 
 
 class Renderer(nn.Module):
-  """Feature pyramid, softmax splatting and a co-modulated synthesis decoder (section 5); any h and w."""
+  """Feature pyramid, softmax splatting and a co-modulated synthesis decoder (section 5); any h and w.
+
+  Raises:
+    ValueError: unknown `config.splat`.
+  """
 
   config: RendererConfig = RendererConfig()
 
   def setup(self):
-    """Makes the two networks."""
+    """Makes the networks."""
+    if self.config.splat not in SPLATS:
+      raise ValueError(f"splat must be one of {', '.join(SPLATS)}, not {self.config.splat!r}")
     self.pyramid = FeaturePyramid(self.config)
     self.decoder = SynthesisDecoder(self.config)
+    if self.config.splat == "learned":
+      self.depth = nn.Conv(1, (3, 3))
 
   def encode(self, image: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b hs ws cs"], ...]:
     """Features of image [b h w 3] in [0, 1], scale i of [b ceil(h/2^i) ceil(w/2^i) channels[i]]."""
@@ -91,12 +106,16 @@ class Renderer(nn.Module):
       depth: [b h w] splatting weight W, mean motion magnitude in pixels of this image.
       style_noise: [b style_dim] standard normal, the same for all frames of a video.
     """
+    if self.config.splat == "average":
+      depth = jnp.zeros_like(depth)
+    elif self.config.splat == "learned":
+      depth = self.depth(pyramid[0])[..., 0]
     scales = warp_pyramid(image, pyramid, flow, depth)
     correction, logit = self.decoder(scales, pyramid[-1], style_noise)
     warped = scales[0].rgb
     mask = jax.nn.sigmoid(logit) * _cover(scales[0].mass)
     synthesis = fill_holes(scales, image) + correction
-    return Rendering(mask * warped + (1 - mask) * synthesis, synthesis, mask)
+    return Rendering(mask * warped + (1 - mask) * synthesis, synthesis, mask, depth)
 
   def __call__(
     self,
@@ -121,7 +140,7 @@ def composite(
   Args:
     image: [h w 3] RGB in [0, 1], at the output size.
     flow: [h w 2] displacement in pixels of the output.
-    depth: [h w] the W given to `decode`, resized.
+    depth: [h w] `Rendering.depth`, resized.
     synthesis: [hs ws 3] from `Renderer.decode`, at the network's size.
     mask: [hs ws 1] from `Renderer.decode`.
   Returns:

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from gid_jax.errors import UserError
 from gid_jax.models.layers import (
   SYMMETRIC,
   Downsample,
@@ -21,6 +22,7 @@ from gid_jax.models.layers import (
   over_bands,
   sinusoidal_embedding,
 )
+from gid_jax.models.transformer import SpatialTransformer
 
 
 class UNet(nn.Module):
@@ -31,7 +33,12 @@ class UNet(nn.Module):
     multipliers: channel multiplier of each level, finest first ((1, 4, 8) in the paper).
     num_blocks: residual blocks a level.
     attention_levels: levels with spatial attention (0 is the finest).
+    attention: "plain", or "transformer" for the blocks of text-conditioned latent diffusion, where a learned constant,
+      the parameter `context`, stands in place of the prompt.
     head_channels: channels of an attention head.
+    num_heads: heads of every attention, whatever its channels; by default the channels decide.
+    context_tokens: tokens of the context.
+    context_channels: channels of the context.
     out_channels: latent channels.
     frequency_attention: whether bands see each other (stage 2).
     groups: group-norm groups.
@@ -42,7 +49,11 @@ class UNet(nn.Module):
   multipliers: tuple[int, ...] = (1, 4, 8)
   num_blocks: int = 2
   attention_levels: tuple[int, ...] = (1, 2)
+  attention: str = "plain"
   head_channels: int = 32
+  num_heads: int | None = None
+  context_tokens: int = 77
+  context_channels: int = 768
   out_channels: int = 4
   frequency_attention: bool = True
   groups: int = 32
@@ -59,19 +70,33 @@ class UNet(nn.Module):
     """Denoises [b k h w z] at time steps [b k] for bands [b k], given image features [b h w d]; same shape out.
 
     h and w must be divisible by 2^(levels - 1).
+
+    Raises:
+      UserError: `attention` is unknown.
     """
     dtype = jnp.dtype(self.dtype)
     common = dict(epsilon=1e-5, groups=self.groups, dtype=dtype)
     res_block = over_bands(ResBlock, num_mapped=2)
 
     def attend(x, name, spatial):
-      heads = max(1, x.shape[-1] // self.head_channels)
-      if spatial:
+      heads = self.num_heads or max(1, x.shape[-1] // self.head_channels)
+      if spatial and self.attention == "transformer":
+        transformer = over_bands(SpatialTransformer)
+        x = transformer(num_heads=heads, groups=self.groups, dtype=dtype, name=f"{name}_attention")(x, context)
+      elif spatial:
         attention = over_bands(SpatialAttention)
         x = attention(num_heads=heads, zero_out=True, name=f"{name}_attention", **common)(x)
       if self.frequency_attention:
         x = FrequencyAttention(num_heads=heads, name=f"{name}_frequency_attention", **common)(x, bands)
       return x
+
+    context = None
+    if self.attention == "transformer":
+      # Small, so that the start is neutral, but not zero: tokens that are all alike would stay so.
+      shape = (self.context_tokens, self.context_channels)
+      context = self.param("context", nn.initializers.normal(0.02), shape, jnp.float32)
+    elif self.attention != "plain":
+      raise UserError(f"Unknown attention {self.attention!r} of the U-Net; use 'plain' or 'transformer'.")
 
     # The band's embedding stands beside the time step's, each through its own two-layer perceptron.
     def embed(positions, name):

@@ -3,6 +3,8 @@
 A normalised slice [h w 4] becomes a latent [h/f w/f latent_channels], f = 2^(levels - 1).
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,12 +17,14 @@ from gid_jax.types import PRNGKey
 class _Middle(nn.Module):
   channels: int
   groups: int
+  dtype: jnp.dtype
 
   @nn.compact
   def __call__(self, x):
-    x = ResBlock(self.channels, groups=self.groups, name="block1")(x)
-    x = SpatialAttention(groups=self.groups, name="attention")(x)
-    return ResBlock(self.channels, groups=self.groups, name="block2")(x)
+    common = dict(groups=self.groups, dtype=self.dtype)
+    x = ResBlock(self.channels, name="block1", **common)(x)
+    x = SpatialAttention(name="attention", **common)(x)
+    return ResBlock(self.channels, name="block2", **common)(x)
 
 
 class Encoder(nn.Module):
@@ -32,6 +36,7 @@ class Encoder(nn.Module):
     num_blocks: residual blocks a level.
     out_channels: twice the latent channels.
     groups: group-norm groups.
+    dtype: compute type.
   """
 
   channels: int
@@ -39,19 +44,22 @@ class Encoder(nn.Module):
   num_blocks: int
   out_channels: int
   groups: int
+  dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
     """Maps [b h w c] to [b h/f w/f out_channels]."""
-    x = nn.Conv(self.channels, (3, 3), padding=SYMMETRIC, name="conv_in")(x)
+    conv = functools.partial(nn.Conv, kernel_size=(3, 3), padding=SYMMETRIC, dtype=self.dtype)
+    res_block = functools.partial(ResBlock, groups=self.groups, dtype=self.dtype)
+    x = conv(self.channels, name="conv_in")(x)
     for level, multiplier in enumerate(self.multipliers):
       for block in range(self.num_blocks):
-        x = ResBlock(self.channels * multiplier, groups=self.groups, name=f"level{level}_block{block}")(x)
+        x = res_block(self.channels * multiplier, name=f"level{level}_block{block}")(x)
       if level < len(self.multipliers) - 1:
-        x = Downsample(padding=BOTTOM_RIGHT, name=f"level{level}_down")(x)
-    x = _Middle(x.shape[-1], self.groups, name="middle")(x)
+        x = Downsample(padding=BOTTOM_RIGHT, dtype=self.dtype, name=f"level{level}_down")(x)
+    x = _Middle(x.shape[-1], self.groups, self.dtype, name="middle")(x)
     x = nn.silu(GroupNorm(groups=self.groups, name="norm_out")(x))
-    return nn.Conv(self.out_channels, (3, 3), padding=SYMMETRIC, name="conv_out")(x)
+    return conv(self.out_channels, name="conv_out")(x)
 
 
 class Decoder(nn.Module):
@@ -63,6 +71,7 @@ class Decoder(nn.Module):
     num_blocks: residual blocks a level in the encoder.
     out_channels: channels of a slice.
     groups: group-norm groups.
+    dtype: compute type.
   """
 
   channels: int
@@ -70,19 +79,22 @@ class Decoder(nn.Module):
   num_blocks: int
   out_channels: int
   groups: int
+  dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, z: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
     """Maps [b h w latent_channels] to [b h*f w*f out_channels]."""
-    x = nn.Conv(self.channels * self.multipliers[-1], (3, 3), padding=SYMMETRIC, name="conv_in")(z)
-    x = _Middle(x.shape[-1], self.groups, name="middle")(x)
+    conv = functools.partial(nn.Conv, kernel_size=(3, 3), padding=SYMMETRIC, dtype=self.dtype)
+    res_block = functools.partial(ResBlock, groups=self.groups, dtype=self.dtype)
+    x = conv(self.channels * self.multipliers[-1], name="conv_in")(z)
+    x = _Middle(x.shape[-1], self.groups, self.dtype, name="middle")(x)
     for level, multiplier in reversed(list(enumerate(self.multipliers))):
       for block in range(self.num_blocks + 1):
-        x = ResBlock(self.channels * multiplier, groups=self.groups, name=f"level{level}_block{block}")(x)
+        x = res_block(self.channels * multiplier, name=f"level{level}_block{block}")(x)
       if level > 0:
-        x = Upsample(name=f"level{level}_up")(x)
+        x = Upsample(dtype=self.dtype, name=f"level{level}_up")(x)
     x = nn.silu(GroupNorm(groups=self.groups, name="norm_out")(x))
-    return nn.Conv(self.out_channels, (3, 3), padding=SYMMETRIC, name="conv_out")(x)
+    return conv(self.out_channels, name="conv_out")(x)
 
 
 class VAE(nn.Module):
@@ -93,8 +105,9 @@ class VAE(nn.Module):
     multipliers: channel multipliers ((1, 2, 4): a factor of 4).
     num_blocks: residual blocks a level.
     latent_channels: 4 in the paper.
-    slice_channels: 4 for one band, 4 K for the volume ablation.
+    slice_channels: channels of a slice, 4.
     groups: group-norm groups.
+    dtype: compute type, "float32" or "bfloat16"; parameters, latents and slices stay float32.
   """
 
   channels: int = 128
@@ -103,6 +116,7 @@ class VAE(nn.Module):
   latent_channels: int = 4
   slice_channels: int = 4
   groups: int = 32
+  dtype: str = "float32"
 
   def setup(self):
     shared = dict(
@@ -110,6 +124,7 @@ class VAE(nn.Module):
       multipliers=tuple(self.multipliers),
       num_blocks=self.num_blocks,
       groups=self.groups,
+      dtype=jnp.dtype(self.dtype),
     )
     self.encoder = Encoder(out_channels=2 * self.latent_channels, **shared)
     self.decoder = Decoder(out_channels=self.slice_channels, **shared)
@@ -123,12 +138,12 @@ class VAE(nn.Module):
 
   def encode(self, slices: Float[Array, "b h w c"]) -> tuple[Float[Array, "b h2 w2 z"], Float[Array, "b h2 w2 z"]]:
     """Returns the latent's mean and log-variance (clamped to [-30, 20]), each [b h/f w/f z], of slices [b h w c]."""
-    mean, log_variance = jnp.split(self.quant_conv(self.encoder(slices)), 2, axis=-1)
+    mean, log_variance = jnp.split(self.quant_conv(self.encoder(slices).astype(jnp.float32)), 2, axis=-1)
     return mean, jnp.clip(log_variance, -30.0, 20.0)
 
   def decode(self, latents: Float[Array, "b h w z"]) -> Float[Array, "b h2 w2 c"]:
     """Returns normalised slices [b h*f w*f c] of latents [b h w z]."""
-    return self.decoder(self.post_quant_conv(latents))
+    return self.decoder(self.post_quant_conv(latents)).astype(jnp.float32)
 
   def __call__(
     self, key: PRNGKey, slices: Float[Array, "b h w c"]

@@ -1,0 +1,124 @@
+"""Claim: motion self-guidance calms the seam of a loop, at equal motion energy.
+
+  python benchmarks/loops.py [--photos DIR] [--weights FOLDER] [--number 20] [--height 160] [--width 256]
+
+Samples every photo plainly and guided (eq. 5), from the same noise, and measures what a player that repeats the file
+shows between its last frame and its first:
+
+- `cut`: the plain motion, stopped after four fifths of its period, for scale: a clip that does not loop;
+- `free`: one period of the plain motion, which the Fourier basis makes periodic;
+- `guided`: one period of the guided motion.
+
+Gaps are rms over the pixels, from the last frame to the first: of displacement (px) and of velocity (px/frame). They
+are given as they are; divided by the rms displacement, which is the gap at equal energy, since everything is linear in
+the volume; and divided by the same motion's rms change from any frame to the next: 1 is a seam that looks like every
+other moment. Then, photo by photo, the ratio guided / free: geometric mean, its standard error, and how many are lower.
+Pixels are those of the motion grid, half as wide and high as the cropped photo of --height x --width.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import gid_jax
+from gid_jax import media, spectral
+from gid_jax.pipeline import MOTION_WEIGHTS, RENDERER_WEIGHTS, Animator, load_pretrained, resize_image
+
+QUANTITIES = ("displacement", "position gap", "velocity gap", "pos/energy", "vel/energy", "pos/step", "vel/step")
+
+
+def main():
+  """Samples, measures and prints."""
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--photos", help="folder of photos; the bundled one by default")
+  parser.add_argument("--weights", help="folder of exported weights; the embedded ones by default")
+  parser.add_argument("--number", type=int, default=20, help="photos, spread over the folder")
+  parser.add_argument("--seeds", type=int, default=1, help="motions a photo")
+  parser.add_argument("--height", type=int, default=160)
+  parser.add_argument("--width", type=int, default=256)
+  parser.add_argument("--steps", type=int, help="of both kinds of sampling; their defaults otherwise")
+  parser.add_argument("--weight", type=float, help="u; the weights' default otherwise")
+  parser.add_argument("--recurrences", type=int, help="the weights' default otherwise")
+  options = parser.parse_args()
+  animator = make_animator(options)
+  print(f"loops: {animator.motion_config['sampling']['loop']}")
+
+  rows = []
+  for photo in find_photos(options.photos, options.number):
+    image = crop(media.read_image(photo), options.height, options.width)
+    for seed in range(options.seeds):
+      volumes, seconds = [], []
+      for loop in (False, True):
+        start = time.perf_counter()
+        volumes.append(animator.predict_spectrum(jax.random.key(seed), image, steps=options.steps, loop=loop))
+        volumes[-1].coefficients.block_until_ready()
+        seconds.append(time.perf_counter() - start)
+      plain, guided = volumes
+      cut = plain.num_frames * 4 // 5
+      rows.append([measure(plain, cut), measure(plain, plain.num_frames), measure(guided, guided.num_frames)])
+      ratio = rows[-1][2] / rows[-1][1]
+      print(
+        f"{photo.name[:40]:<40} seed {seed}: {seconds[0]:.0f} s and {seconds[1]:.0f} s; guided / free: "
+        + ", ".join(f"{name} {value:.2f}" for name, value in zip(QUANTITIES, ratio, strict=True)),
+        flush=True,
+      )
+  report(np.array(rows))
+
+
+def make_animator(options) -> Animator:
+  """The animator of the chosen weights, with the working grid and the guidance that were asked for."""
+  motion, renderer = (load_pretrained(name, directory=options.weights) for name in (MOTION_WEIGHTS, RENDERER_WEIGHTS))
+  params, config = motion
+  loop = dict(config["sampling"]["loop"])
+  chosen = {"weight": options.weight, "recurrences": options.recurrences}
+  loop |= {name: value for name, value in chosen.items() if value is not None}
+  model = config["model"] | {"image_size": (options.height, options.width)}
+  return Animator((params, config | {"model": model, "sampling": config["sampling"] | {"loop": loop}}), renderer)
+
+
+def find_photos(folder: str | None, number: int) -> list[Path]:
+  """At most `number` photos, spread evenly over a folder; the bundled one without a folder."""
+  if folder is None:
+    return [Path(gid_jax.__file__).parent / "pretrained" / "photo.jpg"]
+  photos = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+  return [photos[i] for i in np.unique(np.linspace(0, len(photos) - 1, number).round().astype(int))]
+
+
+def crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
+  """The middle of an image [h w 3] at [height width 3]: one size for all, so that one program serves them."""
+  rows, columns = image.shape[:2]
+  scale = min(rows / height, columns / width)
+  top, left = int(rows - scale * height) // 2, int(columns - scale * width) // 2
+  return resize_image(image[top : top + round(scale * height), left : left + round(scale * width)], height, width)
+
+
+def measure(spectrum, num_frames: int) -> np.ndarray:
+  """`QUANTITIES` of frames 0 ... num_frames - 1, repeated."""
+  rms = lambda vectors: float(np.sqrt((np.asarray(vectors, np.float64) ** 2).sum(axis=-1).mean()))
+  times = np.arange(spectrum.num_frames)
+  motion, velocity = (np.asarray(f(spectrum, times)) for f in (spectral.evaluate_motion, spectral.evaluate_velocity))
+  energy = rms(motion - motion.mean(axis=0))
+  last = num_frames - 1
+  position, change = rms(motion[last] - motion[0]), rms(velocity[last] - velocity[0])
+  step, turn = (rms(field - np.roll(field, 1, axis=0)) for field in (motion, velocity))
+  return np.array([energy, position, change, position / energy, change / energy, position / step, change / turn])
+
+
+def report(rows: np.ndarray) -> None:
+  """Prints means of [photos, 3 kinds, quantities] and the paired ratios."""
+  print(f"\nmean of {len(rows)}   " + "".join(f"{name:>14}" for name in QUANTITIES))
+  for index, kind in enumerate(("cut", "free", "guided")):
+    print(f"{kind:<12}" + "".join(f"{value:>14.4f}" for value in rows[:, index].mean(axis=0)))
+  logs = np.log(rows[:, 2] / rows[:, 1])
+  error = logs.std(axis=0, ddof=1) / len(logs) ** 0.5 if len(logs) > 1 else np.full(logs.shape[1], np.nan)
+  ratio = np.exp(logs.mean(axis=0))
+  print(f"{'guided/free':<12}" + "".join(f"{value:>14.3f}" for value in ratio))
+  print(f"{'  s.e.':<12}" + "".join(f"{value:>14.3f}" for value in ratio * error))
+  print(f"{'  lower in':<12}" + "".join(f"{count:>14}" for count in (logs < 0).sum(axis=0)))
+
+
+if __name__ == "__main__":
+  main()

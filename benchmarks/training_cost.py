@@ -1,0 +1,91 @@
+"""Claim: what a training step costs, at any size, found by compiling it and not by running it.
+
+  python benchmarks/training_cost.py --config=configs/ldm.py:paper --examples 4
+  python benchmarks/training_cost.py --config=configs/ldm.py:paper --examples 4 --config.model.unet.remat=True
+
+Prints parameters, floating-point operations per example and step as XLA counts them, the memory of the state and of
+everything else for that many examples on one device, compile time, and how long the configuration's whole training
+would take on accelerators at an assumed share of their peak. Nothing here is measured but the compile time.
+"""
+
+import functools
+import math
+import time
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags
+
+from gid_jax.models.renderer import Renderer, RendererConfig
+from gid_jax.objectives import make_objective
+from gid_jax.pipeline import make_motion_model
+from gid_jax.train import make_optimizer  # which also defines --config
+from gid_jax.train_state import create_train_state, train_step
+
+_EXAMPLES = flags.DEFINE_integer("examples", 4, "Examples on the device in one step.")
+_SHARE = flags.DEFINE_float("share", 0.35, "Assumed share of the peak that training reaches.")
+
+# Peak bfloat16 operations a second of one chip, from the vendors' data sheets, dense.
+PEAKS = {"A100": 312e12, "H100 SXM": 989e12, "TPU v4": 275e12, "TPU v5p": 459e12}
+
+
+def make_shapes(config):
+  """(parameters, batch) of a stage as shapes, `_EXAMPLES` examples."""
+  num, (height, width) = _EXAMPLES.value, config.model.image_size
+  array = lambda *shape, dtype=jnp.float32: jax.ShapeDtypeStruct((num, *shape), dtype)
+  key, photo = jax.random.key(0), array(height, width, 3)
+  if config.stage == "renderer":
+    model = Renderer(RendererConfig(**config.model.renderer))
+    batch = dict(image=photo, target=photo, flow=array(height, width, 2), depth=array(height, width))
+    noise = array(model.config.style_dim)
+    return jax.eval_shape(model.init, key, photo, batch["flow"], batch["depth"], noise)["params"], batch
+  stride, bands = config.model.motion_stride, config.model.num_bands
+  taken = {"vae": 1, "ldm": config.data.bands_per_example}.get(config.stage, bands)
+  crop = config.data.crop or (height, width)
+  slices, numbers = array(taken, crop[0] // stride, crop[1] // stride, 4), array(taken, dtype=jnp.int32)
+  model = make_motion_model(config.model)
+  params = jax.eval_shape(model.init, key, slices, numbers, photo, numbers)["params"]
+  if config.stage == "vae":
+    drop = lambda shape: jax.ShapeDtypeStruct((num, *shape.shape[2:]), shape.dtype)
+    return params, dict(slice=drop(slices), band=drop(numbers))
+  return params, dict(image=photo, slice=slices, band=numbers)
+
+
+def count(tree):
+  """Elements of a tree of shapes."""
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def main(_):
+  """Compiles and prints."""
+  config, num = flags.FLAGS.config, _EXAMPLES.value
+  params, batch = make_shapes(config)
+  scale = jnp.ones(config.model.num_bands) if config.stage == "vae" else None
+  objective = make_objective(config, band_scale=scale)
+  tx = make_optimizer(config.optimizer)
+  state = jax.eval_shape(functools.partial(create_train_state, trainable=objective.trainable, tx=tx), params)
+  update = functools.partial(train_step, loss_fn=objective.loss_fn, tx=tx, ema_decay=config.ema_decay)
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  lowered = jax.jit(update, donate_argnames=("state",)).lower(key, state, batch)
+  start = time.monotonic()
+  compiled = lowered.compile()
+  compile_time = time.monotonic() - start
+  memory = compiled.memory_analysis()
+  operations = lowered.cost_analysis()["flops"] / num
+  total = operations * config.batch_size * config.optimizer.num_steps
+  print(f"{config.stage} {config.size}, {num} examples, compiled for {jax.default_backend()} in {compile_time:.0f} s")
+  print(f"parameters          {count(state.params) / 1e6:.1f} M trained, {count(state.frozen) / 1e6:.1f} M frozen")
+  print(f"operations          {operations / 1e9:.4g} GFLOP per example and step")
+  print(f"state               {memory.argument_size_in_bytes / 2**30:.2f} GiB with the batch (float32)")
+  print(f"everything else     {memory.temp_size_in_bytes / 2**30:.2f} GiB")
+  print(
+    f"whole training      {config.optimizer.num_steps} steps x {config.batch_size} = {total:.2e} FLOP, at a share of "
+    f"{_SHARE.value:g} of the peak in bfloat16:"
+  )
+  for name, peak in PEAKS.items():
+    print(f"  {name:<10} {total / peak / _SHARE.value / 86400:.1f} days of one chip")
+
+
+if __name__ == "__main__":
+  flags.mark_flag_as_required("config")
+  app.run(main)

@@ -1,0 +1,256 @@
+"""Claim: the U-Net is as fast as diffusers' PyTorch one on the same cores.
+
+  python benchmarks/unet.py [--size default|paper] [--what forward|train|all] [--bands N] [--repetitions 5] [--profile]
+
+The same weights, shapes, cores and run for both; the two take turns, and the medians and their ratio are printed. Each
+side's compile time and peak memory come from a process of its own. A train step is the mean squared error, the
+gradients of all parameters and an Adam update, float32. `--profile` adds where the time goes by kind of operation.
+Needs `torch` and `diffusers`.
+"""
+
+import argparse
+import collections
+import glob
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+# The kind of a PyTorch operator; what is not here counts as "other".
+TORCH_KINDS = {
+  "convolution": ("aten::mkldnn_convolution", "aten::convolution_backward"),
+  "attention": ("aten::_scaled_dot_product_flash_attention_for_cpu", "_backward"),
+  "group norm": ("aten::native_group_norm", "aten::native_group_norm_backward"),
+  "dense": ("aten::addmm", "aten::mm", "aten::bmm"),
+}
+KINDS = ("convolution", "attention", "group norm", "dense", "other")
+
+
+def make_problem(size, bands):
+  """Inputs of both models and the sizes of the U-Net, for one size of configs/common.py."""
+  import numpy as np
+
+  from configs.common import MOTION_STRIDES, motion_model
+
+  config = motion_model(size, frequency_attention=False)
+  factor = MOTION_STRIDES[size] * 2 ** (len(config.vae.multipliers) - 1)
+  height, width = (side // factor for side in config.image_size)
+  fields = config.unet.to_dict() | {"dtype": "float32", "out_channels": config.vae.latent_channels}
+  rng = np.random.default_rng(0)
+  latents = rng.normal(size=(1, bands, height, width, fields["out_channels"])).astype(np.float32)
+  condition = rng.normal(size=(1, height, width, config.encoder.channels)).astype(np.float32)
+  timesteps, indices = rng.integers(0, 1000, (1, bands)), np.arange(bands)[None]
+  return fields, (latents, timesteps, indices, condition)
+
+
+class Ours:
+  """Our U-Net: `forward()` and `train()` wait until the work is done."""
+
+  name = "gid_jax"
+
+  def __init__(self, size, bands, params=None):
+    import jax
+    import optax
+
+    from gid_jax.models.unet import UNet
+
+    fields, self.inputs = make_problem(size, bands)
+    self.model = UNet(**fields)
+    self.params = make_params(self.model, self.inputs) if params is None else params
+    self.params = jax.device_put(self.params)
+    self.inputs = jax.device_put(self.inputs)
+    self.tx = optax.adam(1e-4)
+    self.opt_state = None
+    self.programs = {}
+
+  def compile(self, what):
+    """Compiles one of the two programs and returns the seconds that it took."""
+    import jax
+    import optax
+
+    def forward(params, *inputs):
+      return self.model.apply({"params": params}, *inputs)
+
+    def train(params, opt_state, *inputs):
+      loss = lambda params: ((forward(params, *inputs) - inputs[0]) ** 2).mean()
+      value, gradient = jax.value_and_grad(loss)(params)
+      updates, opt_state = self.tx.update(gradient, opt_state, params)
+      return optax.apply_updates(params, updates), opt_state, value
+
+    started = time.monotonic()
+    if what == "forward":
+      lowered = jax.jit(forward).lower(self.params, *self.inputs)
+    else:
+      self.opt_state = jax.jit(self.tx.init)(self.params)
+      lowered = jax.jit(train, donate_argnums=(0, 1)).lower(self.params, self.opt_state, *self.inputs)
+    self.programs[what] = lowered.compile()
+    return time.monotonic() - started
+
+  def forward(self):
+    """One prediction of all bands."""
+    return self.programs["forward"](self.params, *self.inputs).block_until_ready()
+
+  def train(self):
+    """One update; returns the loss."""
+    self.params, self.opt_state, loss = self.programs["train"](self.params, self.opt_state, *self.inputs)
+    return loss.block_until_ready()
+
+
+class Diffusers:
+  """diffusers' U-Net with the same inputs."""
+
+  name = "diffusers"
+
+  def __init__(self, size, bands, state_dict=None):
+    import diffusers
+    import numpy as np
+    import torch
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    fields, (latents, timesteps, indices, condition) = make_problem(size, bands)
+    levels = range(len(fields["multipliers"]))
+    attends = [level in fields["attention_levels"] for level in levels]
+    torch.manual_seed(0)
+    self.model = diffusers.UNet2DModel(
+      in_channels=latents.shape[-1] + condition.shape[-1],
+      out_channels=fields["out_channels"],
+      block_out_channels=tuple(fields["channels"] * multiplier for multiplier in fields["multipliers"]),
+      layers_per_block=fields["num_blocks"],
+      down_block_types=tuple("AttnDownBlock2D" if attend else "DownBlock2D" for attend in attends),
+      up_block_types=tuple("AttnUpBlock2D" if attend else "UpBlock2D" for attend in reversed(attends)),
+      attention_head_dim=fields["head_channels"],
+      norm_num_groups=fields["groups"],
+      norm_eps=1e-5,
+      class_embed_type="timestep",
+    )
+    if state_dict is not None:
+      self.model.load_state_dict({name: torch.tensor(np.asarray(value)) for name, value in state_dict.items()})
+    images = np.concatenate([latents[0], np.broadcast_to(condition, (bands, *condition.shape[1:]))], axis=-1)
+    self.target = torch.tensor(latents[0].transpose(0, 3, 1, 2).copy())
+    self.inputs = (
+      torch.tensor(images.transpose(0, 3, 1, 2).copy()),
+      torch.tensor(timesteps[0]),
+      torch.tensor(indices[0]),
+    )
+    self.optimizer = None
+
+  def compile(self, what):
+    """Nothing to compile; the optimiser is made here."""
+    import torch
+
+    if what == "train":
+      self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-4)
+    return 0.0
+
+  def _predict(self):
+    images, timesteps, indices = self.inputs
+    return self.model(images, timesteps, class_labels=indices).sample
+
+  def forward(self):
+    """One prediction of all bands."""
+    import torch
+
+    with torch.inference_mode():
+      return self._predict()
+
+  def train(self):
+    """One update; returns the loss."""
+    loss = ((self._predict() - self.target) ** 2).mean()
+    self.optimizer.zero_grad()
+    loss.backward()
+    self.optimizer.step()
+    return loss
+
+
+def make_params(model, inputs):
+  """Random parameters without compiling an initialiser: nothing is zero."""
+  import jax
+  import numpy as np
+
+  shapes = jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
+  rng = np.random.default_rng(0)
+
+  def fill(path, leaf):
+    values = rng.standard_normal(leaf.shape, dtype=np.float32)
+    if path[-1].key == "scale":
+      return 1 + 0.1 * values
+    return values * np.float32(0.1 if leaf.ndim < 2 else 1 / np.sqrt(np.prod(leaf.shape[:-1])))
+
+  return jax.tree_util.tree_map_with_path(fill, shapes)
+
+
+def measure_alone(side, size, what, bands):
+  """Compile time [s] and peak memory [MiB] of one side in a process of its own."""
+  command = [sys.executable, __file__, "--size", size, "--what", what, "--bands", str(bands), "--alone", side.name]
+  environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+  return json.loads(subprocess.run(command, check=True, capture_output=True, env=environment).stdout)
+
+
+def run_alone(name, size, what, bands):
+  """The child's half of `measure_alone`; what the process held before the first call is given beside the peak."""
+  side = {side.name: side for side in (Ours, Diffusers)}[name](size, bands)
+  seconds = side.compile(what)
+  for _ in range(2):
+    getattr(side, what)()
+  print(json.dumps({"compile": seconds, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+
+
+def profile_torch(side, what):
+  """Seconds of one call by kind of operation."""
+  from torch.profiler import ProfilerActivity, profile
+
+  with profile(activities=[ProfilerActivity.CPU]) as run:
+    getattr(side, what)()
+  total = collections.Counter()
+  for event in run.key_averages():
+    kind = "other"
+    for name, keys in TORCH_KINDS.items():
+      if event.key in keys or (name == "attention" and event.key.startswith(keys[0])):
+        kind = name
+    total[kind] += event.self_cpu_time_total / 1e6
+  return total
+
+
+def main():
+  """Measures and prints the table."""
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--size", choices=("default", "paper"), default="default")
+  parser.add_argument("--what", choices=("forward", "train", "all"), default="all")
+  parser.add_argument("--bands", type=int, help="16, and 2 for training at the paper's size")
+  parser.add_argument("--repetitions", type=int, default=5)
+  parser.add_argument("--profile", action="store_true")
+  parser.add_argument("--alone", help=argparse.SUPPRESS)
+  options = parser.parse_args()
+  for what in ("forward", "train") if options.what == "all" else (options.what,):
+    bands = options.bands or (2 if (options.size, what) == ("paper", "train") else 16)
+    if options.alone:
+      run_alone(options.alone, options.size, what, bands)
+      continue
+    alone = [measure_alone(side, options.size, what, bands) for side in (Ours, Diffusers)]
+    sides = [Ours(options.size, bands), Diffusers(options.size, bands)]
+    seconds, cpu_seconds = [[], []], [[], []]
+    for side in sides:
+      side.compile(what)
+      getattr(side, what)()
+    for _ in range(options.repetitions):
+      for side, times, cpu_times in zip(sides, seconds, cpu_seconds, strict=True):
+        started, cpu_started = time.monotonic(), time.process_time()
+        getattr(side, what)()
+        times.append(time.monotonic() - started)
+        cpu_times.append(time.process_time() - cpu_started)
+    medians = [statistics.median(times) for times in seconds]
+    ratios = sorted(ours / theirs for ours, theirs in zip(*seconds, strict=True))
+    print(f"{options.size} {what}, {bands} bands: ratio {statistics.median(ratios):.2f} "
+          f"({ratios[0]:.2f} to {ratios[-1]:.2f})")
+    for side, median, times, cpu_times, one in zip(sides, medians, seconds, cpu_seconds, alone, strict=True):
+      print(f"  {side.name:10} {median:8.3f} s   best {min(times):8.3f} s   CPU {min(cpu_times):8.3f} s   peak {one['peak']:7.0f} MiB   compile {one['compile']:5.1f} s")
+    if options.profile:
+      print(profile_torch(sides[1], what))
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,134 @@
+"""Photo to spectral volumes: the sampler around the parts of a trained motion model (section 4).
+
+A photo's features are computed once; then the latents of all K bands, one set an example, take their steps together.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gid_jax.diffusion.guidance import classifier_free, guided, loop_loss
+from gid_jax.diffusion.sampler import draw_noise, sample
+from gid_jax.diffusion.schedule import SamplingSteps, Schedule, make_schedule, sampling_steps
+from gid_jax.errors import UserError
+from gid_jax.models.motion_model import MotionModel
+from gid_jax.types import SpectralVolume
+
+Progress = Callable[[int, int], None]
+
+
+def predict_spectra(
+  keys: Array,
+  image: Float[Array, "h w 3"],
+  *,
+  model: MotionModel,
+  params: Mapping[str, Any],
+  config: Mapping[str, Any],
+  steps: int | None = None,
+  guidance: float | None = None,
+  loop: bool = False,
+  progress: Progress | None = None,
+) -> SpectralVolume:
+  """Samples one spectral volume of a photo for each key, all in one batch (section 4, section 6 for loops).
+
+  Without `loop` a volume is periodic too, but may hurry across the seam between its last frame and its first. Motion
+  self-guidance (eq. 5) calms it there; a step costs the gradient through U-Net and decoder, several times as much.
+
+  Args:
+    keys: [b] PRNG keys; a key gives the same volume alone and in any batch, up to rounding.
+    image: [h w 3] float32 RGB in [0, 1], of a size that the model can take (`Animator.working_size`).
+    model, params, config: of the motion weights; `config` has the parts `model`, `schedule` and `sampling`.
+    steps: DDIM steps; `config`'s own number, of loops or others, when None.
+    guidance: classifier-free weight w; `config`'s own when None.
+    loop: guide the motion towards a calm seam, with the weight u and the recurrences of `config`.
+    progress: called as (done, total) after every step, recurrences counted.
+
+  Returns:
+    Volumes [b k h2 w2 4] on the motion grid, pixels of that grid.
+
+  Raises:
+    UserError: `steps` is outside 1 ... 1000.
+  """
+  sizes, sampling = config["model"], config["sampling"]
+  schedule = make_schedule(**config["schedule"])
+  looping = sampling["loop"] if loop else {"steps": sampling["steps"], "weight": None, "recurrences": 1}
+  steps = looping["steps"] if steps is None else steps
+  guidance = sampling["guidance"] if guidance is None else guidance
+  try:
+    way = sampling_steps(schedule, steps, spacing=sampling["spacing"], recurrences=looping["recurrences"])
+  except ValueError as error:
+    raise UserError(str(error)) from error
+
+  grid = sizes["motion_stride"] * model.latent_factor
+  height, width = image.shape[0] // grid, image.shape[1] // grid
+  condition = _encode_image(model, params, image, height, width)
+  noise_keys, keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+  latents = draw_noise(noise_keys, (sizes["num_bands"], height, width, sizes["vae"]["latent_channels"]))
+  # A step at a time: any number of steps shares one compiled program, and the user sees them pass.
+  total = len(way.timesteps)
+  for index in range(total):
+    keys, step_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+    latents = _sample(
+      model,
+      params,
+      schedule,
+      step_keys,
+      latents,
+      condition,
+      jnp.float32(guidance),
+      None if looping["weight"] is None else jnp.float32(looping["weight"]),
+      SamplingSteps(*(part[index : index + 1] for part in way)),
+      num_frames=sizes["num_frames"],
+      eta=sampling["eta"],
+    )
+    if progress is not None:
+      latents.block_until_ready()
+      progress(index + 1, total)
+  return SpectralVolume(_decode_latents(model, params, latents), num_frames=sizes["num_frames"], fps=sizes["fps"])
+
+
+@functools.partial(jax.jit, static_argnames=("model", "height", "width"))
+def _encode_image(model: MotionModel, params, image, height, width):
+  return model.apply({"params": params}, image[None], height=height, width=width, method="encode_image")
+
+
+def _decode(model: MotionModel, params, latents):
+  bands = jnp.broadcast_to(jnp.arange(latents.shape[1]), latents.shape[:2])
+  return model.apply({"params": params}, latents, bands, method="latents_to_slices")
+
+
+_decode_latents = functools.partial(jax.jit, static_argnames=("model",))(_decode)
+
+
+@functools.partial(
+  jax.jit, static_argnames=("model", "num_frames", "eta"), donate_argnames=("latents",)
+)
+def _sample(
+  model: MotionModel, params, schedule: Schedule, keys, latents, condition, weight, loop_weight, steps: SamplingSteps,
+  *, num_frames, eta,
+):  # fmt: skip
+  bands = jnp.arange(latents.shape[1])
+
+  def network(latents, timestep, condition):
+    shape = latents.shape[:2]
+    return model.apply(
+      {"params": params},
+      latents,
+      jnp.broadcast_to(timestep, shape),
+      jnp.broadcast_to(bands, shape),
+      condition,
+      method="denoise",
+    )
+
+  def seam(clean):
+    return loop_loss(SpectralVolume(_decode(model, params, clean), num_frames=num_frames), cell=model.latent_factor)
+
+  condition = jnp.broadcast_to(condition, (latents.shape[0], *condition.shape[1:]))
+  denoise = classifier_free(network, condition, weight=weight)
+  if loop_weight is not None:
+    denoise = guided(denoise, seam, schedule=schedule, weight=loop_weight)
+  return sample(keys, latents, steps, denoise=denoise, schedule=schedule, eta=eta)

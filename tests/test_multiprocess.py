@@ -1,0 +1,74 @@
+"""Two real processes over localhost train as one does, and go on from each other's checkpoints."""
+
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import training_runs
+
+from configs import ldm
+from gid_jax.checkpoint import checkpoint_directory
+
+NUM_STEPS, SAVED = 6, 3
+# One wide layer, which is more than the size from which parameters are cut over "fsdp".
+HIDDEN = 96
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("processes")
+  training_runs.write_windows(folder / "data")
+  config = training_runs.make_config(ldm, folder / "data")
+  config.model.encoder.hidden = HIDDEN
+  training_runs.export_start(folder / "vae.safetensors", config, stage="vae")
+  return folder
+
+
+def train(root, name, *, num_processes=1, fsdp=1):
+  """Runs `python -m gid_jax.train` in so many processes, of one device each; gives the losses of all its steps."""
+  config = training_runs.make_config(ldm, root / "data", num_steps=NUM_STEPS)
+  settings = dict(
+    {"batch_size": config.batch_size, "save_every": SAVED, "eval_every": NUM_STEPS, "log_every": 1, "mesh.fsdp": fsdp},
+    **{"optimizer.num_steps": NUM_STEPS, "init.vae": root / "vae.safetensors", "data.directory": root / "data"},
+    **{"model.num_bands": training_runs.NUM_BANDS, "model.encoder.hidden": HIDDEN},
+    **{"eval_pictures": False},
+    **{f"model.{part}.num_blocks": 0 for part in ("vae", "unet")},
+    **{"model.vae.multipliers": (1, 2), "model.unet.multipliers": (1,), "model.unet.attention_levels": ()},
+  )
+  flags = [f"--config.{name}={value}" for name, value in settings.items()]
+  command = ["-m", "gid_jax.train", "--config=configs/ldm.py:tiny", f"--workdir={root / name}", *flags]
+  variables = {
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "JAX_COMPILATION_CACHE_DIR": str(root / "cache"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+  }
+  if num_processes > 1:
+    variables["JAX_COORDINATOR_ADDRESS"] = f"127.0.0.1:{training_runs.free_port()}"
+    variables["JAX_NUM_PROCESSES"] = str(num_processes)
+  processes = [
+    training_runs.start([sys.executable, *command], JAX_PROCESS_ID=str(index), **variables)
+    for index in range(num_processes)
+  ]
+  outputs = [training_runs.finish(process) for process in processes]
+  # Only the first process tells of the run.
+  assert all("ldm" not in output for output in outputs[1:]), outputs[1:]
+  return training_runs.read_losses(root / name)
+
+
+def fork(root, name, new_name):
+  """A work folder as if the run had ended right after its first checkpoint."""
+  shutil.copytree(root / name, root / new_name)
+  shutil.rmtree(checkpoint_directory(root / new_name) / str(NUM_STEPS))
+
+
+def test_two_processes_train_as_one_and_resume_each_other(root):
+  alone = train(root, "alone")
+  together = train(root, "together", num_processes=2, fsdp=2)
+  assert len(alone) == NUM_STEPS and np.ptp(alone) > 0.01
+  np.testing.assert_allclose(together, alone, rtol=0, atol=1e-4)
+  fork(root, "together", "together_then_alone")
+  np.testing.assert_allclose(train(root, "together_then_alone"), alone, rtol=0, atol=1e-4)
+  fork(root, "alone", "alone_then_together")
+  found = train(root, "alone_then_together", num_processes=2, fsdp=2)
+  np.testing.assert_allclose(found, alone, rtol=0, atol=1e-4)

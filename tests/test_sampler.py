@@ -1,0 +1,195 @@
+"""DDIM steps against NumPy, diffusers and DDPM, and whole ways against data whose perfect denoiser is known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gid_jax.diffusion import guidance, sampler, schedule
+
+PREDICTIONS = ("epsilon", "v", "x0")
+BETAS = dict(beta_start=0.0015, beta_end=0.0195)
+SIGNAL = np.cumprod(1 - np.linspace(BETAS["beta_start"] ** 0.5, BETAS["beta_end"] ** 0.5, 1000) ** 2)
+MEAN, DEVIATION = 1.5, 0.4
+
+
+def estimates(prediction, output, noisy, signal):
+  """(clean, noise) in float64."""
+  alpha, sigma = np.sqrt(signal), np.sqrt(1 - signal)
+  if prediction == "epsilon":
+    return (noisy - sigma * output) / alpha, output
+  if prediction == "v":
+    return alpha * noisy - sigma * output, sigma * noisy + alpha * output
+  return output, (noisy - alpha * output) / sigma
+
+
+def plausible(made, timestep, seed):
+  """Noisy latents, a network's inexact output for them, and fresh noise, [1 2 3 4 4] each."""
+  rng = np.random.default_rng(seed)
+  clean, noise, error, fresh = rng.normal(size=(4, 1, 2, 3, 4, 4)).astype(np.float32)
+  noisy = schedule.add_noise(made, clean, noise, timestep)
+  return np.asarray(noisy), np.asarray(schedule.training_target(made, clean, noise, timestep)) + 0.1 * error, fresh
+
+
+CASES = [
+  (prediction, eta, spacing)
+  for prediction in PREDICTIONS for eta in (0.0, 0.5, 1.0) for spacing in ("leading", "trailing")
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("prediction, eta, spacing", CASES)
+def test_steps_are_those_of_the_ddim_paper(prediction, eta, spacing):
+  made = schedule.make_schedule(**BETAS, prediction=prediction)
+  step = jax.jit(lambda *inputs: sampler.ddim_step(*inputs, schedule=made, eta=eta))
+  for timestep, previous, _ in zip(*schedule.sampling_steps(made, 20, spacing=spacing), strict=True):
+    noisy, output, fresh = plausible(made, timestep, int(timestep))
+    signal, target = SIGNAL[timestep], SIGNAL[previous] if previous >= 0 else 1.0
+    clean, noise = estimates(prediction, output, noisy.astype(np.float64), signal)
+    sigma = eta * np.sqrt((1 - target) / (1 - signal)) * np.sqrt(1 - signal / target)
+    expected = np.sqrt(target) * clean + np.sqrt(max(1 - target - sigma**2, 0)) * noise + sigma * fresh
+    # The clean estimate from epsilon divides by alpha, 0.01 at the noisiest step.
+    np.testing.assert_allclose(step(noisy, output, fresh, timestep, previous), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("prediction, eta, spacing", [case for case in CASES if case[1] != 0.5])
+def test_steps_equal_those_of_diffusers(prediction, eta, spacing):
+  diffusers, torch = pytest.importorskip("diffusers"), pytest.importorskip("torch")
+  leading = spacing == "leading"
+  peer = diffusers.DDIMScheduler(
+    num_train_timesteps=1000, beta_schedule="scaled_linear", **BETAS, clip_sample=False,
+    prediction_type={"epsilon": "epsilon", "v": "v_prediction", "x0": "sample"}[prediction],
+    timestep_spacing=spacing, steps_offset=int(leading), set_alpha_to_one=not leading)  # fmt: skip
+  made = schedule.make_schedule(**BETAS, prediction=prediction)
+  step = jax.jit(lambda *inputs: sampler.ddim_step(*inputs, schedule=made, eta=eta))
+  # The same noise predictor for both: what it says depends on the latents, which are carried from step to step.
+  gains = np.random.default_rng(0).normal(size=(1, 2, 3, 4, 4)).astype(np.float32)
+  for num_samples in (10, 50, 250):
+    peer.set_timesteps(num_samples)
+    steps = schedule.sampling_steps(made, num_samples, spacing=spacing)
+    np.testing.assert_array_equal(steps.timesteps, peer.timesteps.numpy())
+    latents = np.random.default_rng(1).normal(size=gains.shape).astype(np.float32)
+    for index, (timestep, previous, _) in enumerate(zip(*steps, strict=True)):
+      predicted = np.sin(gains * latents + timestep).astype(np.float32)
+      clean = (latents - np.sqrt(1 - SIGNAL[timestep]) * predicted) / np.sqrt(SIGNAL[timestep])
+      output = np.asarray(schedule.training_target(made, clean.astype(np.float32), predicted, timestep))
+      fresh = np.random.default_rng(index).normal(size=gains.shape).astype(np.float32)
+      to_torch = lambda array: torch.from_numpy(np.array(array))
+      expected = peer.step(
+        to_torch(output), int(timestep), to_torch(latents), eta=eta,
+        variance_noise=to_torch(fresh) if eta else None).prev_sample.numpy()  # fmt: skip
+      found = np.asarray(step(latents, output, fresh, timestep, previous))
+      np.testing.assert_allclose(found, expected, atol=1e-5 * max(1, np.abs(expected).max()))
+      latents = np.clip(expected, -4, 4)
+
+
+def test_ancestral_steps_through_all_of_the_schedule_are_ddpm():
+  made = schedule.make_schedule(**BETAS)
+  timesteps, previous, _ = schedule.sampling_steps(made, 1000)
+  for timestep, before in [pair for pair in zip(timesteps, previous, strict=True) if pair[0] in (999, 500, 20, 1)]:
+    noisy, output, fresh = plausible(made, timestep, int(timestep))
+    ratio = SIGNAL[timestep] / SIGNAL[before]
+    mean = (noisy - (1 - ratio) / np.sqrt(1 - SIGNAL[timestep]) * output) / np.sqrt(ratio)
+    deviation = np.sqrt((1 - SIGNAL[before]) / (1 - SIGNAL[timestep]) * (1 - ratio))
+    found = sampler.ddim_step(noisy, output, fresh, timestep, before, schedule=made, eta=1.0)
+    np.testing.assert_allclose(found, mean + deviation * fresh, atol=1e-4)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_the_step_to_clean_is_the_clean_estimate(eta):
+  made = schedule.make_schedule(**BETAS)
+  noisy, _, fresh = plausible(made, 400, 2)
+  found = sampler.ddim_step(noisy, 0.5 * noisy, fresh, 400, -1, schedule=made, eta=eta)
+  np.testing.assert_allclose(found, noisy * (1 - 0.5 * np.sqrt(1 - SIGNAL[400])) / np.sqrt(SIGNAL[400]), atol=1e-5)
+
+
+def test_renoising_is_the_forward_process():
+  made = schedule.make_schedule(**BETAS)
+  latents, noise = np.random.default_rng(0).normal(size=(2, 1, 4, 50, 50, 4)).astype(np.float32)
+  np.testing.assert_allclose(
+    sampler.renoise(latents, noise, -1, 300, schedule=made), schedule.add_noise(made, latents, noise, 300), atol=1e-6)
+  np.testing.assert_array_equal(sampler.renoise(latents, noise, 300, 300, schedule=made), latents)
+  # Noised to step 200 and on to 700 is noised to 700.
+  halfway = schedule.add_noise(made, np.full_like(latents, 2.0), latents, 200)
+  found = np.asarray(sampler.renoise(halfway, noise, 200, 700, schedule=made))
+  np.testing.assert_allclose(found.mean(), 2 * np.sqrt(SIGNAL[700]), atol=0.02)
+  np.testing.assert_allclose(found.std(), np.sqrt(1 - SIGNAL[700]), atol=0.02)
+
+
+def exact_output(made, latents, timestep):
+  """What a perfect network says about latents whose clean values are N(MEAN, DEVIATION^2)."""
+  signal = made.signal[timestep]
+  variance = signal * DEVIATION**2 + 1 - signal
+  clean = MEAN + jnp.sqrt(signal) * DEVIATION**2 / variance * (latents - jnp.sqrt(signal) * MEAN)
+  noise = (latents - jnp.sqrt(signal) * clean) / jnp.sqrt(1 - signal)
+  return schedule.training_target(made, clean, noise, timestep)
+
+
+@pytest.fixture(scope="module")
+def draw():
+  def draw(made, keys, latents, steps, eta, weight):
+    denoise = lambda latents, timestep: exact_output(made, latents, timestep)
+    if weight:
+      linear = lambda clean: clean.sum(axis=(1, 2, 3, 4))
+      denoise = guidance.guided(denoise, linear, schedule=made, weight=weight)
+    return sampler.sample(keys, latents, steps, denoise=denoise, schedule=made, eta=eta)
+
+  jitted = jax.jit(draw, static_argnames=("eta", "weight"))
+  return lambda made, seed, latents, steps, eta=0.0, weight=0.0: np.asarray(
+    jitted(made, jax.random.split(jax.random.key(seed), len(latents)), latents, steps, eta=eta, weight=weight))
+
+
+NOISE = np.random.default_rng(0).normal(size=(2, 2, 32, 32, 4)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+  "prediction, eta, recurrences", [("epsilon", 0.0, 1), ("v", 0.0, 1), ("x0", 0.0, 1), ("v", 1.0, 1), ("v", 0.0, 2)]
+)
+def test_samples_have_the_distribution_of_the_data(draw, prediction, eta, recurrences):
+  made = schedule.make_schedule(**BETAS, prediction=prediction)
+  samples = draw(made, 1, NOISE, schedule.sampling_steps(made, 1000, recurrences=recurrences), eta)
+  # 16,384 values: three standard errors of mean and deviation are 0.009 and 0.007.
+  np.testing.assert_allclose(samples.mean(), MEAN, atol=0.02)
+  np.testing.assert_allclose(samples.std(), DEVIATION, atol=0.02)
+  correlation = np.corrcoef(samples.ravel(), NOISE.ravel())[0, 1]
+  assert correlation > 0.999 if (eta, recurrences) == (0, 1) else abs(correlation) < 0.5
+  assert np.std(samples, axis=(2, 3, 4)).min() > 0.9 * DEVIATION
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_guidance_by_a_linear_loss_moves_the_distribution(draw, prediction):
+  # N(m, s^2) times exp(-u x) is N(m - u s^2, s^2), and a linear loss is guided exactly.
+  made = schedule.make_schedule(**BETAS, prediction=prediction)
+  samples = draw(made, 1, NOISE, schedule.sampling_steps(made, 1000), weight=3.0)
+  np.testing.assert_allclose(samples.mean(), MEAN - 3 * DEVIATION**2, atol=0.02)
+  np.testing.assert_allclose(samples.std(), DEVIATION, atol=0.02)
+
+
+def test_leading_steps_end_one_step_before_clean(draw):
+  # The last of them leads to time step 0, where a trace of noise is left.
+  made = schedule.make_schedule(**BETAS)
+  samples = draw(made, 1, NOISE, schedule.sampling_steps(made, 100, spacing="leading"))
+  np.testing.assert_allclose(samples.mean(), np.sqrt(SIGNAL[0]) * MEAN, atol=0.02)
+  np.testing.assert_allclose(samples.std(), np.sqrt(SIGNAL[0] * DEVIATION**2 + 1 - SIGNAL[0]), atol=0.02)
+
+
+@pytest.mark.parametrize("length", [1, 5])
+def test_pieces_of_the_steps_are_the_whole(draw, length):
+  made = schedule.make_schedule(**BETAS)
+  steps = schedule.sampling_steps(made, 20)
+  whole = draw(made, 1, NOISE, steps)
+  pieces = NOISE
+  for start in range(0, 20, length):
+    pieces = draw(made, start, pieces, schedule.SamplingSteps(*(part[start : start + length] for part in steps)))
+  np.testing.assert_allclose(pieces, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("eta, recurrences", [(1.0, 1), (0.0, 2)])
+def test_an_example_does_not_depend_on_its_batch(draw, eta, recurrences):
+  made = schedule.make_schedule(**BETAS)
+  steps = schedule.sampling_steps(made, 5, recurrences=recurrences)
+  keys = jax.random.split(jax.random.key(0), 2)
+  run = lambda keys, latents: sampler.sample(
+    keys, latents, steps, denoise=lambda z, t: exact_output(made, z, t), schedule=made, eta=eta)
+  both = np.asarray(run(keys, NOISE))
+  np.testing.assert_allclose(run(keys[1:], NOISE[1:])[0], both[1], atol=1e-5)
+  assert np.abs(run(keys[:1], NOISE[1:])[0] - both[1]).max() > 1e-3

@@ -1,0 +1,127 @@
+"""Small training runs in fresh processes: data, weights to start from, settings, and the processes themselves."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import helpers
+import jax
+import numpy as np
+
+from gid_jax.checkpoint import export_weights
+from gid_jax.pipeline import make_motion_model
+from gid_jax.types import Window
+
+HEIGHT, WIDTH, NUM_BANDS, NUM_STORED_BANDS = 32, 48, 4, 16
+SCALE = 40 * np.exp(-np.arange(NUM_STORED_BANDS) / 5)
+
+# What tells a process that it is one of many; a test must not inherit it.
+DISTRIBUTED = (
+  "JAX_NUM_PROCESSES",
+  "JAX_PROCESS_ID",
+  "JAX_COORDINATOR_ADDRESS",
+  "SLURM_STEP_NUM_TASKS",
+  "OMPI_COMM_WORLD_SIZE",
+  "TPU_WORKER_HOSTNAMES",
+)
+
+
+def make_window(seed):
+  """A smooth photo and waves of random strength in every band; no later frames."""
+  rng = np.random.default_rng(seed)
+  waves = helpers.smooth_image(HEIGHT // 2, WIDTH // 2)[..., [0, 1, 2, 0]] - 0.5
+  return Window(
+    image=np.uint8(255 * helpers.smooth_image(HEIGHT, WIDTH) * rng.uniform(0.5, 1, size=3)),
+    spectrum=np.float16(SCALE[:, None, None, None] * waves * rng.normal(size=(NUM_STORED_BANDS, 1, 1, 4))),
+    frames=np.zeros((0, HEIGHT, WIDTH, 3), np.uint8),
+    flows=np.zeros((0, HEIGHT, WIDTH, 2), np.float16),
+    depth=np.full((HEIGHT, WIDTH), 2.0, np.float16),
+    scene=f"scene{seed}",
+    source="synthetic",
+  )
+
+
+def write_windows(folder):
+  """A data set of twelve windows, four of them for validation."""
+  windows = {"train": [make_window(seed) for seed in range(8)], "validation": [make_window(8 + i) for i in range(4)]}
+  helpers.write_dataset(folder, "synthetic", windows, statistics={"scale": SCALE.tolist()})
+
+
+def make_config(module, data, *, num_steps=20, batch_size=8):
+  """`tiny` of a stage of the motion model, made smaller still: evaluated and saved at the end only."""
+  config = module.get_config("tiny")
+  config.data.directory = str(data)
+  config.batch_size, config.eval_pictures = batch_size, False
+  config.optimizer.num_steps = config.eval_every = config.save_every = num_steps
+  config.data.num_bands = config.model.num_bands = NUM_BANDS
+  # Compiling is nearly all of a test's time, and goes with the number of layers: one of every kind is left.
+  config.model.vae.multipliers, config.model.vae.num_blocks = (1, 2), 0
+  config.model.unet.multipliers, config.model.unet.attention_levels, config.model.unet.num_blocks = (1,), (), 0
+  return config
+
+
+def export_start(path, config, *, stage):
+  """Writes random weights of a whole motion model as if `stage` had made them."""
+  model = make_motion_model(config.model)
+  slices = np.zeros((1, NUM_BANDS, HEIGHT // 2, WIDTH // 2, 4), np.float32)
+  bands = np.zeros((1, NUM_BANDS), np.int32)
+  params = helpers.random_params(model.init, slices, bands, np.zeros((1, HEIGHT, WIDTH, 3), np.float32), bands)
+  params["band_scale"] = np.float32(SCALE[:NUM_BANDS])
+  export_weights(path, params, config=config.to_dict() | {"stage": stage}, dtype="float32")
+
+
+def start(command, *, num_devices=1, **variables):
+  """Starts a process that sees `num_devices` pretended devices; what it writes is one stream."""
+  environment = {name: value for name, value in os.environ.items() if name not in DISTRIBUTED}
+  environment |= {"XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}", "JAX_PLATFORMS": "cpu"}
+  return subprocess.Popen(
+    command,
+    cwd=Path(__file__).parents[1],
+    env={**environment, **variables},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def start_python(code, **options):
+  """Starts Python on `code`; options are those of `start`."""
+  return start([sys.executable, "-c", textwrap.dedent(code)], **options)
+
+
+def finish(process):
+  """Waits for a process of `start` and returns what it wrote."""
+  try:
+    output, _ = process.communicate(timeout=900)
+  finally:
+    process.kill()
+  assert process.returncode == 0, output
+  return output
+
+
+def free_port():
+  """A port of this machine that nobody listens on."""
+  with socket.socket() as listener:
+    listener.bind(("127.0.0.1", 0))
+    return listener.getsockname()[1]
+
+
+def write_state(path, state):
+  """Writes every array of a training state to an .npz file, by its path in the tree."""
+  np.savez(path, **flatten_state(state))
+
+
+def flatten_state(state):
+  """Path in the tree -> array, of a training state."""
+  leaves = jax.tree_util.tree_leaves_with_path(state)
+  return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
+
+
+def read_losses(workdir):
+  """The training losses that a run wrote, one a step."""
+  lines = [json.loads(line) for line in (Path(workdir) / "metrics.jsonl").read_text().splitlines()]
+  return [line["loss"] for line in lines if "loss" in line]
