@@ -7,12 +7,14 @@ shows between its last frame and its first:
 
 - `cut`: the plain motion, stopped after four fifths of its period, for scale: a clip that does not loop;
 - `free`: one period of the plain motion, which the Fourier basis makes periodic;
+- `unguided`: the same of what guided sampling draws with u = 0: self-recurrence alone gives another motion;
 - `guided`: one period of the guided motion.
 
 Gaps are rms over the pixels, from the last frame to the first: of displacement (px) and of velocity (px/frame). They
 are given as they are; divided by the rms displacement, which is the gap at equal energy, since everything is linear in
 the volume; and divided by the same motion's rms change from any frame to the next: 1 is a seam that looks like every
-other moment. Then, photo by photo, the ratio guided / free: geometric mean, its standard error, and how many are lower.
+other moment. Then, photo by photo, the ratios guided / free and guided / unguided: geometric mean, its standard error,
+and how many are lower.
 Pixels are those of the motion grid, half as wide and high as the cropped photo of --height x --width.
 """
 
@@ -27,6 +29,7 @@ import gid_jax
 from gid_jax import media, spectral
 from gid_jax.pipeline import MOTION_WEIGHTS, RENDERER_WEIGHTS, Animator, load_pretrained, resize_image
 
+KINDS = ("cut", "free", "unguided", "guided")
 QUANTITIES = ("displacement", "position gap", "velocity gap", "pos/energy", "vel/energy", "pos/step", "vel/step")
 
 
@@ -43,38 +46,44 @@ def main():
   parser.add_argument("--weight", type=float, help="u; the weights' default otherwise")
   parser.add_argument("--recurrences", type=int, help="the weights' default otherwise")
   options = parser.parse_args()
-  animator = make_animator(options)
-  print(f"loops: {animator.motion_config['sampling']['loop']}")
+  animator, unguided = make_animator(options), make_animator(options, guide=False)
+  sampling = animator.motion_config["sampling"]
+  recurs = sampling["loop"]["recurrences"] > 1
+  print(f"plain: {sampling['steps']} steps; loops: {sampling['loop']}; overruled: --steps {options.steps}")
 
   rows = []
   for photo in find_photos(options.photos, options.number):
     image = crop(media.read_image(photo), options.height, options.width)
     for seed in range(options.seeds):
       volumes, seconds = [], []
-      for loop in (False, True):
+      for sampler, loop in ((animator, False), (unguided, True), (animator, True)):
+        if sampler is unguided and not recurs:
+          volumes.append(volumes[0])
+          continue
         start = time.perf_counter()
-        volumes.append(animator.predict_spectrum(jax.random.key(seed), image, steps=options.steps, loop=loop))
+        volumes.append(sampler.predict_spectrum(jax.random.key(seed), image, steps=options.steps, loop=loop))
         volumes[-1].coefficients.block_until_ready()
         seconds.append(time.perf_counter() - start)
-      plain, guided = volumes
-      cut = plain.num_frames * 4 // 5
-      rows.append([measure(plain, cut), measure(plain, plain.num_frames), measure(guided, guided.num_frames)])
-      ratio = rows[-1][2] / rows[-1][1]
+      period = volumes[0].num_frames
+      rows.append([measure(volumes[0], period * 4 // 5), *(measure(volume, period) for volume in volumes)])
+      ratio = rows[-1][3] / rows[-1][1]
       print(
-        f"{photo.name[:40]:<40} seed {seed}: {seconds[0]:.0f} s and {seconds[1]:.0f} s; guided / free: "
+        f"{photo.name[:40]:<40} seed {seed}: {seconds[0]:.0f} s, guided {seconds[-1]:.0f} s; guided / free: "
         + ", ".join(f"{name} {value:.2f}" for name, value in zip(QUANTITIES, ratio, strict=True)),
         flush=True,
       )
   report(np.array(rows))
 
 
-def make_animator(options) -> Animator:
-  """The animator of the chosen weights, with the working grid and the guidance that were asked for."""
+def make_animator(options, *, guide: bool = True) -> Animator:
+  """The animator of the chosen weights, with the working grid and the guidance that were asked for, or with none."""
   motion, renderer = (load_pretrained(name, directory=options.weights) for name in (MOTION_WEIGHTS, RENDERER_WEIGHTS))
   params, config = motion
   loop = dict(config["sampling"]["loop"])
   chosen = {"weight": options.weight, "recurrences": options.recurrences}
   loop |= {name: value for name, value in chosen.items() if value is not None}
+  if not guide:
+    loop["weight"] = None
   model = config["model"] | {"image_size": (options.height, options.width)}
   return Animator((params, config | {"model": model, "sampling": config["sampling"] | {"loop": loop}}), renderer)
 
@@ -108,16 +117,17 @@ def measure(spectrum, num_frames: int) -> np.ndarray:
 
 
 def report(rows: np.ndarray) -> None:
-  """Prints means of [photos, 3 kinds, quantities] and the paired ratios."""
-  print(f"\nmean of {len(rows)}   " + "".join(f"{name:>14}" for name in QUANTITIES))
-  for index, kind in enumerate(("cut", "free", "guided")):
-    print(f"{kind:<12}" + "".join(f"{value:>14.4f}" for value in rows[:, index].mean(axis=0)))
-  logs = np.log(rows[:, 2] / rows[:, 1])
-  error = logs.std(axis=0, ddof=1) / len(logs) ** 0.5 if len(logs) > 1 else np.full(logs.shape[1], np.nan)
-  ratio = np.exp(logs.mean(axis=0))
-  print(f"{'guided/free':<12}" + "".join(f"{value:>14.3f}" for value in ratio))
-  print(f"{'  s.e.':<12}" + "".join(f"{value:>14.3f}" for value in ratio * error))
-  print(f"{'  lower in':<12}" + "".join(f"{count:>14}" for count in (logs < 0).sum(axis=0)))
+  """Prints means of [photos, kinds, quantities] and the paired ratios."""
+  print(f"\n{'mean of ' + str(len(rows)):<18}" + "".join(f"{name:>14}" for name in QUANTITIES))
+  for index, kind in enumerate(KINDS):
+    print(f"{kind:<18}" + "".join(f"{value:>14.4f}" for value in rows[:, index].mean(axis=0)))
+  for index in (1, 2):
+    logs = np.log(rows[:, 3] / rows[:, index])
+    error = logs.std(axis=0, ddof=1) / len(logs) ** 0.5 if len(logs) > 1 else np.full(logs.shape[1], np.nan)
+    ratio = np.exp(logs.mean(axis=0))
+    print(f"{'guided/' + KINDS[index]:<18}" + "".join(f"{value:>14.3f}" for value in ratio))
+    print(f"{'  standard error':<18}" + "".join(f"{value:>14.3f}" for value in ratio * error))
+    print(f"{'  lower in':<18}" + "".join(f"{count:>14}" for count in (logs < 0).sum(axis=0)))
 
 
 if __name__ == "__main__":

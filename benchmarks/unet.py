@@ -1,33 +1,34 @@
 """Claim: the U-Net is as fast as diffusers' PyTorch one on the same cores.
 
-  python benchmarks/unet.py [--size default|paper] [--what forward|train|all] [--bands N] [--repetitions 5] [--profile]
+  python benchmarks/unet.py [--size default|paper] [--what forward|train|all] [--bands N] [--repetitions 5] [--kinds]
 
-The same weights, shapes, cores and run for both; the two take turns, and the medians and their ratio are printed. Each
-side's compile time and peak memory come from a process of its own. A train step is the mean squared error, the
-gradients of all parameters and an Adam update, float32. `--profile` adds where the time goes by kind of operation.
-Needs `torch` and `diffusers`.
+The same weights, shapes, cores and run for both, float32; the two take turns, and the median, the best and the median
+of the pairs' ratios are printed, with how far the two outputs differ. Each side's compile time and peak memory come
+from a process of its own. A train step is the mean squared error, the gradients of all parameters and an Adam update.
+`--kinds` adds the time by kind of operation, from both libraries' profilers; ours run partly side by side, so that
+their sum is more than the step. Needs `torch` and `diffusers`; run it on an otherwise idle machine.
 """
 
 import argparse
 import collections
-import glob
 import json
 import os
+import re
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
-# The kind of a PyTorch operator; what is not here counts as "other".
-TORCH_KINDS = {
-  "convolution": ("aten::mkldnn_convolution", "aten::convolution_backward"),
-  "attention": ("aten::_scaled_dot_product_flash_attention_for_cpu", "_backward"),
-  "group norm": ("aten::native_group_norm", "aten::native_group_norm_backward"),
-  "dense": ("aten::addmm", "aten::mm", "aten::bmm"),
-}
-KINDS = ("convolution", "attention", "group norm", "dense", "other")
+# Kinds of operation, and by what they are known: in the names of PyTorch's operators, and in our modules' names.
+KINDS = (
+  ("norm and SiLU", r"group_norm|silu", r"norm"),
+  ("attention and dense", r"scaled_dot|addmm|::mm|bmm", r"attention|embedding"),
+  ("convolution", r"convolution", r"conv|shortcut"),
+  ("optimiser", r"foreach|lerp|addc", r"^jit\(train\)/[a-z_]+$"),
+)
 
 
 def make_problem(size, bands):
@@ -52,7 +53,7 @@ class Ours:
 
   name = "gid_jax"
 
-  def __init__(self, size, bands, params=None):
+  def __init__(self, size, bands):
     import jax
     import optax
 
@@ -60,15 +61,14 @@ class Ours:
 
     fields, self.inputs = make_problem(size, bands)
     self.model = UNet(**fields)
-    self.params = make_params(self.model, self.inputs) if params is None else params
-    self.params = jax.device_put(self.params)
+    self.params = jax.device_put(make_params(self.model, self.inputs))
     self.inputs = jax.device_put(self.inputs)
     self.tx = optax.adam(1e-4)
     self.opt_state = None
     self.programs = {}
 
   def compile(self, what):
-    """Compiles one of the two programs and returns the seconds that it took."""
+    """Compiles one of the two programs; returns the seconds that it took."""
     import jax
     import optax
 
@@ -163,7 +163,7 @@ class Diffusers:
     self.optimizer.zero_grad()
     loss.backward()
     self.optimizer.step()
-    return loss
+    return loss.detach()
 
 
 def make_params(model, inputs):
@@ -191,27 +191,53 @@ def measure_alone(side, size, what, bands):
 
 
 def run_alone(name, size, what, bands):
-  """The child's half of `measure_alone`; what the process held before the first call is given beside the peak."""
+  """The child's half of `measure_alone`."""
   side = {side.name: side for side in (Ours, Diffusers)}[name](size, bands)
   seconds = side.compile(what)
   for _ in range(2):
     getattr(side, what)()
-  print(json.dumps({"compile": seconds, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+  print(json.dumps({"compile": seconds, "peak": peak}))
 
 
-def profile_torch(side, what):
-  """Seconds of one call by kind of operation."""
+def profile_diffusers(side, what):
+  """Milliseconds of one call by kind of operation."""
   from torch.profiler import ProfilerActivity, profile
 
   with profile(activities=[ProfilerActivity.CPU]) as run:
     getattr(side, what)()
   total = collections.Counter()
   for event in run.key_averages():
-    kind = "other"
-    for name, keys in TORCH_KINDS.items():
-      if event.key in keys or (name == "attention" and event.key.startswith(keys[0])):
-        kind = name
-    total[kind] += event.self_cpu_time_total / 1e6
+    kind = next((kind for kind, pattern, _ in KINDS if re.search(pattern, event.key)), "other")
+    total[kind] += event.self_cpu_time_total / 1e3
+  return total
+
+
+def profile_ours(side, what):
+  """Milliseconds of one call by kind of operation; a fused operation goes by the name of the last module in it."""
+  import jax
+
+  computation, inside, names = "", {}, {}
+  for line in side.programs[what].as_text().splitlines():
+    if line.endswith("{"):
+      computation = line.split(" ")[0].removeprefix("%")
+    found = re.search(r'op_name="([^"]*)"', line)
+    if found:
+      inside[computation] = found[1]
+    instruction = re.match(r"\s*(?:ROOT )?%([\w.\-]+) = ", line)
+    if instruction:
+      called = re.search(r"calls=%([\w.\-]+)", line)
+      names[instruction[1]] = found[1] if found else inside.get(called[1], "") if called else ""
+  with tempfile.TemporaryDirectory() as folder:
+    with jax.profiler.trace(folder):
+      getattr(side, what)()
+    data = jax.profiler.ProfileData.from_file(str(next(Path(folder).rglob("*.xplane.pb"))))
+  total = collections.Counter()
+  for event in (event for plane in data.planes for line in plane.lines for event in line.events):
+    if event.name in names:
+      path = names[event.name]
+      kind = next((kind for kind, _, pattern in KINDS if re.search(pattern, path)), "other")
+      total[kind] += event.duration_ns / 1e6
   return total
 
 
@@ -222,34 +248,51 @@ def main():
   parser.add_argument("--what", choices=("forward", "train", "all"), default="all")
   parser.add_argument("--bands", type=int, help="16, and 2 for training at the paper's size")
   parser.add_argument("--repetitions", type=int, default=5)
-  parser.add_argument("--profile", action="store_true")
+  parser.add_argument("--kinds", action="store_true")
   parser.add_argument("--alone", help=argparse.SUPPRESS)
   options = parser.parse_args()
   for what in ("forward", "train") if options.what == "all" else (options.what,):
     bands = options.bands or (2 if (options.size, what) == ("paper", "train") else 16)
     if options.alone:
       run_alone(options.alone, options.size, what, bands)
-      continue
-    alone = [measure_alone(side, options.size, what, bands) for side in (Ours, Diffusers)]
-    sides = [Ours(options.size, bands), Diffusers(options.size, bands)]
-    seconds, cpu_seconds = [[], []], [[], []]
-    for side in sides:
-      side.compile(what)
+    else:
+      compare(options.size, what, bands, options.repetitions, kinds=options.kinds)
+
+
+def compare(size, what, bands, repetitions, *, kinds):
+  """Measures one size and program, and prints its part of the table."""
+  import jax
+  import numpy as np
+
+  from gid_jax.convert import unet_to_tensors
+
+  alone = [measure_alone(side, size, what, bands) for side in (Ours, Diffusers)]
+  ours = Ours(size, bands)
+  theirs = Diffusers(size, bands, unet_to_tensors(ours.model, jax.device_get(ours.params), naming="diffusers"))
+  sides, seconds = (ours, theirs), ([], [])
+  for side in sides:
+    side.compile(what)
+  first, second = (np.asarray(getattr(side, what)()) for side in sides)
+  if what == "forward":
+    second = second.transpose(0, 2, 3, 1)[None]
+  error = np.abs(first - second).max() / np.abs(second).max()
+  for _ in range(repetitions):
+    for side, times in zip(sides, seconds, strict=True):
+      started = time.monotonic()
       getattr(side, what)()
-    for _ in range(options.repetitions):
-      for side, times, cpu_times in zip(sides, seconds, cpu_seconds, strict=True):
-        started, cpu_started = time.monotonic(), time.process_time()
-        getattr(side, what)()
-        times.append(time.monotonic() - started)
-        cpu_times.append(time.process_time() - cpu_started)
-    medians = [statistics.median(times) for times in seconds]
-    ratios = sorted(ours / theirs for ours, theirs in zip(*seconds, strict=True))
-    print(f"{options.size} {what}, {bands} bands: ratio {statistics.median(ratios):.2f} "
-          f"({ratios[0]:.2f} to {ratios[-1]:.2f})")
-    for side, median, times, cpu_times, one in zip(sides, medians, seconds, cpu_seconds, alone, strict=True):
-      print(f"  {side.name:10} {median:8.3f} s   best {min(times):8.3f} s   CPU {min(cpu_times):8.3f} s   peak {one['peak']:7.0f} MiB   compile {one['compile']:5.1f} s")
-    if options.profile:
-      print(profile_torch(sides[1], what))
+      times.append(time.monotonic() - started)
+  ratio = statistics.median(mine / other for mine, other in zip(*seconds, strict=True))
+  best = min(seconds[0]) / min(seconds[1])
+  print(f"{size} {what}, {bands} bands: ratio {ratio:.2f}, of the best times {best:.2f}; difference {error:.1e}")
+  for side, times, one in zip(sides, seconds, alone, strict=True):
+    print(
+      f"  {side.name:10} {statistics.median(times):8.3f} s (best {min(times):.3f} s)"
+      f"   peak {one['peak']:7.0f} MiB   compile {one['compile']:5.1f} s"
+    )
+  if kinds:
+    rows = [profile_ours(ours, what), profile_diffusers(theirs, what)]
+    for kind in (*(kind for kind, _, _ in KINDS), "other"):
+      print(f"  {kind:22} {rows[0][kind]:9.1f} ms {rows[1][kind]:9.1f} ms")
 
 
 if __name__ == "__main__":

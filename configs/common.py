@@ -36,9 +36,9 @@ def motion_model(size: str, *, frequency_attention: bool) -> ml_collections.Conf
   vae = dict(latent_channels=4, num_blocks=1, multipliers=(1, 2, 4), dtype="float32")
   unet = dict(frequency_attention=frequency_attention, dtype="float32")
   if size == "tiny":
-    vae |= dict(channels=8, groups=4)
-    encoder = dict(kind="resnet", channels=4, hidden=8)
-    unet |= dict(channels=8, multipliers=(1, 2), num_blocks=1, attention_levels=(1,), head_channels=8, groups=4)
+    vae |= dict(channels=16, groups=4, multipliers=(1, 2))
+    encoder = dict(kind="resnet", channels=8, hidden=16)
+    unet |= dict(channels=32, multipliers=(1, 2), num_blocks=1, attention_levels=(1,), head_channels=16, groups=8)
   elif size == "default":
     vae |= dict(channels=24, groups=8)
     encoder = dict(kind="efficientnet_lite0", channels=48, hidden=96)
@@ -86,7 +86,7 @@ def sampling(size: str) -> ml_collections.ConfigDict:
     loop = dict(steps=500, weight=200.0, recurrences=2)
   else:
     steps = dict(steps=12, guidance=1.0, spacing="trailing", eta=0.0)
-    loop = dict(steps=12, weight=3.0, recurrences=2)
+    loop = dict(steps=12, weight=0.5, recurrences=1)
   return ml_collections.ConfigDict(steps | dict(loop=loop))
 
 

@@ -61,7 +61,7 @@ def make_vae_objective(config: Any, *, band_scale: np.ndarray) -> Objective:
   weights = config.loss
 
   def initialize(key, batches):
-    batch = batches[0]
+    batch = _blank(batches[0])
     init = jax.jit(functools.partial(model.init, method="reconstruct"))
     params = init(key, key, batch["slice"], batch["band"])["params"] | {"band_scale": jnp.asarray(band_scale)}
     if config.init.photo_vae:
@@ -97,8 +97,8 @@ def make_ldm_objective(config: Any) -> Objective:
   one_timestep = coordinated or config.model.volume
 
   def initialize(key, batches):
-    batch = batches[0]
-    timesteps = jnp.zeros_like(batch["band"])
+    batch = _blank(batches[0])
+    timesteps = np.zeros_like(batch["band"])
     params = jax.jit(model.init)(key, batch["slice"], batch["band"], batch["image"], timesteps)["params"]
     if coordinated or config.init.ldm:
       return _overlay(params, config.init.ldm, stages=("ldm", "ldm_coordinated"))
@@ -144,8 +144,8 @@ def make_renderer_objective(config: Any) -> Objective:
   vgg = vgg16_params(weights.vgg) if weights.vgg else None
 
   def initialize(key, batches):
-    batch = batches[0]
-    noise = jnp.zeros((batch["image"].shape[0], model.config.style_dim))
+    batch = _blank(batches[0])
+    noise = np.zeros((batch["image"].shape[0], model.config.style_dim), np.float32)
     params = jax.jit(model.init)(key, batch["image"], batch["flow"], batch["depth"], noise)["params"]
     return _overlay(params, config.init.renderer, stages=("renderer",)) if config.init.renderer else params
 
@@ -163,6 +163,11 @@ def make_renderer_objective(config: Any) -> Objective:
     return loss, {"loss": loss, "l1": l1, "structure": structure, "psnr": psnr}
 
   return Objective(initialize, lambda path: True, loss_fn)
+
+
+def _blank(batch: Batch) -> dict[str, np.ndarray]:
+  """Zeros of a batch's shapes: all that parameters need to know, and the same program on any mesh."""
+  return {name: np.zeros(array.shape, array.dtype) for name, array in batch.items()}
 
 
 def _overlay(params: Params, source: str, *, stages: Sequence[str]) -> Params:

@@ -44,7 +44,7 @@ def predict_spectra(
     model, params, config: of the motion weights; `config` has the parts `model`, `schedule` and `sampling`.
     steps: DDIM steps; `config`'s own number, of loops or others, when None.
     guidance: classifier-free weight w; `config`'s own when None.
-    loop: guide the motion towards a calm seam, with the weight u and the recurrences of `config`.
+    loop: guide the motion towards a calm seam, with the weight u (None: not at all) and the recurrences of `config`.
     progress: called as (done, total) after every step, recurrences counted.
 
   Returns:
@@ -83,6 +83,7 @@ def predict_spectra(
       None if looping["weight"] is None else jnp.float32(looping["weight"]),
       SamplingSteps(*(part[index : index + 1] for part in way)),
       num_frames=sizes["num_frames"],
+      fps=sizes["fps"],
       eta=sampling["eta"],
     )
     if progress is not None:
@@ -105,11 +106,11 @@ _decode_latents = functools.partial(jax.jit, static_argnames=("model",))(_decode
 
 
 @functools.partial(
-  jax.jit, static_argnames=("model", "num_frames", "eta"), donate_argnames=("latents",)
+  jax.jit, static_argnames=("model", "num_frames", "fps", "eta"), donate_argnames=("latents",)
 )
 def _sample(
   model: MotionModel, params, schedule: Schedule, keys, latents, condition, weight, loop_weight, steps: SamplingSteps,
-  *, num_frames, eta,
+  *, num_frames, fps, eta,
 ):  # fmt: skip
   bands = jnp.arange(latents.shape[1])
 
@@ -125,7 +126,8 @@ def _sample(
     )
 
   def seam(clean):
-    return loop_loss(SpectralVolume(_decode(model, params, clean), num_frames=num_frames), cell=model.latent_factor)
+    volume = SpectralVolume(_decode(model, params, clean), num_frames=num_frames, fps=fps)
+    return loop_loss(volume, cell=model.latent_factor)
 
   condition = jnp.broadcast_to(condition, (latents.shape[0], *condition.shape[1:]))
   denoise = classifier_free(network, condition, weight=weight)

@@ -189,7 +189,8 @@ _SHAPE = re.compile(r"\b(?:pred|[a-z]+(?P<bits>\d+)\w*)\[(?P<sizes>[\d,]*)\]")
 def list_collectives(program: str) -> list[Collective]:
   """The collectives in a compiled program's text, `jax.jit(f).lower(...).compile().as_text()`.
 
-  One inside a loop is listed once, however often the loop runs.
+  One inside a loop is listed once, however often the loop runs. Sizes are right for programs of a CPU, where they are
+  synchronous; on an accelerator the start of an asynchronous one names its operands too.
   """
   collectives = []
   for line in program.splitlines():

@@ -251,6 +251,9 @@ def main(argv: list[str]) -> None:
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
+  except KeyboardInterrupt:
+    print("interrupted; run the same command to go on from the newest checkpoint", file=sys.stderr)
+    sys.exit(130)
   if state.step < _CONFIG.value.optimizer.num_steps:
     if jax.process_index() == 0:
       print(f"stopped at step {state.step}; run the same command to go on")

@@ -79,7 +79,7 @@ def test_the_seam_lies_between_the_last_frame_and_the_first(seed, num_bands, num
   position_gap, velocity_gap = guidance.seam_gaps(spectrum)
   np.testing.assert_allclose(position_gap, motion[-1] - motion[0], atol=1e-5)
   np.testing.assert_allclose(velocity_gap, velocity[-1] - velocity[0], atol=1e-5)
-  expected = (np.abs(position_gap) + np.abs(velocity_gap)).sum() / (4 * np.sqrt(12))
+  expected = (np.abs(position_gap) + 30 * np.abs(velocity_gap)).sum() / (4 * np.sqrt(12))
   np.testing.assert_allclose(guidance.loop_loss(spectrum, cell=2), expected, rtol=1e-4)
 
 
@@ -107,5 +107,7 @@ def test_the_push_on_a_latent_is_the_same_on_every_grid():
   expected = push(coarse, 2)
   assert np.all(expected > 0)
   np.testing.assert_allclose(push(fine, 4), expected, rtol=1e-4)  # a coarser auto-encoder: the same latents
-  np.testing.assert_allclose(push(fine, 2), expected.repeat(2, 0).repeat(2, 1), rtol=0.7)  # the same, more latents
-  np.testing.assert_allclose(push(fine, 2).mean(), expected.mean(), rtol=1e-4)
+  # The same auto-encoder: four latents in place of one, each pushed as much on average.
+  height, width = expected.shape
+  blocks = push(fine, 2).reshape(height, 2, width, 2).mean(axis=(1, 3))
+  np.testing.assert_allclose(blocks, expected, rtol=1e-4)

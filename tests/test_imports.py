@@ -27,6 +27,7 @@ ORDER = (
   "gid_jax.tracking",
   "gid_jax.storage",
   # Networks.
+  "gid_jax.models.operations",
   "gid_jax.models.layers",
   "gid_jax.models.transformer",
   "gid_jax.models.encoders",

@@ -40,10 +40,10 @@ def test_an_interrupted_run_on_cached_latents_ends_like_an_uninterrupted_one(con
   assert any(math.isfinite(line.get("validation_loss", math.nan)) for line in lines)
 
   class StoreOfAKilledRun(CheckpointStore):
-    def save(self, step, **parts):
+    def should_save(self, step, **options):
       if step == 3:
         raise Killed
-      return super().save(step, **parts)
+      return super().should_save(step, **options)
 
   with monkeypatch.context() as patch:
     patch.setattr(training, "CheckpointStore", StoreOfAKilledRun)

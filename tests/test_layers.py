@@ -98,8 +98,11 @@ def test_downsample_pads_as_told(padding):
 def test_upsample_repeats_and_filters():
   x = random_array(1, 3, 2, 3)
   params, found = run(layers.Upsample(), x)
-  expected = helpers.conv(params["conv"], np.kron(x[0], np.ones((2, 2, 1))))
-  np.testing.assert_allclose(found[0], expected, atol=1e-5)
+  repeated = np.kron(x[0], np.ones((2, 2, 1)))
+  np.testing.assert_allclose(found[0], helpers.conv(params["conv"], repeated), atol=1e-5)
+  # Cropped to the size of a level with odd sides; what is cropped off is not seen by the filter.
+  cropped = layers.Upsample().apply({"params": params}, x, (5, 3))
+  np.testing.assert_allclose(cropped[0], helpers.conv(params["conv"], repeated[:5, :3]), atol=1e-5)
 
 
 def test_over_bands_runs_one_set_of_parameters_on_every_band():

@@ -121,7 +121,8 @@ def test_every_mesh_gives_the_loss_curve_of_one_device(root, mesh):
   np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
   first, last = np.load(root / "1x1.npz"), np.load(root / f"{mesh}.npz")
   assert first.files == last.files
-  for path in first.files:
+  # A key's bias never matters before a softmax: its gradient is rounding alone, which Adam makes as large as any other.
+  for path in (path for path in first.files if not path.endswith("key/bias")):
     np.testing.assert_allclose(last[path], first[path], rtol=1e-3, atol=1e-4, err_msg=path)
 
 

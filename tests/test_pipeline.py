@@ -75,7 +75,7 @@ def animator(quick_compilation):
   motion["model"]["num_bands"] = NUM_BANDS
   motion["model"]["vae"]["multipliers"] = (1, 2)
   motion["model"]["unet"] |= {"multipliers": (1,), "attention_levels": (0,)}
-  loop = {"steps": 2, "weight": 30.0, "recurrences": 2}
+  loop = {"steps": 2, "weight": 0.5, "recurrences": 2}
   motion["sampling"] = {"steps": 3, "guidance": 0.5, "spacing": "trailing", "eta": 0.0, "loop": loop}
   model = pipeline.make_motion_model(motion["model"])
   bands = np.zeros((1, NUM_BANDS), np.int32)
@@ -149,7 +149,7 @@ def test_a_loop_follows_the_gradient_of_the_seam(animator):
   height, width = (length // 4 for length in animator.working_size(45, 70))
   noisy = np.random.default_rng(5).normal(size=(1, NUM_BANDS, height, width, 4)).astype(np.float32)
   condition = jax.random.normal(jax.random.key(6), (1, height, width, config["model"]["encoder"]["channels"]))
-  timestep, weight = 400, jnp.float32(0.5)
+  timestep, weight = 400, jnp.float32(0.05)
   steps = SamplingSteps(np.array([timestep]), np.array([-1]), np.array([-1]))
   noise_levels = make_schedule(**config["schedule"])
 
@@ -157,7 +157,7 @@ def test_a_loop_follows_the_gradient_of_the_seam(animator):
     keys = jax.random.key(0)[None]
     return prediction._sample(
       model, params, noise_levels, keys, jnp.array(latents), condition, jnp.float32(0.5), loop_weight, steps,
-      num_frames=150, eta=0.0)
+      num_frames=150, fps=30.0, eta=0.0)
 
   def loss(latents):
     volumes = prediction._decode_latents(model, params, clean(latents, None))

@@ -118,3 +118,38 @@ def test_the_paper_size():
   inputs = (jnp.zeros((1, 1, 8, 8, 4)), jnp.zeros((1, 1), int), jnp.zeros((1, 1), int), jnp.zeros((1, 8, 8, 16)))
   shapes = jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
   assert 200e6 < sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) < 280e6
+
+
+def test_any_latent_size():
+  # 5 x 7 becomes 3 x 4 and 2 x 2 below; every pixel counts, those at the cropped edges too.
+  model = UNet(**SIZE | {"multipliers": (1, 1, 1)}, frequency_attention=False)
+  rng = np.random.default_rng(1)
+  latents, condition = rng.normal(size=(1, 2, 5, 7, 4)), rng.normal(size=(1, 5, 7, 5))
+  inputs = (latents, np.array([[3, 900]]), np.array([[0, 1]]), condition)
+  params = helpers.random_params(model.init, *inputs)
+  first = compiled(model)(params, *inputs)
+  assert first.shape == latents.shape
+  latents[:, :, 4, 6] += 1.0
+  changed = compiled(model)(params, latents, *inputs[1:])
+  assert np.all(np.abs(changed - first).max(axis=-1) > 1e-5)
+
+
+def test_rematerialisation_changes_no_number(params):
+  fields = SIZE | {"multipliers": (1,), "attention_levels": ()}
+  plain, again = UNet(**fields), UNet(**fields, remat=True)
+  inputs = make_inputs()
+  params = helpers.random_params(plain.init, *inputs)
+  initialized = jax.eval_shape(again.init, jax.random.key(0), *inputs)["params"]
+  assert jax.tree.map(jnp.shape, initialized) == jax.tree.map(jnp.shape, params)
+  assert "remat" in str(jax.make_jaxpr(lambda params: again.apply({"params": params}, *inputs))(params))
+
+  def value_and_grad(model):
+    return jax.jit(jax.value_and_grad(lambda params: (model.apply({"params": params}, *inputs) ** 2).mean()))(params)
+
+  (loss, slopes), (expected_loss, expected_slopes) = value_and_grad(again), value_and_grad(plain)
+  np.testing.assert_allclose(loss, expected_loss, rtol=1e-6)
+  jax.tree.map(
+    lambda slope, expected: np.testing.assert_allclose(slope, expected, atol=1e-5 * max(1.0, np.abs(expected).max())),
+    slopes,
+    expected_slopes,
+  )

@@ -104,9 +104,10 @@ def seam_gaps(spectrum: SpectralVolume) -> tuple[Float[Array, "*b h w 2"], Float
 def loop_loss(spectrum: SpectralVolume, *, cell: int) -> Float[Array, "*b"]:
   """L = |F[T] - F[1]|_1 + |F'[T] - F'[1]|_1 of eq. 5, both gaps as `seam_gaps` defines them.
 
-  The norm sums over the pixels, and is scaled so that u means the same for every grid and model: displacements count
-  as fractions of sqrt(h w), and the area of one latent pixel counts as 1. The push on a latent then depends neither on
-  how many there are nor on how finely their motion is drawn.
+  The paper leaves the units open. Here the norm sums over the pixels, and they are chosen so that u means the same for
+  every grid, model and frame rate: displacements count as fractions of sqrt(h w), velocities as such fractions per
+  second, and the area of one latent pixel counts as 1. The push on a latent then depends neither on how many there are
+  nor on how finely their motion is drawn. (Per frame, the velocity would hardly count beside the displacement.)
 
   Args:
     spectrum: coefficients [*b k h w 4] in pixels of the h x w grid.
@@ -117,5 +118,5 @@ def loop_loss(spectrum: SpectralVolume, *, cell: int) -> Float[Array, "*b"]:
   """
   height, width = spectrum.coefficients.shape[-3:-1]
   position, velocity = seam_gaps(spectrum)
-  total = (jnp.abs(position) + jnp.abs(velocity)).sum(axis=(-3, -2, -1))
+  total = (jnp.abs(position) + spectrum.fps * jnp.abs(velocity)).sum(axis=(-3, -2, -1))
   return total / (cell**2 * (height * width) ** 0.5)

@@ -216,9 +216,7 @@ class ConditionEncoder(nn.Module):
     return projected
 
 
-def resize_image(
-  x: Float[Array, "b h w c"], height: int, width: int
-) -> Float[Array, "b height width c"]:
+def resize_image(x: Float[Array, "b h w c"], height: int, width: int) -> Float[Array, "b height width c"]:
   """Resizes [b h w c] bilinearly, antialiased on an axis that shrinks; the same array at the same size."""
   if x.shape[1:3] == (height, width):
     return x

@@ -11,10 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-SYMMETRIC = ((1, 1), (1, 1))
+from gid_jax.models.operations import SYMMETRIC, convolve, convolve_repeated, dot_product_attention, group_norm
+
 BOTTOM_RIGHT = ((0, 1), (0, 1))  # how the latent-diffusion auto-encoder pads before a stride-2 convolution
-_LARGE_KERNEL = 2**22  # numbers in a kernel that no cache holds
-_NARROW = 64  # output channels that one core works on alone
 
 
 def sinusoidal_embedding(
@@ -47,65 +46,6 @@ def over_bands(module: type[nn.Module], *, num_mapped: int = 1) -> type[nn.Modul
   return OverBands
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
-def group_norm(
-  x: Float[Array, "b *n c"],
-  scale: Float[Array, "c"],
-  bias: Float[Array, "c"],
-  groups: int,
-  epsilon: float,
-  silu: bool,
-) -> Float[Array, "b *n c"]:
-  """Normalises [b ... c] by groups of channels, then scales, shifts and, with `silu`, applies SiLU; float32 inside.
-
-  Its gradient keeps nothing but the input, and makes everything else again in one pass over it.
-  """
-  return _group_norm(x, scale, bias, groups, epsilon, silu)[0]
-
-
-def _group_norm(x, scale, bias, groups, epsilon, silu):
-  centered, inverse = _normalize(x, groups, epsilon)
-  y = centered * (inverse * scale)[:, None] + bias
-  if silu:
-    y = y * jax.nn.sigmoid(y)
-  return y.astype(x.dtype).reshape(x.shape), (x, scale, bias)
-
-
-def _group_norm_gradient(groups, epsilon, silu, saved, slope):
-  x, scale, bias = saved
-  centered, inverse = _normalize(x, groups, epsilon)
-  normalized = centered * inverse[:, None]
-  slope = slope.reshape(normalized.shape).astype(jnp.float32)
-  if silu:
-    y = normalized * scale + bias
-    gate = jax.nn.sigmoid(y)
-    slope = slope * gate * (1 + y * (1 - gate))
-  bias_slope, scale_slope = slope.sum(axis=1), (slope * normalized).sum(axis=1)
-  mean = functools.partial(_group_mean, groups=groups, size=normalized.shape[1])
-  along = mean(scale_slope * scale)[:, None] * normalized
-  x_slope = (slope * scale - mean(bias_slope * scale)[:, None] - along) * inverse[:, None]
-  return x_slope.astype(x.dtype).reshape(x.shape), scale_slope.sum(axis=0), bias_slope.sum(axis=0)
-
-
-group_norm.defvjp(_group_norm, _group_norm_gradient)
-
-
-def _group_mean(sums, *, groups, size):
-  # Sums [b c] over `size` pixels to the mean of each channel's group, [b c].
-  b, c = sums.shape
-  means = sums.reshape(b, groups, c // groups).sum(axis=-1) / (size * (c // groups))
-  return jnp.repeat(means, c // groups, axis=-1)
-
-
-def _normalize(x, groups, epsilon):
-  # x [b n c] less its group's mean, and one over the group's deviation, [b c]. Pixels are summed first, which leaves
-  # the channels side by side. E[x^2] - E[x]^2 would lose all digits where a slice hardly moves.
-  x = x.reshape(x.shape[0], -1, x.shape[-1]).astype(jnp.float32)
-  mean = functools.partial(_group_mean, groups=groups, size=x.shape[1])
-  centered = x - mean(x.sum(axis=1))[:, None]
-  return centered, jax.lax.rsqrt(mean(jnp.square(centered).sum(axis=1)) + epsilon)
-
-
 class _ScaleAndBias(nn.Module):
   @nn.compact
   def __call__(self, channels):
@@ -133,76 +73,6 @@ class GroupNorm(nn.Module):
     groups = max(g for g in range(1, min(self.groups, channels) + 1) if channels % g == 0)
     scale, bias = _ScaleAndBias(name="GroupNorm_0")(channels)
     return group_norm(x, scale, bias, groups, self.epsilon, self.silu)
-
-
-@jax.custom_vjp
-def convolve(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c c2"]) -> Float[Array, "b h w c2"]:
-  """Convolution of [b h w c] with a kernel [3 3 c c2] and zeros around, which keeps the size.
-
-  The same numbers as `jax.lax.conv_general_dilated`, in whichever of several forms suits the shapes. A kernel much
-  larger than the image goes through a matrix product, which reads it in place; a convolution rearranges it, and for the
-  input's gradient transposes it, which takes longer than the products. With few output channels two rows are made at
-  once, because convolutions on CPUs are split between cores by output channels.
-  """
-  return _convolve(x, kernel)
-
-
-def _convolve(x, kernel):
-  b, h, w, _ = x.shape
-  features = kernel.shape[-1]
-  if _is_large(kernel, h * w):
-    return _patches(x) @ kernel.reshape(-1, features)
-  if features > _NARROW or h % 2:
-    return _convolve_as_told(x, kernel, dimensions=("NHWC", "HWIO", "NHWC"))
-  one = jnp.zeros_like(kernel[:1])
-  both = jnp.concatenate([jnp.concatenate([kernel, one]), jnp.concatenate([one, kernel])], axis=-1)
-  rows = _convolve_as_told(x, both, dimensions=("NHWC", "HWIO", "NHWC"), strides=(2, 1))
-  return rows.reshape(b, h // 2, w, 2, features).transpose(0, 1, 3, 2, 4).reshape(b, h, w, features)
-
-
-def _convolve_forward(x, kernel):
-  return _convolve(x, kernel), (x, kernel)
-
-
-def _convolve_gradient(saved, slope):
-  x, kernel = saved
-  b, h, w, c = x.shape
-  features = kernel.shape[-1]
-  if h * w <= features:
-    taps = jax.lax.dot_general(slope, kernel.reshape(-1, features), (((3,), (1,)), ((), ()))).reshape(b, h, w, 9, c)
-    x_slope = sum(
-      jax.lax.pad(taps[:, :, :, 3 * i + j], jnp.zeros((), x.dtype), ((0, 0, 0), (i - 1, 1 - i, 0), (j - 1, 1 - j, 0), (0, 0, 0)))
-      for i in range(3)
-      for j in range(3)
-    )
-  else:
-    x_slope = _convolve(slope, kernel[::-1, ::-1].swapaxes(2, 3))
-  if _is_large(kernel, h * w):
-    kernel_slope = jnp.einsum("bhwp,bhwo->po", _patches(x), slope).reshape(kernel.shape)
-  elif c > features:
-    # The wider of the two as the kernel.
-    kernel_slope = _convolve_as_told(slope, x, dimensions=("CHWN", "IHWO", "NHWC"))[:, ::-1, ::-1].transpose(1, 2, 3, 0)
-  else:
-    kernel_slope = _convolve_as_told(x, slope, dimensions=("CHWN", "IHWO", "NHWC")).transpose(1, 2, 0, 3)
-  return x_slope, kernel_slope
-
-
-convolve.defvjp(_convolve_forward, _convolve_gradient)
-
-
-def _is_large(kernel, num_pixels):
-  return num_pixels <= kernel.shape[-1] and kernel.size >= _LARGE_KERNEL
-
-
-def _convolve_as_told(x, kernel, *, dimensions, strides=(1, 1)):
-  return jax.lax.conv_general_dilated(x, kernel, strides, SYMMETRIC, dimension_numbers=dimensions)
-
-
-def _patches(x):
-  # [b h w c] to the 3x3 neighbourhood of each pixel, [b h w 9 c], flat.
-  h, w = x.shape[1:3]
-  padded = jnp.pad(x, ((0, 0), *SYMMETRIC, (0, 0)))
-  return jnp.concatenate([padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)], axis=-1)
 
 
 class Conv(nn.Module):
@@ -263,39 +133,6 @@ class ResBlock(nn.Module):
     if x.shape[-1] != self.channels:
       x = conv(size=1, name="shortcut")(x)
     return x + hidden
-
-
-def dot_product_attention(
-  query: Float[Array, "b q n d"],
-  key: Float[Array, "b r n d"],
-  value: Float[Array, "b r n d"],
-  *,
-  query_chunk: int = 128,
-) -> Float[Array, "b q n d"]:
-  """Attention of queries [b q n d] to keys and values [b r n d], n heads; softmax in float32.
-
-  Queries are handled `query_chunk` at a time, also in the gradient: memory grows with one chunk's weights only, and
-  they stay in the cache.
-  """
-  dtype, num_queries = query.dtype, query.shape[1]
-  query, key, value = (x.transpose(0, 2, 1, 3) for x in (query * query.shape[-1] ** -0.5, key, value))
-
-  def attend(query):
-    logits = jnp.einsum("bnqd,bnrd->bnqr", query, key, preferred_element_type=jnp.float32)
-    # The largest logit cancels out; its slope is none of the softmax's.
-    weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True)))
-    total = weights.sum(axis=-1, keepdims=True)
-    attended = jnp.einsum("bnqr,bnrd->bnqd", weights.astype(dtype), value, preferred_element_type=jnp.float32)
-    return (attended / total).astype(dtype).transpose(0, 2, 1, 3)
-
-  if num_queries <= 2 * query_chunk:
-    return attend(query)
-  num_chunks = -(-num_queries // query_chunk)
-  query = jnp.pad(query, ((0, 0), (0, 0), (0, num_chunks * query_chunk - num_queries), (0, 0)))
-  b, n, _, d = query.shape
-  chunks = query.reshape(b, n, num_chunks, query_chunk, d).transpose(2, 0, 1, 3, 4)
-  attended = jax.lax.map(jax.checkpoint(attend), chunks)
-  return attended.transpose(1, 0, 2, 3, 4).reshape(b, -1, n, d)[:, :num_queries]
 
 
 class SpatialAttention(nn.Module):
@@ -406,31 +243,10 @@ class _UpsampledConv(nn.Module):
 
   @nn.compact
   def __call__(self, x, size):
-    b, h, w, c = x.shape
+    h, w, c = x.shape[1:]
     kernel = self.param("kernel", nn.initializers.lecun_normal(), (3, 3, c, self.features), jnp.float32)
     bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
     x, kernel, bias = x.astype(self.dtype), kernel.astype(self.dtype), bias.astype(self.dtype)
     if size == (2 * h, 2 * w):
       return convolve_repeated(x, kernel) + bias
     return convolve(x.repeat(2, axis=1).repeat(2, axis=2)[:, : size[0], : size[1]], kernel) + bias
-
-
-def convolve_repeated(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c c2"]) -> Float[Array, "b h2 w2 c2"]:
-  """Convolution, zeros around, of [b h w c] with every pixel repeated to two by two: [b 2h 2w c2].
-
-  Of three taps in a row two always meet the same pixel, so that each of the four output phases is a convolution of the
-  small image with a kernel of 2x2 sums: 16 products instead of 36.
-  """
-  b, h, w, _ = x.shape
-
-  def merge(taps, phase):  # the first axis, 3 taps, to those on two neighbouring pixels
-    pair = (taps[0], taps[1] + taps[2]) if phase == 0 else (taps[0] + taps[1], taps[2])
-    return jnp.stack(pair)
-
-  def convolve_phase(row, column):
-    merged = merge(merge(kernel, row).swapaxes(0, 1), column).swapaxes(0, 1)
-    padding = tuple((1 - phase, phase) for phase in (row, column))
-    return jax.lax.conv_general_dilated(x, merged, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-  rows = [jnp.stack([convolve_phase(row, column) for column in (0, 1)], axis=3) for row in (0, 1)]
-  return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, -1)

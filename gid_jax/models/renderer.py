@@ -185,9 +185,7 @@ def warp_pyramid(
   return tuple(scales)
 
 
-def fill_holes(
-  scales: tuple[WarpedScale, ...], image: Float[Array, "b h w 3"]
-) -> Float[Array, "b h w 3"]:
+def fill_holes(scales: tuple[WarpedScale, ...], image: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
   """The warped photo at full resolution [b h w 3], its holes filled from ever coarser scales.
 
   What is still empty at the coarsest scale takes the mean colour of `image` [b h w 3].
@@ -275,9 +273,7 @@ class ModulatedConv(nn.Module):
   channels: int
 
   @nn.compact
-  def __call__(
-    self, x: Float[Array, "b h w c"], style: Float[Array, "b d"]
-  ) -> Float[Array, "b h w channels"]:
+  def __call__(self, x: Float[Array, "b h w c"], style: Float[Array, "b d"]) -> Float[Array, "b h w channels"]:
     """Filters x [b h w c] under style [b d] to [b h w channels]."""
     scale = nn.Dense(x.shape[-1], bias_init=nn.initializers.ones, name="style")(style)
     shape = (3, 3, x.shape[-1], self.channels)

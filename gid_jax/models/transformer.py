@@ -12,8 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gid_jax.models.layers import GroupNorm
-
-_QUERY_CHUNK = 1024  # queries handled at once, which bounds the memory of the logits
+from gid_jax.models.operations import dot_product_attention
 
 
 class _Attention(nn.Module):
@@ -26,11 +25,7 @@ class _Attention(nn.Module):
     project = functools.partial(nn.Dense, c, dtype=self.dtype)
     split = lambda x, name: project(use_bias=False, name=name)(x).reshape(b, x.shape[1], self.num_heads, -1)
     query, key, value = split(tokens, "query"), split(context, "key"), split(context, "value")
-    attended = [
-      nn.dot_product_attention(query[:, start : start + _QUERY_CHUNK], key, value, dtype=self.dtype)
-      for start in range(0, n, _QUERY_CHUNK)
-    ]
-    return project(name="out")(jnp.concatenate(attended, axis=1).reshape(b, n, c))
+    return project(name="out")(dot_product_attention(query, key, value).reshape(b, n, c))
 
 
 class SpatialTransformer(nn.Module):

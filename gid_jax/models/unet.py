@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from gid_jax.errors import UserError
 from gid_jax.models.layers import (
-  SYMMETRIC,
+  Conv,
   Downsample,
   FrequencyAttention,
   GroupNorm,
@@ -22,6 +22,7 @@ from gid_jax.models.layers import (
   over_bands,
   sinusoidal_embedding,
 )
+from gid_jax.models.operations import convolve
 from gid_jax.models.transformer import SpatialTransformer
 
 
@@ -43,6 +44,7 @@ class UNet(nn.Module):
     frequency_attention: whether bands see each other (stage 2).
     groups: group-norm groups.
     dtype: compute type, "float32" or "bfloat16"; parameters stay float32.
+    remat: keep only the blocks' inputs for the gradient and compute the rest again: less memory, a third more work.
   """
 
   channels: int = 128
@@ -58,6 +60,7 @@ class UNet(nn.Module):
   frequency_attention: bool = True
   groups: int = 32
   dtype: str = "float32"
+  remat: bool = False
 
   @nn.compact
   def __call__(
@@ -69,25 +72,27 @@ class UNet(nn.Module):
   ) -> Float[Array, "b k h w z"]:
     """Denoises [b k h w z] at time steps [b k] for bands [b k], given image features [b h w d]; same shape out.
 
-    h and w must be divisible by 2^(levels - 1).
+    h and w are free: a level with an odd side has half of it, rounded up, below.
 
     Raises:
       UserError: `attention` is unknown.
     """
     dtype = jnp.dtype(self.dtype)
     common = dict(epsilon=1e-5, groups=self.groups, dtype=dtype)
-    res_block = over_bands(ResBlock, num_mapped=2)
+    keep = nn.remat if self.remat else lambda module: module
+    res_block = keep(over_bands(ResBlock, num_mapped=2))
 
     def attend(x, name, spatial):
       heads = self.num_heads or max(1, x.shape[-1] // self.head_channels)
       if spatial and self.attention == "transformer":
-        transformer = over_bands(SpatialTransformer)
+        transformer = keep(over_bands(SpatialTransformer))
         x = transformer(num_heads=heads, groups=self.groups, dtype=dtype, name=f"{name}_attention")(x, context)
       elif spatial:
-        attention = over_bands(SpatialAttention)
+        attention = keep(over_bands(SpatialAttention))
         x = attention(num_heads=heads, zero_out=True, name=f"{name}_attention", **common)(x)
       if self.frequency_attention:
-        x = FrequencyAttention(num_heads=heads, name=f"{name}_frequency_attention", **common)(x, bands)
+        attention = keep(FrequencyAttention)
+        x = attention(num_heads=heads, name=f"{name}_frequency_attention", **common)(x, bands)
       return x
 
     context = None
@@ -106,9 +111,7 @@ class UNet(nn.Module):
 
     embedding = embed(timesteps, "time_embedding") + embed(bands, "frequency_embedding")
 
-    condition = jnp.broadcast_to(condition[:, None], (*latents.shape[:-1], condition.shape[-1]))
-    x = jnp.concatenate([latents, condition], axis=-1).astype(dtype)
-    x = nn.Conv(self.channels, (3, 3), padding=SYMMETRIC, dtype=dtype, name="conv_in")(x)
+    x = _ConditionedConv(self.channels, dtype=dtype, name="conv_in")(latents, condition)
     skips = [x]
     for level, multiplier in enumerate(self.multipliers):
       for block in range(self.num_blocks):
@@ -132,11 +135,26 @@ class UNet(nn.Module):
         x = res_block(self.channels * multiplier, zero_out=True, name=name, **common)(x, embedding)
         x = attend(x, name, level in self.attention_levels)
       if level > 0:
-        x = over_bands(Upsample)(dtype=dtype, name=f"up{level}_upsample")(x)
+        x = over_bands(Upsample)(dtype=dtype, name=f"up{level}_upsample")(x, skips[-1].shape[2:4])
 
-    norm = over_bands(GroupNorm)
-    x = nn.silu(norm(groups=self.groups, epsilon=1e-5, name="norm_out")(x))
-    x = nn.Conv(
-      self.out_channels, (3, 3), padding=SYMMETRIC, dtype=dtype, kernel_init=nn.initializers.zeros, name="conv_out"
-    )(x)
+    x = over_bands(GroupNorm)(groups=self.groups, epsilon=1e-5, silu=True, name="norm_out")(x)
+    conv = over_bands(Conv)
+    x = conv(self.out_channels, kernel_init=nn.initializers.zeros, dtype=dtype, name="conv_out")(x)
     return x.astype(jnp.float32)
+
+
+class _ConditionedConv(nn.Module):
+  # A 3x3 convolution of latents [b k h w z] beside a condition [b h w d]; the condition's part is the same for all
+  # bands and is done once.
+  features: int
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, latents, condition):
+    b, k, h, w, z = latents.shape
+    shape = (3, 3, z + condition.shape[-1], self.features)
+    kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32).astype(self.dtype)
+    bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
+    shared = convolve(condition.astype(self.dtype), kernel[:, :, z:]) + bias
+    own = convolve(latents.astype(self.dtype).reshape(b * k, h, w, z), kernel[:, :, :z])
+    return own.reshape(b, k, h, w, self.features) + shared[:, None]
