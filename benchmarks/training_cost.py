@@ -44,10 +44,12 @@ def make_shapes(config):
   crop = config.data.crop or (height, width)
   slices, numbers = array(taken, crop[0] // stride, crop[1] // stride, 4), array(taken, dtype=jnp.int32)
   model = make_motion_model(config.model)
-  params = jax.eval_shape(model.init, key, slices, numbers, photo, numbers)["params"]
   if config.stage == "vae":
     drop = lambda shape: jax.ShapeDtypeStruct((num, *shape.shape[2:]), shape.dtype)
-    return params, dict(slice=drop(slices), band=drop(numbers))
+    batch = dict(slice=drop(slices), band=drop(numbers))
+    init = functools.partial(model.init, method="reconstruct")
+    return jax.eval_shape(init, key, key, batch["slice"], batch["band"])["params"], batch
+  params = jax.eval_shape(model.init, key, slices, numbers, photo, numbers)["params"]
   return params, dict(image=photo, slice=slices, band=numbers)
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 SYMMETRIC = ((1, 1), (1, 1))
 _LARGE_KERNEL = 2**22  # numbers in a kernel that no cache holds
-_NARROW = 64  # output channels that one core works on alone
+_NARROW = 64  # channels, of input or output, that leave one core to work alone
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
@@ -80,8 +80,8 @@ def convolve(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c c2"]) -> Fl
 
   The same numbers as `jax.lax.conv_general_dilated`, in whichever of several forms suits the shapes. A kernel much
   larger than the image goes through a matrix product, which reads it in place; a convolution rearranges it, and for the
-  input's gradient transposes it, which takes longer than the products. With few output channels two rows are made at
-  once, because convolutions on CPUs are split between cores by output channels.
+  input's gradient transposes it, which takes longer than the products. With few channels two rows are made at once:
+  a CPU's convolutions are split between cores by output channels, and few of them leave all but one idle.
   """
   return _convolve(x, kernel)
 
@@ -91,7 +91,7 @@ def _convolve(x, kernel):
   features = kernel.shape[-1]
   if _is_large(kernel, h * w):
     return _patches(x) @ kernel.reshape(-1, features)
-  if features > _NARROW or h % 2:
+  if min(x.shape[-1], features) > _NARROW or h % 2:
     return _convolve_as_told(x, kernel, dimensions=("NHWC", "HWIO", "NHWC"))
   none = jnp.zeros_like(kernel[:1])
   both = jnp.concatenate([jnp.concatenate([kernel, none]), jnp.concatenate([none, kernel])], axis=-1)
