@@ -7,7 +7,8 @@ shows between its last frame and its first:
 
 - `cut`: the plain motion, stopped after four fifths of its period, for scale: a clip that does not loop;
 - `free`: one period of the plain motion, which the Fourier basis makes periodic;
-- `unguided`: the same of what guided sampling draws with u = 0: self-recurrence alone gives another motion;
+- `unguided`: the same of what guided sampling draws with u = 0: self-recurrence alone gives another motion (without
+  recurrence it is `free`);
 - `guided`: one period of the guided motion.
 
 Gaps are rms over the pixels, from the last frame to the first: of displacement (px) and of velocity (px/frame). They
@@ -122,6 +123,8 @@ def report(rows: np.ndarray) -> None:
   for index, kind in enumerate(KINDS):
     print(f"{kind:<18}" + "".join(f"{value:>14.4f}" for value in rows[:, index].mean(axis=0)))
   for index in (1, 2):
+    if np.array_equal(rows[:, index], rows[:, index - 1]):
+      continue
     logs = np.log(rows[:, 3] / rows[:, index])
     error = logs.std(axis=0, ddof=1) / len(logs) ** 0.5 if len(logs) > 1 else np.full(logs.shape[1], np.nan)
     ratio = np.exp(logs.mean(axis=0))

@@ -2,6 +2,7 @@
 
 import math
 
+import flax.linen as nn
 import helpers
 import jax
 import jax.numpy as jnp
@@ -111,6 +112,9 @@ def test_over_bands_runs_one_set_of_parameters_on_every_band():
   for b, k in np.ndindex(2, 3):
     expected = helpers.res_block(params, x[b, k], embedding[b, k].astype(np.float64), groups=2, epsilon=1e-6)
     np.testing.assert_allclose(found[b, k], expected, atol=1e-4)
+  axes = dict(in_axes=1, out_axes=1, variable_axes={"params": None}, split_rngs={"params": False})
+  vmapped = nn.vmap(layers.ResBlock, **axes)(4, groups=2)
+  np.testing.assert_allclose(found, jax.jit(vmapped.apply)({"params": params}, x, embedding), atol=1e-5)
 
 
 def test_frequency_attention_starts_as_nothing_and_learns():

@@ -116,7 +116,7 @@ def test_another_model_or_stage_is_an_error():
   def change(config):
     config.model.unet.channels = 128
 
-  with pytest.raises(UserError, match=r"runs/x: config.model.unet.channels is 8 there and 128 here; use another"):
+  with pytest.raises(UserError, match=r"runs/x: config.model.unet.channels is 32 there and 128 here; use another"):
     resume(change)
   with pytest.raises(UserError, match=r"config.stage is 'vae' there and 'ldm' here"):
     resume(lambda config: None, module=ldm)

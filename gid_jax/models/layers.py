@@ -27,11 +27,12 @@ def sinusoidal_embedding(
 
 
 def over_bands(module: type[nn.Module], *, num_mapped: int = 1) -> type[nn.Module]:
-  """Lifts a module of [b h w c] to [b k h w c], one set of parameters for all bands.
+  """Maps a module of [b h w c] over the bands of [b k h w c], one set of parameters for all: a vmap over axis 1.
 
-  Of the call's arguments the first `num_mapped` carry the band axis at position 1. The bands join the batch rather than
-  going through `nn.vmap`: that puts them before the examples, and a batch that is split over devices would have to be
-  gathered on every one of them for each convolution.
+  Of the call's arguments the first `num_mapped` carry the band axis. It is `nn.vmap(in_axes=1, out_axes=1,
+  variable_axes={"params": None})` done by hand: that puts bands before examples, and a batch that is split over
+  devices would be gathered on every one of them for each convolution; and under it every custom gradient would make a
+  kernel's slope for each band before summing them. Here the bands join the batch behind their example.
   """
 
   class OverBands(module):

@@ -184,9 +184,9 @@ _sum_taps.defvjp(lambda kernel: (_sum_taps(kernel), None), _sum_taps_gradient)
 
 
 def dot_product_attention(
-  query: Float[Array, "b q n d"],
-  key: Float[Array, "b r n d"],
-  value: Float[Array, "b r n d"],
+  queries: Float[Array, "b q n d"],
+  keys: Float[Array, "b r n d"],
+  values: Float[Array, "b r n d"],
   *,
   query_chunk: int = 128,
 ) -> Float[Array, "b q n d"]:
@@ -195,22 +195,22 @@ def dot_product_attention(
   Queries are handled `query_chunk` at a time, also in the gradient: memory grows with one chunk's weights only, and
   they stay in the cache.
   """
-  dtype, num_queries = query.dtype, query.shape[1]
-  query, key, value = (x.transpose(0, 2, 1, 3) for x in (query * query.shape[-1] ** -0.5, key, value))
+  dtype, num_queries = queries.dtype, queries.shape[1]
+  queries, keys, values = (x.transpose(0, 2, 1, 3) for x in (queries * queries.shape[-1] ** -0.5, keys, values))
 
-  def attend(query):
-    logits = jnp.einsum("bnqd,bnrd->bnqr", query, key, preferred_element_type=jnp.float32)
+  def attend(queries):
+    logits = jnp.einsum("bnqd,bnrd->bnqr", queries, keys, preferred_element_type=jnp.float32)
     # The largest logit cancels out; its slope is none of the softmax's.
     weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True)))
     total = weights.sum(axis=-1, keepdims=True)
-    attended = jnp.einsum("bnqr,bnrd->bnqd", weights.astype(dtype), value, preferred_element_type=jnp.float32)
+    attended = jnp.einsum("bnqr,bnrd->bnqd", weights.astype(dtype), values, preferred_element_type=jnp.float32)
     return (attended / total).astype(dtype).transpose(0, 2, 1, 3)
 
   if num_queries <= 2 * query_chunk:
-    return attend(query)
+    return attend(queries)
   num_chunks = -(-num_queries // query_chunk)
-  query = jnp.pad(query, ((0, 0), (0, 0), (0, num_chunks * query_chunk - num_queries), (0, 0)))
-  b, n, _, d = query.shape
-  chunks = query.reshape(b, n, num_chunks, query_chunk, d).transpose(2, 0, 1, 3, 4)
+  queries = jnp.pad(queries, ((0, 0), (0, 0), (0, num_chunks * query_chunk - num_queries), (0, 0)))
+  b, n, _, d = queries.shape
+  chunks = queries.reshape(b, n, num_chunks, query_chunk, d).transpose(2, 0, 1, 3, 4)
   attended = jax.lax.map(jax.checkpoint(attend), chunks)
   return attended.transpose(1, 0, 2, 3, 4).reshape(b, -1, n, d)[:, :num_queries]

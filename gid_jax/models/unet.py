@@ -1,7 +1,8 @@
 """The denoiser: latent diffusion's 2-D U-Net over every band, coordinated by frequency attention (section 4.2).
 
-2-D layers are `nn.vmap`ped over the band axis with one set of parameters; `FrequencyAttention` stands between them
-and is the only place where bands meet. Without it (stage 1, or the "independent" ablation) bands are separate.
+2-D layers map over the band axis with one set of parameters, what `nn.vmap` means and `over_bands` does with less to
+move; `FrequencyAttention` stands between them and is the only place where bands meet. Without it (stage 1, or the
+"independent" ablation) bands are separate.
 """
 
 import functools
