@@ -12,7 +12,7 @@ prediction"). Two bands are compared by
 
 and a volume by the matrix of all pairs. Printed: the mean over the pairs of different bands, for real, coordinated
 and independent volumes, the distance of the matrices from the real ones (rms over pairs, per window), and the paired
-gain of coordination with its standard error over windows.
+gain of coordination with its standard error. Windows of one scene are averaged first: scenes count once.
 """
 
 import argparse
@@ -75,7 +75,7 @@ def main():
     load_pretrained(RENDERER_WEIGHTS),
   )
   pairs = ~np.eye(model["num_bands"], dtype=bool)
-  rows = []
+  rows = {}
   for index, window in enumerate(read_windows(options, model["num_bands"])):
     if not np.all(np.abs(window.spectrum).max(axis=(1, 2, 3)) > 0):
       continue  # nothing moves, so nothing correlates
@@ -85,17 +85,19 @@ def main():
     ]
     matrices = np.array([compare_bands(volume) for volume in volumes])[..., pairs]  # [volume kind pair]
     distances = np.sqrt(((matrices[1:] - matrices[:1]) ** 2).mean(axis=-1))
-    rows.append(np.concatenate([matrices.mean(axis=-1), distances]))
-    print(f"{window.scene:<24} {np.round(rows[-1], 3).tolist()}", flush=True)
-  rows = np.array(rows)  # [window, (filmed, coordinated, independent, distance, distance), kind]
-  print(f"\n{len(rows)} windows       real   coordinated   independent   distance from real: coord.   indep.   gain")
+    row = np.concatenate([matrices.mean(axis=-1), distances])
+    rows.setdefault(window.scene, []).append(row)
+    print(f"{window.scene:<24} {np.round(row, 3).tolist()}", flush=True)
+  # [scene, (filmed, coordinated, independent, distance, distance), kind]
+  rows = np.array([np.mean(windows, axis=0) for windows in rows.values()])
+  print(f"\n{len(rows)} scenes        real   coordinated   independent   distance from real: coord.   indep.   gain")
   for kind, name in enumerate(("amplitude", "coherence")):
     filmed, with_attention, without, near, far = rows[..., kind].mean(axis=0)
     gain = rows[:, 4, kind] - rows[:, 3, kind]
     error = gain.std(ddof=1) / len(gain) ** 0.5
     print(
       f"{name:<17} {filmed:>10.3f} {with_attention:>13.3f} {without:>13.3f} {near:>29.3f} {far:>8.3f}"
-      f"   {gain.mean():+.3f} ({error:.3f})"
+      f"   {gain.mean():+.3f} ({error:.3f}), {(gain > 0).sum()} of {len(gain)}"
     )
 
 

@@ -36,7 +36,7 @@ def motion_model(size: str, *, frequency_attention: bool) -> ml_collections.Conf
   vae = dict(latent_channels=4, num_blocks=1, multipliers=(1, 2, 4), dtype="float32")
   unet = dict(frequency_attention=frequency_attention, dtype="float32")
   if size == "tiny":
-    vae |= dict(channels=16, groups=4, multipliers=(1, 2))
+    vae |= dict(channels=32, groups=4, multipliers=(1, 2))
     encoder = dict(kind="resnet", channels=8, hidden=16)
     unet |= dict(channels=32, multipliers=(1, 2), num_blocks=1, attention_levels=(1,), head_channels=16, groups=8)
   elif size == "default":

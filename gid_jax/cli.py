@@ -115,7 +115,7 @@ def export(request: ExportRequest) -> None:
   for workdir, name in ((request.motion, MOTION_WEIGHTS), (request.renderer, RENDERER_WEIGHTS)):
     if workdir is None:
       continue
-    params, config = restore_params(workdir)
+    params, config = restore_params(workdir, which="best" if request.best else "newest")
     # Paths of the machine that trained say nothing to others.
     config = {part: value for part, value in config.items() if part not in ("init", "data", "loss")}
     path = request.output / name

@@ -88,17 +88,19 @@ class InspectRequest:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportRequest:
-  """Write the newest checkpoints of two training runs as weights for `gid animate --weights FOLDER`.
+  """Write checkpoints of two training runs as weights for `gid animate --weights FOLDER`.
 
   Attributes:
     motion: Work folder of a `ldm_coordinated` (or `ldm`) run.
     renderer: Work folder of a `renderer` run.
     output: Folder to write motion.safetensors and renderer.safetensors into; weights there are replaced.
+    best: Take the checkpoints with the lowest validation loss instead of the newest.
   """
 
   motion: Path | None = None
   renderer: Path | None = None
   output: Path
+  best: bool = False
 
 
 def check_animate(request: AnimateRequest) -> tuple[Path, Path]:

@@ -1,5 +1,7 @@
 """`gid export`: the averaged and frozen parameters of a run become one weights file, without the trainer's paths."""
 
+import math
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -15,18 +17,18 @@ class Position:
     return {"batches": 0}
 
 
-def save_run(workdir):
+def save_run(workdir, *, step=7, average=0.5, validation_loss=math.inf):
   state = TrainState(
-    step=jnp.int32(7),
+    step=jnp.int32(step),
     params={"unet": {"kernel": jnp.zeros((2, 3))}},
-    ema_params={"unet": {"kernel": jnp.full((2, 3), 0.5)}},
+    ema_params={"unet": {"kernel": jnp.full((2, 3), average)}},
     opt_state={"moment": jnp.ones((2, 3))},
     frozen={"vae": {"kernel": jnp.full((4,), 2.0)}, "band_scale": jnp.arange(3.0)},
   )
   config = {"model": {"num_bands": 3}, "sampling": {"steps": 8}}
   config |= {"init": {"vae": "/home/me/runs"}, "data": {}, "loss": {}}
   store = CheckpointStore(checkpoint_directory(workdir))
-  store.save(7, state=state, iterator=Position(), config=config)
+  store.save(step, state=state, iterator=Position(), config=config, validation_loss=validation_loss)
   store.close()
 
 
@@ -41,6 +43,15 @@ def test_export_joins_averaged_and_frozen_parameters(tmp_path, capsys):
   np.testing.assert_array_equal(params["band_scale"], np.arange(3, dtype=np.float32))
   assert set(params) == {"unet", "vae", "band_scale"}
   assert config == {"model": {"num_bands": 3}, "sampling": {"steps": 8}}
+
+
+def test_export_of_the_best_checkpoint(tmp_path):
+  save_run(tmp_path / "run", step=7, average=0.25, validation_loss=1.0)
+  save_run(tmp_path / "run", step=8, average=0.75, validation_loss=2.0)
+  for flags, average in (([], 0.75), (["--best"], 0.25)):
+    assert cli.main(["export", "--motion", str(tmp_path / "run"), "--output", str(tmp_path), *flags]) == 0
+    params, _ = import_weights(tmp_path / "motion.safetensors")
+    np.testing.assert_array_equal(params["unet"]["kernel"], np.full((2, 3), average, np.float32))
 
 
 def test_export_without_a_run_is_one_line(tmp_path, capsys):

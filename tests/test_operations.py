@@ -71,10 +71,11 @@ def test_group_norm_measures_in_float32():
   np.testing.assert_allclose(np.asarray(found[0], np.float32), expected, atol=0.02)
 
 
-# Two rows at once; an odd number of rows; many output channels, more or fewer than the input's; more channels than
-# pixels, so that the input's gradient is a matrix product.
+# As it is, more output channels than pixels or fewer, so that the input's gradient is a matrix product or not; two rows
+# at once, and too many or an odd number of rows for that; two rows at once in the gradient.
 @pytest.mark.parametrize(
-  "size, channels, features", [((4, 5), 3, 6), ((5, 4), 6, 3), ((9, 9), 5, 70), ((9, 8), 71, 66)]
+  "size, channels, features",
+  [((2, 2), 3, 6), ((5, 4), 6, 3), ((8, 7), 5, 50), ((8, 9), 5, 70), ((9, 8), 5, 50), ((10, 7), 50, 66)],
 )
 def test_convolution(size, channels, features):
   x, kernel = random_array(2, *size, channels), random_array(3, 3, channels, features, seed=1)
@@ -88,6 +89,15 @@ def test_convolution_with_a_kernel_larger_than_the_image(monkeypatch):
   monkeypatch.setattr(operations, "_LARGE_KERNEL", 500)
   x, kernel = random_array(2, 2, 3, 7), random_array(3, 3, 7, 8, seed=1)
   assert_same_slopes(operations.convolve, plain_convolution, x, kernel)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_accelerators_get_convolutions_as_they_are(platform):
+  x, kernel = random_array(2, 8, 4, 3), random_array(3, 3, 3, 50, seed=1)
+  gradient = jax.jit(lambda x, kernel: jax.vjp(operations.convolve, x, kernel)[1](jnp.ones((2, 8, 4, 50))))
+  text = lambda platform: gradient.trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
+  assert text(platform).count("stablehlo.convolution") == 2 and "stablehlo.concatenate" not in text(platform)
+  assert "stablehlo.concatenate" in text("cpu")
 
 
 @pytest.mark.parametrize("height", [1, 4])

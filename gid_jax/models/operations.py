@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 SYMMETRIC = ((1, 1), (1, 1))
 _LARGE_KERNEL = 2**22  # numbers in a kernel that no cache holds
-_NARROW = 64  # channels, of input or output, that leave one core to work alone
+_LONELY = range(48, 65)  # output channels that leave all but one core idle, and are enough to be worth a detour
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
@@ -40,7 +40,7 @@ def _group_norm(x, scale, bias, groups, epsilon, silu):
   inverse = jax.lax.rsqrt(group_mean(jnp.square(centered).sum(axis=1)) + epsilon)
   y = centered * (inverse * scale)[:, None] + bias
   if silu:
-    y = y * jax.nn.sigmoid(y)
+    y = y * _sigmoid(y)
   return y.astype(x.dtype).reshape(x.shape), (x, mean, inverse, scale, bias)
 
 
@@ -51,8 +51,8 @@ def _group_norm_gradient(groups, epsilon, silu, saved, slope):
   slope = _flatten(slope)
   if silu:
     y = normalized * scale + bias
-    gate = jax.nn.sigmoid(y)
-    slope = slope * gate * (1 + y * (1 - gate))
+    gate = _sigmoid(y)
+    slope = slope * (gate * (1 + y * (1 - gate)))
   bias_slope, scale_slope = slope.sum(axis=1), (slope * normalized).sum(axis=1)
   offset, along = group_mean(bias_slope * scale), group_mean(scale_slope * scale)
   x_slope = (slope * scale - offset[:, None] - normalized * along[:, None]) * inverse[:, None]
@@ -60,6 +60,11 @@ def _group_norm_gradient(groups, epsilon, silu, saved, slope):
 
 
 group_norm.defvjp(_group_norm, _group_norm_gradient)
+
+
+def _sigmoid(x):
+  # `jax.nn.sigmoid` takes twice as long on CPUs.
+  return 1 / (1 + jnp.exp(-x))
 
 
 def _flatten(x):
@@ -78,58 +83,60 @@ def _group_mean(sums, *, groups, size):
 def convolve(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c c2"]) -> Float[Array, "b h w c2"]:
   """Convolution of [b h w c] with a kernel [3 3 c c2] and zeros around, which keeps the size.
 
-  The same numbers as `jax.lax.conv_general_dilated`, in whichever of several forms suits the shapes. A kernel much
-  larger than the image goes through a matrix product, which reads it in place; a convolution rearranges it, and for the
-  input's gradient transposes it, which takes longer than the products. With few channels two rows are made at once:
-  a CPU's convolutions are split between cores by output channels, and few of them leave all but one idle.
+  The same numbers as `jax.lax.conv_general_dilated`, which accelerators use as it is; CPUs have other forms for some
+  shapes, and for the gradients.
   """
-  return _convolve(x, kernel)
+  return jax.lax.platform_dependent(x, kernel, cpu=_convolve, default=_convolve_plainly)
+
+
+def _convolve_plainly(x, kernel, *, strides=(1, 1)):
+  return jax.lax.conv_general_dilated(x, kernel, strides, SYMMETRIC, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 def _convolve(x, kernel):
   b, h, w, _ = x.shape
   features = kernel.shape[-1]
-  if _is_large(kernel, h * w):
+  if h * w <= features and kernel.size >= _LARGE_KERNEL:
+    # A matrix product reads the kernel in place; a convolution rearranges it, which takes longer than the products.
     return _patches(x) @ kernel.reshape(-1, features)
-  if min(x.shape[-1], features) > _NARROW or h % 2:
-    return _convolve_as_told(x, kernel, dimensions=("NHWC", "HWIO", "NHWC"))
+  if features not in _LONELY or h % 2:
+    return _convolve_plainly(x, kernel)
+  # Two rows at once, as twice the features: work is split between cores by blocks of these, and here is only one.
   none = jnp.zeros_like(kernel[:1])
   both = jnp.concatenate([jnp.concatenate([kernel, none]), jnp.concatenate([none, kernel])], axis=-1)
-  rows = _convolve_as_told(x, both, dimensions=("NHWC", "HWIO", "NHWC"), strides=(2, 1))
+  rows = _convolve_plainly(x, both, strides=(2, 1))
   return rows.reshape(b, h // 2, w, 2, features).transpose(0, 1, 3, 2, 4).reshape(b, h, w, features)
 
 
-def _convolve_forward(x, kernel):
-  return _convolve(x, kernel), (x, kernel)
-
-
 def _convolve_gradient(saved, slope):
-  x, kernel = saved
-  h, w, c, features = *x.shape[1:], kernel.shape[-1]
-  if h * w <= features:
-    taps = jax.lax.dot_general(slope, kernel.reshape(-1, features), (((3,), (1,)), ((), ())))
-    (x_slope,) = jax.vjp(_patches, x)[1](taps)
-  else:
-    x_slope = _convolve(slope, kernel[::-1, ::-1].swapaxes(2, 3))
-  if _is_large(kernel, h * w):
-    kernel_slope = jnp.einsum("bhwp,bhwo->po", _patches(x), slope).reshape(kernel.shape)
-  elif c > features:
-    # The wider of the two as the kernel.
-    kernel_slope = _convolve_as_told(slope, x, dimensions=("CHWN", "IHWO", "NHWC"))[:, ::-1, ::-1].transpose(1, 2, 3, 0)
-  else:
-    kernel_slope = _convolve_as_told(x, slope, dimensions=("CHWN", "IHWO", "NHWC")).transpose(1, 2, 0, 3)
-  return x_slope, kernel_slope
+  gradient_plainly = lambda x, kernel, slope: jax.vjp(_convolve_plainly, x, kernel)[1](slope)
+  gradient = lambda x, kernel, slope: (_input_slope(kernel, slope), _kernel_slope(x, slope))
+  return jax.lax.platform_dependent(*saved, slope, cpu=gradient, default=gradient_plainly)
 
 
-convolve.defvjp(_convolve_forward, _convolve_gradient)
+convolve.defvjp(lambda x, kernel: (convolve(x, kernel), (x, kernel)), _convolve_gradient)
 
 
-def _is_large(kernel, num_pixels):
-  return num_pixels <= kernel.shape[-1] and kernel.size >= _LARGE_KERNEL
+def _input_slope(kernel, slope):
+  _, h, w, features = slope.shape
+  if h * w > features:
+    return _convolve(slope, kernel[::-1, ::-1].swapaxes(2, 3))
+  taps = jax.lax.dot_general(slope, kernel.reshape(-1, features), (((3,), (1,)), ((), ())))
+  x = jax.ShapeDtypeStruct((*slope.shape[:3], kernel.shape[2]), slope.dtype)
+  return jax.linear_transpose(_patches, x)(taps)[0]
 
 
-def _convolve_as_told(x, kernel, *, dimensions, strides=(1, 1)):
-  return jax.lax.conv_general_dilated(x, kernel, strides, SYMMETRIC, dimension_numbers=dimensions)
+def _kernel_slope(x, slope):
+  # A convolution over rows only, of images [h] whose channels are all the pixels of a row of all examples: long sums,
+  # which the plain form, with the batch as channels, has not. The kernel's columns are features beside each other.
+  b, h, w, c = x.shape
+  shifted = jnp.pad(slope.transpose(1, 0, 2, 3), ((0, 0), (0, 0), (1, 1), (0, 0)))
+  columns = jnp.concatenate([shifted[:, :, 2 - j : 2 - j + w] for j in range(3)], axis=-1)
+  rows = x.transpose(3, 1, 0, 2).reshape(c, h, b * w)
+  sums = jax.lax.conv_general_dilated(
+    rows, columns.reshape(h, b * w, -1), (1,), SYMMETRIC[:1], dimension_numbers=("NWC", "WIO", "NWC")
+  )
+  return sums.reshape(c, 3, 3, -1).transpose(1, 2, 0, 3)
 
 
 def _patches(x):
@@ -139,48 +146,59 @@ def _patches(x):
   return jnp.concatenate([padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)], axis=-1)
 
 
+@jax.custom_vjp
 def convolve_repeated(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c c2"]) -> Float[Array, "b h2 w2 c2"]:
   """Convolution, zeros around, of [b h w c] with every pixel repeated to two by two: [b 2h 2w c2].
 
   Of three taps in a row two always meet the same pixel, so that each of the four output phases is a convolution of the
-  small image with a kernel of 2x2 sums: 16 products instead of 36.
+  small image with a kernel of 2x2 sums: 16 products instead of 36. The gradient takes 9 for each of its two: every tap
+  sees the output's slope moved by a pixel and summed over two by two.
   """
   b, h, w, _ = x.shape
-  kernels = _sum_taps(kernel)
 
   def convolve_phase(row, column):
     padding = tuple((1 - phase, phase) for phase in (row, column))
     dimensions = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(x, kernels[row][column], (1, 1), padding, dimension_numbers=dimensions)
+    summed = _sum_taps(_sum_taps(kernel, row, axis=0), column, axis=1)
+    return jax.lax.conv_general_dilated(x, summed, (1, 1), padding, dimension_numbers=dimensions)
 
   rows = [jnp.stack([convolve_phase(row, column) for column in (0, 1)], axis=3) for row in (0, 1)]
   return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, -1)
 
 
-# Which of two neighbouring pixels each of the three taps meets, at even and at odd outputs.
-_PIXEL_OF_TAP = ((0, 1, 1), (0, 0, 1))
+def _sum_taps(kernel, phase, *, axis):
+  # Three taps to two pixels: at even outputs the last two taps meet one pixel, at odd ones the first two.
+  first, second, third = (jax.lax.slice_in_dim(kernel, tap, tap + 1, axis=axis) for tap in range(3))
+  pixels = (first + second, third) if phase else (first, second + third)
+  return jnp.concatenate(pixels, axis=axis)
 
 
-@jax.custom_vjp
-def _sum_taps(kernel):
-  # [3 3 c c2] to the four kernels [2 2 c c2] of the output phases. Left to itself, the gradient pads every summand.
-  def sum_phase(row, column):
-    met = lambda phase, pixel: [tap for tap in range(3) if _PIXEL_OF_TAP[phase][tap] == pixel]
-    sum_pixel = lambda y, x: sum(kernel[i, j] for i in met(row, y) for j in met(column, x))
-    return jnp.stack([jnp.stack([sum_pixel(y, x) for x in (0, 1)]) for y in (0, 1)])
-
-  return [[sum_phase(row, column) for column in (0, 1)] for row in (0, 1)]
-
-
-def _sum_taps_gradient(_, slopes):
-  def sum_phases(i, j):
-    phases = [(row, column) for row in (0, 1) for column in (0, 1)]
-    return sum(slopes[row][column][_PIXEL_OF_TAP[row][i], _PIXEL_OF_TAP[column][j]] for row, column in phases)
-
-  return (jnp.stack([jnp.stack([sum_phases(i, j) for j in range(3)]) for i in range(3)]),)
+def _convolve_repeated_gradient(saved, slope):
+  x, kernel = saved
+  b, h, w, c = x.shape
+  phases = slope.reshape(b, h, 2, w, 2, -1)
+  # [b h w 9 c2]: for each tap what reaches a pixel of the small image.
+  rows = _sum_slopes(phases[:, :, 0], phases[:, :, 1], axis=1)
+  taps = [tap for row in rows for tap in _sum_slopes(row[:, :, :, 0], row[:, :, :, 1], axis=2)]
+  taps = jnp.concatenate(taps, axis=-1).reshape(b * h * w, -1)
+  x_slope = taps @ kernel.transpose(0, 1, 3, 2).reshape(-1, c)
+  kernel_slope = x.reshape(-1, c).T @ taps
+  return x_slope.reshape(x.shape), kernel_slope.reshape(c, 3, 3, -1).transpose(1, 2, 0, 3)
 
 
-_sum_taps.defvjp(lambda kernel: (_sum_taps(kernel), None), _sum_taps_gradient)
+def _sum_slopes(even, odd, *, axis):
+  # Of an axis' even and odd outputs those that the first, the middle and the last tap take from each pixel.
+  size = even.shape[axis]
+
+  def move(slope, before):
+    padding = [(0, 0)] * slope.ndim
+    padding[axis] = (before, 1 - before)
+    return jax.lax.slice_in_dim(jnp.pad(slope, padding), 1 - before, size + 1 - before, axis=axis)
+
+  return move(even, 0) + odd, even + odd, even + move(odd, 1)
+
+
+convolve_repeated.defvjp(lambda x, kernel: (convolve_repeated(x, kernel), (x, kernel)), _convolve_repeated_gradient)
 
 
 def dot_product_attention(
