@@ -4,8 +4,9 @@
   python benchmarks/training_cost.py --config=configs/ldm.py:paper --examples 4 --config.model.unet.remat=True
 
 Prints parameters, floating-point operations per example and step as XLA counts them, the memory of the state and of
-everything else for that many examples on one device, compile time, and how long the configuration's whole training
-would take on accelerators at an assumed share of their peak. Nothing here is measured but the compile time.
+everything else for that many examples on one device, what JAX keeps of an example between the loss and its gradient
+(rematerialisation's part: on CPUs XLA undoes it), compile time, and how long the configuration's whole training would
+take on accelerators at an assumed share of their peak. Nothing here is measured but the compile time.
 """
 
 import functools
@@ -29,9 +30,9 @@ _SHARE = flags.DEFINE_float("share", 0.35, "Assumed share of the peak that train
 PEAKS = {"A100": 312e12, "H100 SXM": 989e12, "TPU v4": 275e12, "TPU v5p": 459e12}
 
 
-def make_shapes(config):
-  """(parameters, batch) of a stage as shapes, `_EXAMPLES` examples."""
-  num, (height, width) = _EXAMPLES.value, config.model.image_size
+def make_shapes(config, num):
+  """(parameters, batch) of a stage as shapes, `num` examples."""
+  height, width = config.model.image_size
   array = lambda *shape, dtype=jnp.float32: jax.ShapeDtypeStruct((num, *shape), dtype)
   key, photo = jax.random.key(0), array(height, width, 3)
   if config.stage == "renderer":
@@ -58,16 +59,24 @@ def count(tree):
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
+def count_saved_bytes(loss_fn, params, batch):
+  """Bytes that JAX keeps between a loss and its gradient."""
+  loss = lambda params, batch: loss_fn(jax.random.key(0), params, batch)[0]
+  saved = jax.eval_shape(lambda params, batch: jax.vjp(lambda params: loss(params, batch), params)[1], params, batch)
+  return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(saved))
+
+
 def main(_):
   """Compiles and prints."""
   config, num = flags.FLAGS.config, _EXAMPLES.value
-  params, batch = make_shapes(config)
+  params, batch = make_shapes(config, num)
   scale = jnp.ones(config.model.num_bands) if config.stage == "vae" else None
   objective = make_objective(config, band_scale=scale)
   tx = make_optimizer(config.optimizer)
   state = jax.eval_shape(functools.partial(create_train_state, trainable=objective.trainable, tx=tx), params)
   update = functools.partial(train_step, loss_fn=objective.loss_fn, tx=tx, ema_decay=config.ema_decay)
   key = jax.eval_shape(lambda: jax.random.key(0))
+  one, two = (count_saved_bytes(objective.loss_fn, params, make_shapes(config, n)[1]) for n in (1, 2))
   lowered = jax.jit(update, donate_argnames=("state",)).lower(key, state, batch)
   start = time.monotonic()
   compiled = lowered.compile()
@@ -80,6 +89,7 @@ def main(_):
   print(f"operations          {operations / 1e9:.4g} GFLOP per example and step")
   print(f"state               {memory.argument_size_in_bytes / 2**30:.2f} GiB with the batch (float32)")
   print(f"everything else     {memory.temp_size_in_bytes / 2**30:.2f} GiB")
+  print(f"of it               {(two - one) / 2**20:.0f} MiB an example are kept for its gradient, before XLA")
   print(
     f"whole training      {config.optimizer.num_steps} steps x {config.batch_size} = {total:.2e} FLOP, at a share of "
     f"{_SHARE.value:g} of the peak in bfloat16:"

@@ -1,13 +1,16 @@
 """Two real processes over localhost train as one does, and go on from each other's checkpoints."""
 
 import shutil
+import signal
 import sys
+import time
 
 import numpy as np
 import pytest
 import training_runs
 
 from gid_jax.checkpoint import checkpoint_directory
+from gid_jax.step_folders import list_steps
 
 NUM_STEPS, SAVED = 6, 3
 SETTINGS = {
@@ -29,9 +32,9 @@ def root(tmp_path_factory):
   return folder
 
 
-def train(root, name, *, num_processes=1, fsdp=1):
-  """Runs `python -m gid_jax.train` in so many processes, of one device each; gives the losses of all its steps."""
-  settings = SETTINGS | {"data.directory": root / "data", "mesh.fsdp": fsdp}
+def start(root, name, *, num_processes=1, fsdp=1, **settings):
+  """Starts `python -m gid_jax.train` in so many processes, of one device each."""
+  settings = SETTINGS | {"data.directory": root / "data", "mesh.fsdp": fsdp} | settings
   flags = [f"--config.{name}={value}" for name, value in settings.items()]
   command = ["-m", "gid_jax.train", "--config=configs/vae.py:tiny", f"--workdir={root / name}", *flags]
   variables = {
@@ -42,11 +45,15 @@ def train(root, name, *, num_processes=1, fsdp=1):
   if num_processes > 1:
     variables["JAX_COORDINATOR_ADDRESS"] = f"127.0.0.1:{training_runs.free_port()}"
     variables["JAX_NUM_PROCESSES"] = str(num_processes)
-  processes = [
+  return [
     training_runs.start([sys.executable, *command], JAX_PROCESS_ID=str(index), **variables)
     for index in range(num_processes)
   ]
-  outputs = [training_runs.finish(process) for process in processes]
+
+
+def train(root, name, **options):
+  """Runs to the end what `start` starts; gives the losses of all steps."""
+  outputs = [training_runs.finish(process) for process in start(root, name, **options)]
   assert (root / name / "images" / f"slices-{NUM_STEPS:08d}.png").exists()
   # Only the first process tells of the run.
   assert all("vae" not in output for output in outputs[1:]), outputs[1:]
@@ -69,3 +76,16 @@ def test_two_processes_train_as_one_and_resume_each_other(root):
   fork(root, "alone", "alone_then_together")
   found = train(root, "alone_then_together", num_processes=2, fsdp=2)
   np.testing.assert_allclose(found, alone, rtol=0, atol=1e-4)
+
+
+def test_a_signal_to_one_process_stops_both_after_the_same_step(root):
+  processes = start(root, "stopped", num_processes=2, **{"optimizer.num_steps": 10**6, "eval_every": 10**6})
+  metrics = root / "stopped" / "metrics.jsonl"
+  while not metrics.exists() or not metrics.read_text():
+    assert all(process.poll() is None for process in processes), "ended before its first step"
+    time.sleep(0.1)
+  processes[1].send_signal(signal.SIGTERM)
+  outputs = [training_runs.finish(process, status=143) for process in processes]
+  last = len(training_runs.read_losses(root / "stopped"))
+  assert f"stopped at step {last};" in outputs[0]
+  assert max(list_steps(checkpoint_directory(root / "stopped"))) == last

@@ -93,13 +93,13 @@ def start_python(code, **options):
   return start([sys.executable, "-c", textwrap.dedent(code)], **options)
 
 
-def finish(process):
-  """Waits for a process of `start` and returns what it wrote."""
+def finish(process, *, status=0):
+  """Waits for a process of `start`, expects its exit status and returns what it wrote."""
   try:
     output, _ = process.communicate(timeout=900)
   finally:
     process.kill()
-  assert process.returncode == 0, output
+  assert process.returncode == status, output
   return output
 
 
