@@ -32,6 +32,10 @@ ORDER = (
   "gid_jax.models.transformer",
   "gid_jax.models.encoders",
   "gid_jax.models.features",
+  "gid_jax.models.torch_weights",
+  "gid_jax.models.inception",
+  "gid_jax.models.i3d",
+  "gid_jax.models.resnet",
   "gid_jax.models.unet",
   "gid_jax.models.vae",
   "gid_jax.models.motion_model",
@@ -56,6 +60,21 @@ ORDER = (
   "gid_jax.shots",
   "gid_jax.inspection",
   "gid_jax.drawing",
+  # Judging a model.
+  "gid_jax.evaluation",
+  "gid_jax.evaluation.results",
+  "gid_jax.evaluation.frechet",
+  "gid_jax.evaluation.extractors",
+  "gid_jax.evaluation.motion",
+  "gid_jax.evaluation.motion_samples",
+  "gid_jax.evaluation.motion_baselines",
+  "gid_jax.evaluation.rendering",
+  "gid_jax.evaluation.damage",
+  "gid_jax.evaluation.report",
+  "gid_jax.evaluation.report_comparison",
+  "gid_jax.evaluation.report_figures",
+  "gid_jax.evaluation.report_style",
+  "gid_jax.evaluation.report_page",
   # Simulated scenes.
   "data_pipeline.trajectories",
   "data_pipeline.statistics",
@@ -116,12 +135,19 @@ ORDER = (
   "data_pipeline.tasks",
   "data_pipeline.dataset",
   "data_pipeline.builder",
+  # Judging by real clips and simulated scenes.
+  "gid_jax.evaluation.scenes",
+  "gid_jax.evaluation.judging",
+  "gid_jax.evaluation.tables",
+  "gid_jax.evaluate",
 )
 PACKAGES = ("gid_jax", "data_pipeline")
 # A library and the only file that may import it: whoever changes the library changes one file.
 ONLY_IMPORTER = {"orbax": "gid_jax.checkpoint", "grain": "gid_jax.input_pipeline"}
 # The files of gid_jax that may use simulated scenes; of data_pipeline nothing else is theirs either.
-SCENE_IMPORTERS = ("gid_jax.scene_drawing", "gid_jax.cli", "gid_jax.input_pipeline")
+SCENE_IMPORTERS = ("gid_jax.scene_drawing", "gid_jax.cli", "gid_jax.input_pipeline", "gid_jax.evaluate")
+# The one file of gid_jax that may use all that makes data: models are judged on data that is made as theirs was.
+DATA_IMPORTER = "gid_jax.evaluation.scenes"
 
 
 def find_modules(root):
@@ -164,6 +190,7 @@ def find_violations(module, source, modules):
     if ONLY_IMPORTER.get(library, module) != module:
       yield f"{module} imports {name}; only {ONLY_IMPORTER[library]} may"
     is_scene = module in SCENE_IMPORTERS and name.startswith("data_pipeline.synthetic.")
+    is_scene |= module == DATA_IMPORTER
     if library == "data_pipeline" and module.startswith("gid_jax") and not is_scene:
       yield f"{module} imports {name}; only simulated scenes, only into {', '.join(SCENE_IMPORTERS)}"
     elif library == "configs":

@@ -1,0 +1,38 @@
+"""Judging a model: what it is judged on and by which metrics.
+
+  python -m gid_jax.evaluate --config=configs/evaluation.py --workdir=runs/evaluation --config.real.folder=CLIPS \
+    --config.real.exclude=SCENES_TRAINED_ON --config.feature_weights.vgg16=vgg16.npz
+
+Writes `report.html`, `report.json` and videos into the work folder; the same command goes on where it stopped, and
+`--against=OTHER/report.json` marks what differs by more than noise. Needs the extras `eval` and `data`. About half a
+minute a clip on two CPU cores. A model must not be judged on scenes that it was trained on: name these in `exclude`.
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """The default: whatever folders are given, four samples a photo."""
+  return ml_collections.ConfigDict(
+    dict(
+      # Folder of exported weights; the embedded ones when empty.
+      weights="",
+      # Filmed clips and seamless loops; scenes as a,b,c, all of the tiers when empty. See gid_jax.evaluation.scenes.
+      real=dict(folder="", tiers="A", scenes="", exclude=""),
+      loops=dict(folder="", tiers="A", scenes="", exclude=""),
+      # Seeds that no data set reaches.
+      simulated=dict(number=0, first_seed=1_000_000, backgrounds="", sprites=""),
+      # Volumes sampled for a photo; end-point errors of the best of 1, 4 and 16 take as many.
+      num_samples=4,
+      # Networks for videos, and files of weights for those that need one.
+      features=("fvd", "fvd32", "efficientnet_lite0", "vgg16", "fid", "dtfvd", "dtfvd32"),
+      feature_weights=dict(fid="", dtfvd="", dtfvd32="", resnet34="", vgg16=""),
+      # (h, w) of the frames' middle that networks see (section 9).
+      crop=(128, 256),
+      # Clips whose videos and pictures are put into the report.
+      num_shown=6,
+      # Folder of measured motion, good for any model; one in the work folder when empty.
+      cache="",
+      seed=0,
+    )
+  )

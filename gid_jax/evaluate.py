@@ -1,0 +1,214 @@
+"""Judges a model: `python -m gid_jax.evaluate --config=configs/evaluation.py --workdir=runs/evaluation`.
+
+Every scene's result is kept in the work folder, so the same command goes on where it was stopped; in the end stand
+`report.html` and `report.json`. Errors end with status 2.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import app, flags, logging
+from ml_collections import config_flags
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from data_pipeline.synthetic.folders import load_backgrounds, load_sprites
+from gid_jax.encoding import complete_or_nothing
+from gid_jax.errors import UserError
+from gid_jax.evaluation.extractors import Extractor, load_extractor
+from gid_jax.evaluation.judging import MODEL, judge_scene, load_result, save_result
+from gid_jax.evaluation.report import ClipGroup, Figure, Report, read_report, write_report
+from gid_jax.evaluation.report_comparison import compare
+from gid_jax.evaluation.report_figures import draw_amplitudes, draw_slices
+from gid_jax.evaluation.report_page import write_page
+from gid_jax.evaluation.scenes import ClipFile, JudgedScene, list_clips, read_clip, simulate_scenes
+from gid_jax.evaluation.tables import make_motion_table, make_video_table
+from gid_jax.media import write_video
+from gid_jax.pipeline import Animator
+from gid_jax.settings import parse_flags
+
+
+def load_extractors(config: Any) -> tuple[list[Extractor], list[str]]:
+  """The feature networks that can be had, and one line for each that cannot: where to get it."""
+  extractors, notes = [], []
+  for kind in config.features:
+    try:
+      extractors.append(load_extractor(kind, weights=config.feature_weights.get(kind) or None))
+    except UserError as error:
+      notes.append(f"Skipped {kind}: {error}")
+  return extractors, notes
+
+
+def list_files(config: Any) -> list[tuple[str, ClipFile]]:
+  """(source, file) of every real clip and loop that a config names."""
+  files = []
+  for source, part in (("real", config.real), ("loop", config.loops)):
+    if part.folder:
+      names = {name: tuple(filter(None, part[name].split(","))) for name in ("tiers", "scenes", "exclude")}
+      files += [(source, file) for file in list_clips(part.folder, **names)]
+  return files
+
+
+def check_workdir(workdir: Path, facts: Mapping[str, Any]) -> None:
+  """Claims a work folder for one model and configuration.
+
+  Raises:
+    UserError: it holds results of another.
+  """
+  path = workdir / "evaluation.json"
+  text = json.dumps(facts, indent=2, sort_keys=True)
+  if path.exists() and path.read_text() != text:
+    raise UserError(f"{workdir} holds results of another model or configuration (see {path}); use another --workdir")
+  workdir.mkdir(parents=True, exist_ok=True)
+  path.write_text(text)
+
+
+def digest_params(params: Any) -> str:
+  """A short name of parameters by their content."""
+  digest = hashlib.sha256()
+  for leaf in jax.tree.leaves(params):
+    digest.update(np.asarray(leaf).tobytes())
+  return digest.hexdigest()[:16]
+
+
+def show_scene(folder: Path, scene: JudgedScene, videos: Mapping[str, np.ndarray], sample: Any) -> None:
+  """Writes the videos of a scene and two pictures of it, for the report to take in."""
+  folder.mkdir(parents=True, exist_ok=True)
+  moving = {"real": scene.volume, MODEL: sample}
+  pictures = {"slices": draw_slices(videos, row=scene.frames.shape[1] // 2), "amplitudes": draw_amplitudes(moving)}
+  for name, data in pictures.items():
+    with complete_or_nothing(folder / f"{name}.png", overwrite=True) as temporary:
+      temporary.write_bytes(data)
+  for name, frames in videos.items():
+    write_video(folder / f"{name.replace(' ', '_')}.mp4", iter(frames), fps=scene.volume.fps, overwrite=True)
+
+
+def gather_shown(workdir: Path) -> tuple[tuple[Figure, ...], tuple[ClipGroup, ...]]:
+  """The pictures and videos that `show_scene` has written."""
+  figures, groups = [], []
+  for folder in sorted((workdir / "scenes").glob("*/")):
+    slices, amplitudes = (folder / f"{name}.png" for name in ("slices", "amplitudes"))
+    if not (slices.exists() and amplitudes.exists()):
+      continue
+    caption = "The middle row of the picture over time, downwards."
+    figures.append(Figure(f"{folder.name}: X-t slices", caption, slices.read_bytes()))
+    caption = "Amplitude of the motion by band, real and sampled, on one scale."
+    figures.append(Figure(f"{folder.name}: amplitudes", caption, amplitudes.read_bytes()))
+    videos = {path.stem.replace("_", " "): str(path.relative_to(workdir)) for path in sorted(folder.glob("*.mp4"))}
+    groups.append(ClipGroup(folder.name, videos))
+  return tuple(figures), tuple(groups)
+
+
+def evaluate(config: Any, workdir: str | Path, *, against: str | Path | None = None) -> Report:
+  """Judges the model that `config` names on all its scenes, and writes the report.
+
+  Raises:
+    UserError: nothing to judge by, weights or clips that cannot be read, or a work folder of another evaluation.
+  """
+  workdir = Path(workdir)
+  if not (config.real.folder or config.loops.folder or config.simulated.number):
+    raise UserError(
+      "nothing to judge by; give --config.real.folder, --config.loops.folder or --config.simulated.number"
+    )
+  previous = read_report(against) if against else None
+  # --- model ----------------------------------------------------------------------------------------------------
+  animator = Animator.from_pretrained(config.weights or None)
+  model = animator.motion_config["model"]
+  digests = {
+    "motion": digest_params(animator.motion_params),
+    "renderer": digest_params(animator.renderer_params),
+  }
+  facts = {"config": json.loads(config.to_json()), "weights": digests}
+  check_workdir(workdir, facts)
+  extractors, notes = load_extractors(config)
+  cache = Path(config.cache or workdir / "measured")
+  columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+  with Progress(*columns) as progress:
+    # --- motion of all clips, of which blind predictions are made ------------------------------------------------
+    known, files = [], []
+    for source, file in progress.track(list_files(config), description="measuring"):
+      try:
+        scene = read_clip(file, model, source=source, cache=cache)
+      except UserError as error:
+        notes.append(f"Left out {file.path.name}: {error}")
+        continue
+      files.append((source, file))
+      known.append((scene.name, scene.scene, source, scene.volume))
+    # --- scenes -----------------------------------------------------------------------------------------------------
+    results = []
+    options = dict(num_samples=config.num_samples, crop=tuple(config.crop))
+    for index, (source, file) in enumerate(progress.track(files, description="clips")):
+      path = workdir / "results" / f"{source}-{file.path.stem}.safetensors"
+      if not path.exists():
+        scene = read_clip(file, model, source=source, cache=cache)
+        others = [volume for _, name, kind, volume in known if name != scene.scene and kind == source]
+        takes = [volume for take, name, _, volume in known if name == scene.scene and take != scene.name]
+        key = jax.random.fold_in(jax.random.key(config.seed), index)
+        result, videos, sample = judge_scene(
+          key, scene, animator, others=others, takes=takes, extractors=extractors, **options
+        )
+        if index < config.num_shown:
+          show_scene(workdir / "scenes" / path.stem, scene, videos, sample)
+        save_result(path, result)
+      results.append(load_result(path))
+    results += _judge_simulated(config, workdir, animator, progress)
+
+  # --- report -----------------------------------------------------------------------------------------------------
+  makers = make_motion_table, make_video_table
+  tables = [make(results, source) for source in ("real", "loop", "synthetic") for make in makers]
+  figures, clips = gather_shown(workdir)
+  report = Report(
+    title="Evaluation",
+    configuration=facts,
+    tables=tuple(table for table in tables if table),
+    figures=figures,
+    clips=clips,
+    notes=tuple(notes),
+  )
+  write_report(workdir / "report.json", report)
+  write_page(workdir / "report.html", report, comparison=compare(report, previous) if previous else None)
+  return report
+
+
+def _judge_simulated(config, workdir, animator, progress):
+  """Results of simulated scenes, one sample each."""
+  settings, results = config.simulated, []
+  backgrounds = load_backgrounds(settings.backgrounds) if settings.backgrounds else []
+  sprites = load_sprites(settings.sprites) if settings.sprites else []
+  seeds = range(settings.first_seed, settings.first_seed + settings.number)
+  for seed in progress.track(seeds, description="simulated"):
+    path = workdir / "results" / f"synthetic-{seed}.safetensors"
+    if not path.exists():
+      scenes = simulate_scenes([seed], animator.motion_config["model"], backgrounds=backgrounds, sprites=sprites)
+      for scene in scenes:
+        key = jax.random.fold_in(jax.random.key(config.seed), seed)
+        save_result(path, judge_scene(key, scene, animator, num_samples=1, others=[])[0])
+    if path.exists():
+      results.append(load_result(path))
+  return results
+
+
+def main(_: list[str]) -> None:
+  """Runs `evaluate` with the flags; a `UserError` becomes one line."""
+  if not flags.FLAGS["verbosity"].present:
+    logging.set_verbosity(logging.WARNING)
+  try:
+    evaluate(flags.FLAGS.config, flags.FLAGS.workdir, against=flags.FLAGS.against)
+  except UserError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+  print(f"Wrote {Path(flags.FLAGS.workdir) / 'report.html'}")
+
+
+if __name__ == "__main__":
+  # Here, as training has flags of the same names and a program may import both.
+  config_flags.DEFINE_config_file("config", None, "Such as configs/evaluation.py.")
+  flags.DEFINE_string("workdir", None, "Folder of results and of the report; gone on with when it has some.")
+  flags.DEFINE_string("against", None, "report.json of another evaluation, to mark differences from.")
+  flags.mark_flags_as_required(["config", "workdir"])
+  app.run(main, flags_parser=parse_flags)

@@ -1,0 +1,160 @@
+"""What a model is judged on: real clips with their measured motion, and simulated scenes with their true one.
+
+Every clip is brought to the model's own grid, rate and length, so that predicted and real volumes compare pixel by
+pixel. Measured motion is kept in a folder and measured once, whichever model is judged.
+"""
+
+import csv
+import hashlib
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors.numpy
+from jaxtyping import Float, UInt8
+
+from data_pipeline.clips import clip_to_sequences, find_clips
+from data_pipeline.synthetic.scene import sample_scene
+from data_pipeline.trajectories import motion_to_coefficients, shrink_vectors
+from gid_jax.encoding import complete_or_nothing
+from gid_jax.errors import UserError
+from gid_jax.tracking import measure_motion
+from gid_jax.types import SpectralVolume
+
+
+class ClipFile(NamedTuple):
+  """A video to judge by.
+
+  Attributes:
+    path: of the video.
+    scene: what it shows; takes of one scene are not independent.
+    tier: "A" (steady), "B" (a flaw) or "S" (rendered, not filmed), from the table beside the folder; "A" without one.
+  """
+
+  path: Path
+  scene: str
+  tier: str
+
+
+class JudgedScene(NamedTuple):
+  """A photo, what became of it, and how surely that is known.
+
+  Attributes:
+    name: unique.
+    scene: what it shows.
+    source: "real", "loop" or "synthetic".
+    frames: [t h w 3] uint8; only the photo, t = 1, of simulated scenes.
+    volume: [k hm wm 4] on the motion grid, pixels of that grid.
+    confidence: [hm wm] in [0, 1]; 1 where motion is exact.
+  """
+
+  name: str
+  scene: str
+  source: str
+  frames: UInt8[np.ndarray, "t h w 3"]
+  volume: SpectralVolume
+  confidence: Float[np.ndarray, "hm wm"]
+
+  @property
+  def image(self) -> Float[np.ndarray, "h w 3"]:
+    """The photo [h w 3] float32 in [0, 1]."""
+    return self.frames[0].astype(np.float32) / 255
+
+
+def list_clips(
+  folder: str | Path, *, tiers: Collection[str] = ("A",), scenes: Collection[str] = (), exclude: Collection[str] = ()
+) -> list[ClipFile]:
+  """The videos of a folder, by name; `FOLDER.csv` beside it gives scenes and tiers (columns file, scene, tier).
+
+  Args:
+    folder: of videos.
+    tiers: those to take.
+    scenes: take only these; all when empty.
+    exclude: scenes to leave out, such as those that the model was trained on.
+
+  Raises:
+    UserError: no video is left, or a scene that was named is not there.
+  """
+  folder = Path(folder)
+  table = folder.with_suffix(".csv")
+  lines = table.read_text().splitlines() if table.exists() else []
+  rows = {Path(row["file"]).name: row for row in csv.DictReader(lines)}
+  files = []
+  for path in find_clips(folder):
+    row = rows.get(path.name, {})
+    files.append(ClipFile(path, row.get("scene", path.stem), row.get("tier", "A")))
+  unknown = {*scenes, *exclude} - {file.scene for file in files}
+  if unknown & {*scenes}:
+    raise UserError(f"{folder} holds no scene {', '.join(sorted(unknown & {*scenes}))}; see {table}")
+  wanted = [f for f in files if f.tier in tiers and f.scene not in exclude and (not scenes or f.scene in scenes)]
+  if not wanted:
+    raise UserError(f"{folder}: no clip of tier {', '.join(tiers)} is left to judge by; exclude fewer scenes")
+  return wanted
+
+
+def read_clip(file: ClipFile, model: Mapping[str, Any], *, source: str, cache: str | Path) -> JudgedScene:
+  """Reads a clip and its motion, measured now or earlier.
+
+  Args:
+    file: of the clip.
+    model: the `model` part of a motion model's config: image_size, num_frames, fps, num_bands, motion_stride.
+    source: "real", or "loop" for a clip that is a seamless loop.
+    cache: folder of measured motion.
+
+  Raises:
+    UserError: see `data_pipeline.clips.clip_to_sequences`.
+  """
+  height, width = model["image_size"]
+  grid = dict(num_frames=model["num_frames"], fps=model["fps"], height=height, width=width)
+  frames = next(iter(clip_to_sequences(file.path, **grid, max_sequences=1, loop=source == "loop")))
+  # By content: another video of the same name, or another way to cut it, is another motion.
+  content = hashlib.sha256(frames.tobytes()).hexdigest()[:16]
+  path = Path(cache) / f"{file.path.stem}-{model['num_bands']}-{model['motion_stride']}-{content}.safetensors"
+  if not path.exists():
+    motion, confidence, _ = measure_motion(frames)
+    stride = model["motion_stride"]
+    coefficients = motion_to_coefficients(motion, num_bands=model["num_bands"])
+    measured = {
+      "coefficients": shrink_vectors(coefficients, stride=stride).astype(np.float32),
+      "confidence": _shrink(np.asarray(confidence, np.float32), stride),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with complete_or_nothing(path, overwrite=True) as temporary:
+      safetensors.numpy.save_file(measured, temporary)
+  measured = safetensors.numpy.load_file(path)
+  volume = SpectralVolume(measured["coefficients"], num_frames=model["num_frames"], fps=model["fps"])
+  return JudgedScene(file.path.stem, file.scene, source, frames, volume, measured["confidence"])
+
+
+def simulate_scenes(
+  seeds: Collection[int], model: Mapping[str, Any], *, backgrounds: list = (), sprites: list = ()
+) -> Iterator[JudgedScene]:
+  """Yields simulated scenes with their exact motion; those that stand wholly still are skipped.
+
+  Args:
+    seeds: of the scenes; those of training data are small numbers.
+    model: see `read_clip`.
+    backgrounds: see `data_pipeline.synthetic.folders.load_backgrounds`.
+    sprites: see `data_pipeline.synthetic.folders.load_sprites`.
+  """
+  height, width = model["image_size"]
+  stride = model["motion_stride"]
+  for seed in seeds:
+    scene = sample_scene(
+      seed, height=height, width=width, num_frames=model["num_frames"], fps=model["fps"],
+      backgrounds=backgrounds, sprites=sprites,
+    )  # fmt: skip
+    coefficients = shrink_vectors(scene.spectral_volume(model["num_bands"]), stride=stride).astype(np.float32)
+    if not coefficients.any():
+      continue
+    volume = SpectralVolume(coefficients, num_frames=model["num_frames"], fps=model["fps"])
+    certain = np.ones(coefficients.shape[1:3], np.float32)
+    name = f"synthetic-{seed}"
+    yield JudgedScene(name, name, "synthetic", scene.image[None], volume, certain)
+
+
+def _shrink(values, stride):
+  # Means of [h w] over stride x stride pixels.
+  height, width = values.shape
+  return values.reshape(height // stride, stride, width // stride, stride).mean((1, 3))

@@ -1,0 +1,147 @@
+"""A whole evaluation with tiny untrained networks: tables that agree with the scenes' results, resuming, refusals."""
+
+import json
+
+import helpers
+import jax
+import numpy as np
+import pytest
+from test_evaluation_scenes import MODEL, write_clip
+
+from configs import evaluation, ldm_coordinated
+from configs import renderer as renderer_config
+from gid_jax import evaluate as program
+from gid_jax.checkpoint import export_weights
+from gid_jax.errors import UserError
+from gid_jax.evaluation import judging, tables
+from gid_jax.evaluation.report import read_report
+from gid_jax.models.renderer import Renderer, RendererConfig
+from gid_jax.pipeline import MOTION_WEIGHTS, RENDERER_WEIGHTS, make_motion_model
+
+HEIGHT, WIDTH = MODEL["image_size"]
+
+
+def export_models(folder, *, seed=0):
+  """Random tiny weights that take the model's grid."""
+  config = ldm_coordinated.get_config("tiny")
+  config.model.image_size, config.data.num_bands = MODEL["image_size"], MODEL["num_bands"]
+  config.model.num_bands, config.model.num_frames = MODEL["num_bands"], MODEL["num_frames"]
+  model = make_motion_model(config.model)
+  slices = np.zeros((1, MODEL["num_bands"], HEIGHT // 2, WIDTH // 2, 4), np.float32)
+  bands, photo = np.zeros((1, MODEL["num_bands"]), np.int32), np.zeros((1, HEIGHT, WIDTH, 3), np.float32)
+  params = helpers.random_params(model.init, slices, bands, photo, bands, seed=seed)
+  params["band_scale"] = np.full(MODEL["num_bands"], 20, np.float32)
+  export_weights(folder / MOTION_WEIGHTS, params, config=config.to_dict() | {"stage": "ldm_coordinated"})
+  config = renderer_config.get_config("tiny")
+  config.model.image_size = MODEL["image_size"]
+  network = Renderer(RendererConfig(**config.model.renderer))
+  noise = np.zeros((1, network.config.style_dim), np.float32)
+  params = helpers.random_params(network.init, photo, photo[..., :2], photo[..., 0], noise)
+  export_weights(folder / RENDERER_WEIGHTS, params, config=config.to_dict())
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+  root = tmp_path_factory.mktemp("evaluation")
+  for name in ("weights", "other_weights", "films"):
+    (root / name).mkdir()
+  export_models(root / "weights")
+  export_models(root / "other_weights", seed=1)
+  for seed, name in enumerate(("fern_0", "fern_1", "moss")):
+    write_clip(root / "films" / f"{name}.mp4", seed=seed)
+  (root / "films.csv").write_text("file,scene\nfern_0.mp4,fern\nfern_1.mp4,fern\nmoss.mp4,moss\n")
+  return root
+
+
+def make_config(root):
+  config = evaluation.get_config()
+  config.weights, config.real.folder, config.cache = str(root / "weights"), str(root / "films"), str(root / "measured")
+  config.simulated.number, config.num_samples, config.num_shown = 1, 2, 1
+  config.features, config.crop = ("efficientnet_lite0", "fid"), (HEIGHT, WIDTH)
+  return config
+
+
+@pytest.fixture(scope="module")
+def report(root):
+  return program.evaluate(make_config(root), root / "run")
+
+
+def test_every_scene_is_judged(report, root):
+  results = [judging.load_result(path) for path in sorted((root / "run" / "results").glob("real-*"))]
+  assert [result.scene for result in results] == ["fern", "fern", "moss"]
+  table = {table.name: table for table in report.tables}["motion, real"]
+  rows = {row.name: dict(zip([c.name for c in table.columns], row.cells, strict=True)) for row in table.rows}
+  # A scene counts once, however many takes it has.
+  by_take = [result.motion["model"]["endpoint_error_1"] for result in results]
+  expected = np.mean([np.mean(by_take[:2]), by_take[2]])
+  np.testing.assert_allclose(rows["model"]["end-point error"].value, expected)
+  assert rows["model"]["end-point error"].num_samples == 2
+  assert rows["still"]["where"].value == 0.5 and rows["still"]["share that moves"].value == 0
+  assert rows["another take of the scene"]["where"].num_samples == 1
+  # All that moves is the right half, by the same swing.
+  assert rows["another take of the scene"]["where"].value > 0.9
+  assert {"mean motion", "typical motion", "smooth noise", "gradient", "centre"} <= set(rows)
+
+
+def test_videos_are_compared_and_what_is_missing_is_said(report, root):
+  table = {table.name: table for table in report.tables}["videos, real"]
+  assert [column.name for column in table.columns] == ["EffLite0-Fréchet"]
+  assert {row.name for row in table.rows} == {"model", "mean motion", "smooth noise", "still"}
+  assert all(row.cells[0].value > 0 and "singular" in row.cells[0].note for row in table.rows)
+  assert any("fid" in note and "weights" in note for note in report.notes)
+  for group in report.clips:
+    assert set(group.videos) == {"real", "model", "mean motion", "smooth noise", "still"}
+    assert all((root / "run" / path).stat().st_size > 500 for path in group.videos.values())
+  assert len(report.figures) == 2 and "<table" in (root / "run" / "report.html").read_text()
+
+
+def test_an_evaluation_goes_on_where_it_was(report, root, monkeypatch):
+  before = json.loads((root / "run" / "report.json").read_text())
+  (root / "run" / "results" / "real-moss.safetensors").unlink()
+  judged = []
+
+  def judge(key, scene, animator, **options):
+    judged.append(scene.name)
+    return judging.judge_scene(key, scene, animator, **options)
+
+  monkeypatch.setattr(program, "judge_scene", judge)
+  program.evaluate(make_config(root), root / "run")
+  assert judged == ["moss"]
+  assert json.loads((root / "run" / "report.json").read_text()) == before
+
+
+def test_reports_are_compared(report, root):
+  program.evaluate(make_config(root), root / "run", against=root / "run" / "report.json")
+  assert read_report(root / "run" / "report.json").tables[0].columns == report.tables[0].columns
+  assert "unchanged" in (root / "run" / "report.html").read_text()
+
+
+def test_another_model_is_refused(report, root):
+  config = make_config(root)
+  config.weights = str(root / "other_weights")
+  with pytest.raises(UserError, match="holds results of another model"):
+    program.evaluate(config, root / "run")
+  config.real.folder, config.simulated.number = "", 0
+  with pytest.raises(UserError, match="nothing to judge by"):
+    program.evaluate(config, root / "none")
+
+
+def test_blind_predictions_do_not_know_the_scene():
+  volumes = [make_volume(seed) for seed in range(3)]
+  scene = judging.JudgedScene("a", "a", "real", np.zeros((2, 12, 16, 3), np.uint8), volumes[0], np.ones((6, 8)))
+  blind = judging.predict_blindly(jax.random.key(0), scene, volumes[1:])
+  mean = (volumes[1].coefficients + volumes[2].coefficients) / 2
+  np.testing.assert_allclose(blind["mean motion"].coefficients, mean, atol=1e-5)
+  power = np.mean([np.square(volume.coefficients).sum() for volume in volumes[1:]])
+  np.testing.assert_allclose(np.square(blind["smooth noise"].coefficients).sum(), power, rtol=1e-4)
+  assert set(judging.predict_blindly(jax.random.key(0), scene, [])) == {"still"}
+
+
+def make_volume(seed):
+  coefficients = np.random.default_rng(seed).normal(size=(4, 6, 8, 4)).astype(np.float32)
+  coefficients[0, ..., 2:] = 0
+  return judging.SpectralVolume(coefficients, num_frames=24, fps=30.0)
+
+
+def test_no_table_without_results():
+  assert tables.make_motion_table([], "real") is None and tables.make_video_table([], "real") is None
