@@ -65,7 +65,8 @@ def check_workdir(workdir: Path, facts: Mapping[str, Any]) -> None:
   if path.exists() and path.read_text() != text:
     raise UserError(f"{workdir} holds results of another model or configuration (see {path}); use another --workdir")
   workdir.mkdir(parents=True, exist_ok=True)
-  path.write_text(text)
+  with complete_or_nothing(path, overwrite=True) as temporary:
+    temporary.write_text(text)
 
 
 def digest_params(params: Any) -> str:
