@@ -148,7 +148,8 @@ def evaluate(config: Any, workdir: str | Path, *, against: str | Path | None = N
       if not path.exists():
         scene = read_clip(file, model, source=source, cache=cache)
         others = [volume for _, name, kind, volume in known if name != scene.scene and kind == source]
-        takes = [volume for take, name, _, volume in known if name == scene.scene and take != scene.name]
+        same = [(take, volume) for take, name, kind, volume in known if name == scene.scene and kind == source]
+        takes = [volume for take, volume in same if take != scene.name]
         key = jax.random.fold_in(jax.random.key(config.seed), index)
         result, videos, sample = judge_scene(
           key, scene, animator, others=others, takes=takes, extractors=extractors, **options
