@@ -3,8 +3,9 @@
   python benchmarks/unet.py [--size default|paper] [--what forward|train|all] [--bands N] [--repetitions 5] [--kinds]
 
 The same weights, shapes, cores and run for both, float32; the two take turns, and the median, the best and the median
-of the pairs' ratios are printed, with how far the two outputs differ. Each side's compile time and peak memory come
-from a process of its own. A train step is the mean squared error, the gradients of all parameters and an Adam update.
+of the pairs' ratios are printed, with how far the two outputs differ and the processor time of all cores together. Each
+side's compile time and peak memory come from a process of its own. A train step is the mean squared error, the
+gradients of all parameters and an Adam update.
 `--kinds` adds the time by kind of operation, from both libraries' profilers; ours run partly side by side, so that
 their sum is more than the step. Needs `torch` and `diffusers`; run it on an otherwise idle machine.
 """
@@ -269,7 +270,7 @@ def compare(size, what, bands, repetitions, *, kinds):
   alone = [measure_alone(side, size, what, bands) for side in (Ours, Diffusers)]
   ours = Ours(size, bands)
   theirs = Diffusers(size, bands, unet_to_tensors(ours.model, jax.device_get(ours.params), naming="diffusers"))
-  sides, seconds = (ours, theirs), ([], [])
+  sides, seconds, busy = (ours, theirs), ([], []), ([], [])
   for side in sides:
     side.compile(what)
   first, second = (np.asarray(getattr(side, what)()) for side in sides)
@@ -277,16 +278,18 @@ def compare(size, what, bands, repetitions, *, kinds):
     second = second.transpose(0, 2, 3, 1)[None]
   error = np.abs(first - second).max() / np.abs(second).max()
   for _ in range(repetitions):
-    for side, times in zip(sides, seconds, strict=True):
-      started = time.monotonic()
+    for side, times, processor in zip(sides, seconds, busy, strict=True):
+      started, used = time.monotonic(), time.process_time()
       getattr(side, what)()
       times.append(time.monotonic() - started)
+      processor.append(time.process_time() - used)
   ratio = statistics.median(mine / other for mine, other in zip(*seconds, strict=True))
   best = min(seconds[0]) / min(seconds[1])
   print(f"{size} {what}, {bands} bands: ratio {ratio:.2f}, of the best times {best:.2f}; difference {error:.1e}")
-  for side, times, one in zip(sides, seconds, alone, strict=True):
+  for side, times, processor, one in zip(sides, seconds, busy, alone, strict=True):
     print(
       f"  {side.name:10} {statistics.median(times):8.3f} s (best {min(times):.3f} s)"
+      f"   processor {statistics.median(processor):8.3f} s"
       f"   peak {one['peak']:7.0f} MiB   compile {one['compile']:5.1f} s"
     )
   if kinds:
