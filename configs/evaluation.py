@@ -1,11 +1,12 @@
 """Judging a model: what it is judged on and by which metrics.
 
   python -m gid_jax.evaluate --config=configs/evaluation.py --workdir=runs/evaluation --config.real.folder=CLIPS \
-    --config.real.exclude=SCENES_TRAINED_ON --config.feature_weights.vgg16=vgg16.npz
+    --config.feature_weights.vgg16=vgg16.npz
 
 Writes `report.html`, `report.json` and videos into the work folder; the same command goes on where it stopped, and
 `--against=OTHER/report.json` marks what differs by more than noise. Needs the extras `eval` and `data`. About half a
-minute a clip on two CPU cores. A model must not be judged on scenes that it was trained on: name these in `exclude`.
+minute a clip and 1.5 s a simulated scene on two CPU cores. A model must not be judged on scenes that it was trained on:
+those that its weights name are left out; name others in `exclude`. docs/evaluation.md explains every figure.
 """
 
 import ml_collections
@@ -21,17 +22,20 @@ def get_config() -> ml_collections.ConfigDict:
       real=dict(folder="", tiers="A", scenes="", exclude=""),
       loops=dict(folder="", tiers="A", scenes="", exclude=""),
       # Seeds that no data set reaches.
-      simulated=dict(number=0, first_seed=1_000_000, backgrounds="", sprites=""),
+      # Motion is judged on all, the renderer on the first `rendered` of them.
+      simulated=dict(number=0, rendered=100, first_seed=1_000_000, backgrounds="", sprites=""),
       # Volumes sampled for a photo; end-point errors of the best of 1, 4 and 16 take as many.
       num_samples=4,
       # Networks for videos, and files of weights for those that need one.
       features=("fvd", "fvd32", "efficientnet_lite0", "vgg16", "fid", "dtfvd", "dtfvd32"),
       feature_weights=dict(fid="", dtfvd="", dtfvd32="", resnet34="", vgg16=""),
+      # Predictors whose videos networks see, and which are shown: five seconds of two cores each and clip.
+      filmed=("model", "mean motion", "smooth noise", "still"),
       # (h, w) of the frames' middle that networks see (section 9).
       crop=(128, 256),
       # Clips whose videos and pictures are put into the report.
       num_shown=6,
-      # Folder of measured motion, good for any model; one in the work folder when empty.
+      # Folder of measured motion and of the clips' own features, good for any model; one in the work folder when empty.
       cache="",
       seed=0,
     )

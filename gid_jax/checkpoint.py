@@ -23,7 +23,7 @@ import safetensors.numpy
 
 from gid_jax.divergence import find_not_finite
 from gid_jax.errors import UserError
-from gid_jax.step_folders import NewestAndBest, list_steps, read_loss
+from gid_jax.step_folders import NewestAndBest, list_steps, read_config, read_loss
 
 _FORMAT = "gid-jax weights"
 _VERSION = 1
@@ -309,6 +309,17 @@ def import_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
   floating = lambda value: np.issubdtype(value.dtype, np.floating)
   params = {name: value.astype(np.float32) if floating(value) else value for name, value in tensors.items()}
   return flax.traverse_util.unflatten_dict(params, sep="/"), json.loads(settings)
+
+
+def read_settings(source: str) -> dict[str, Any]:
+  """Reads the settings of an exported weights file, or of a work folder's newest step, without the parameters.
+
+  Nothing is verified: this is for what `import_weights` or `restore_params` has read. {} where they cannot be read.
+  """
+  if not source.endswith(".safetensors"):
+    return read_config(checkpoint_directory(source)) or {}
+  with safetensors.safe_open(source, framework="numpy") as file:
+    return json.loads((file.metadata() or {}).get("config", "{}"))
 
 
 def _checksum(tensors: Mapping[str, np.ndarray], settings: str) -> str:

@@ -116,7 +116,7 @@ def export(request: ExportRequest) -> None:
     if workdir is None:
       continue
     params, config = restore_params(workdir, which="best" if request.best else "newest")
-    # Paths of the machine that trained say nothing to others.
+    # Paths of the machine that trained say nothing to others; `trained_on` stays, for whoever judges the weights.
     config = {part: value for part, value in config.items() if part not in ("init", "data", "loss")}
     path = request.output / name
     try:

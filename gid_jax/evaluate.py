@@ -4,7 +4,6 @@ Every scene's result is kept in the work folder, so the same command goes on whe
 `report.html` and `report.json`. Errors end with status 2.
 """
 
-import hashlib
 import json
 import sys
 from collections.abc import Mapping
@@ -20,15 +19,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from data_pipeline.synthetic.folders import load_backgrounds, load_sprites
 from gid_jax.encoding import complete_or_nothing
 from gid_jax.errors import UserError
-from gid_jax.evaluation.extractors import Extractor, load_extractor
+from gid_jax.evaluation.extractors import Extractor, digest_params, load_extractor
 from gid_jax.evaluation.judging import MODEL, judge_scene, load_result, save_result
 from gid_jax.evaluation.report import ClipGroup, Figure, Report, read_report, write_report
 from gid_jax.evaluation.report_comparison import compare
 from gid_jax.evaluation.report_figures import draw_amplitudes, draw_slices
 from gid_jax.evaluation.report_page import write_page
 from gid_jax.evaluation.scenes import ClipFile, JudgedScene, list_clips, read_clip, simulate_scenes
-from gid_jax.evaluation.tables import make_motion_table, make_video_table
+from gid_jax.evaluation.tables import make_motion_table, make_rendering_table, make_time_tables, make_video_table
 from gid_jax.media import write_video
+from gid_jax.models.features import vgg16_params
 from gid_jax.pipeline import Animator
 from gid_jax.settings import parse_flags
 
@@ -44,14 +44,29 @@ def load_extractors(config: Any) -> tuple[list[Extractor], list[str]]:
   return extractors, notes
 
 
-def list_files(config: Any) -> list[tuple[str, ClipFile]]:
-  """(source, file) of every real clip and loop that a config names."""
-  files = []
+def list_files(config: Any, animator: Animator) -> tuple[list[tuple[str, ClipFile]], list[str]]:
+  """(source, file) of every real clip and loop that a config names and the model has not seen, and notes on these.
+
+  Raises:
+    UserError: see `list_clips`.
+  """
+  parts = [weights.get("trained_on") for weights in (animator.motion_config, animator.renderer_config)]
+  files, notes = [], []
+  if None in parts:
+    notes.append("The weights do not say which scenes they were trained on; exclude those by name.")
   for source, part in (("real", config.real), ("loop", config.loops)):
     if part.folder:
       names = {name: tuple(filter(None, part[name].split(","))) for name in ("tiers", "scenes", "exclude")}
-      files += [(source, file) for file in list_clips(part.folder, **names)]
-  return files
+      seen = {scene for trained_on in parts if trained_on for scene in trained_on.get(source, ())}
+      found = list_clips(part.folder, **names)
+      unseen = [file for file in found if file.scene not in seen]
+      known = sorted({file.scene for file in found if file.scene in seen})
+      if known:
+        notes.append(f"Left out, as the model was trained on them ({source}): {', '.join(known)}.")
+      if not unseen:
+        raise UserError(f"{part.folder}: the model was trained on every scene named; judge it on others")
+      files += [(source, file) for file in unseen]
+  return files, notes
 
 
 def check_workdir(workdir: Path, facts: Mapping[str, Any]) -> None:
@@ -67,14 +82,6 @@ def check_workdir(workdir: Path, facts: Mapping[str, Any]) -> None:
   workdir.mkdir(parents=True, exist_ok=True)
   with complete_or_nothing(path, overwrite=True) as temporary:
     temporary.write_text(text)
-
-
-def digest_params(params: Any) -> str:
-  """A short name of parameters by their content."""
-  digest = hashlib.sha256()
-  for leaf in jax.tree.leaves(params):
-    digest.update(np.asarray(leaf).tobytes())
-  return digest.hexdigest()[:16]
 
 
 def show_scene(folder: Path, scene: JudgedScene, videos: Mapping[str, np.ndarray], sample: Any) -> None:
@@ -127,12 +134,15 @@ def evaluate(config: Any, workdir: str | Path, *, against: str | Path | None = N
   facts = {"config": json.loads(config.to_json()), "weights": digests}
   check_workdir(workdir, facts)
   extractors, notes = load_extractors(config)
+  chosen, seen = list_files(config, animator)
+  notes += seen
   cache = Path(config.cache or workdir / "measured")
+  vgg_params = vgg16_params(config.feature_weights.vgg16) if config.feature_weights.vgg16 else None
   columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
   with Progress(*columns) as progress:
     # --- motion of all clips, of which blind predictions are made ------------------------------------------------
     known, files = [], []
-    for source, file in progress.track(list_files(config), description="measuring"):
+    for source, file in progress.track(chosen, description="measuring"):
       try:
         scene = read_clip(file, model, source=source, cache=cache)
       except UserError as error:
@@ -142,7 +152,10 @@ def evaluate(config: Any, workdir: str | Path, *, against: str | Path | None = N
       known.append((scene.name, scene.scene, source, scene.volume))
     # --- scenes -----------------------------------------------------------------------------------------------------
     results = []
-    options = dict(num_samples=config.num_samples, crop=tuple(config.crop))
+    options = dict(
+      num_samples=config.num_samples, crop=tuple(config.crop), filmed=config.filmed, extractors=extractors,
+      cache=cache, vgg_params=vgg_params,
+    )  # fmt: skip
     for index, (source, file) in enumerate(progress.track(files, description="clips")):
       path = workdir / "results" / f"{source}-{file.path.stem}.safetensors"
       if not path.exists():
@@ -151,18 +164,18 @@ def evaluate(config: Any, workdir: str | Path, *, against: str | Path | None = N
         same = [(take, volume) for take, name, kind, volume in known if name == scene.scene and kind == source]
         takes = [volume for take, volume in same if take != scene.name]
         key = jax.random.fold_in(jax.random.key(config.seed), index)
-        result, videos, sample = judge_scene(
-          key, scene, animator, others=others, takes=takes, extractors=extractors, **options
-        )
+        result, videos, sample = judge_scene(key, scene, animator, others=others, takes=takes, **options)
         if index < config.num_shown:
           show_scene(workdir / "scenes" / path.stem, scene, videos, sample)
         save_result(path, result)
       results.append(load_result(path))
-    results += _judge_simulated(config, workdir, animator, progress)
+    results += _judge_simulated(config, workdir, animator, progress, vgg_params=vgg_params)
 
   # --- report -----------------------------------------------------------------------------------------------------
-  makers = make_motion_table, make_video_table
-  tables = [make(results, source) for source in ("real", "loop", "synthetic") for make in makers]
+  tables = []
+  for source in ("real", "loop", "synthetic"):
+    tables += [make(results, source) for make in (make_motion_table, make_video_table, make_rendering_table)]
+    tables += make_time_tables(results, source)
   figures, clips = gather_shown(workdir)
   report = Report(
     title="Evaluation",
@@ -177,7 +190,7 @@ def evaluate(config: Any, workdir: str | Path, *, against: str | Path | None = N
   return report
 
 
-def _judge_simulated(config, workdir, animator, progress):
+def _judge_simulated(config, workdir, animator, progress, *, vgg_params):
   """Results of simulated scenes, one sample each."""
   settings, results = config.simulated, []
   backgrounds = load_backgrounds(settings.backgrounds) if settings.backgrounds else []
@@ -189,7 +202,9 @@ def _judge_simulated(config, workdir, animator, progress):
       scenes = simulate_scenes([seed], animator.motion_config["model"], backgrounds=backgrounds, sprites=sprites)
       for scene in scenes:
         key = jax.random.fold_in(jax.random.key(config.seed), seed)
-        save_result(path, judge_scene(key, scene, animator, num_samples=1, others=[])[0])
+        rendered = seed - settings.first_seed < settings.rendered
+        result, _, _ = judge_scene(key, scene, animator, num_samples=1, rendered=rendered, vgg_params=vgg_params)
+        save_result(path, result)
     if path.exists():
       results.append(load_result(path))
   return results

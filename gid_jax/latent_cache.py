@@ -31,7 +31,7 @@ from gid_jax.augmentation import config_to_augmentation
 from gid_jax.errors import UserError
 from gid_jax.examples import draw_window
 from gid_jax.pipeline import make_motion_model
-from gid_jax.records import LIVE, Chain, list_datasets, open_records
+from gid_jax.records import LIVE, Chain, list_datasets, open_chosen
 from gid_jax.train_state import Params
 
 _MANIFEST, _BUILDING = "manifest.json", "building.json"
@@ -169,9 +169,7 @@ def _open_sources(data: Any) -> dict[str, Chain]:
       f"config.data.latent_draws={data.latent_draws}, but live scenes never come again, so there is nothing to keep; "
       f"build some (python -m data_pipeline.builder --synthetic N) or give --config.data.latent_draws=0"
     )
-  sources = open_records(data.directory, "train")
-  chosen = {name for name, weight in data.sources.items() if weight > 0}
-  return {name: source for name, source in sources.items() if not chosen or name in chosen}
+  return open_chosen(data)
 
 
 def _to_numpy(leaf: Any) -> np.ndarray:

@@ -33,11 +33,13 @@ class Objective(NamedTuple):
     initialize: (key, a few training batches of [b ...] arrays) -> parameters, earlier stages included.
     trainable: whether the parameter at a path such as "unet/conv_in/kernel" is trained.
     loss_fn: (key, params, batch) -> (loss, metrics).
+    start: the work folder or exported weights file whose parameters `initialize` takes over; "" for none.
   """
 
   initialize: Callable[[PRNGKey, Sequence[Batch]], Params]
   trainable: Callable[[str], bool]
   loss_fn: LossFn
+  start: str
 
 
 def make_objective(config: Any, *, band_scale: np.ndarray | None = None) -> Objective:
@@ -58,7 +60,7 @@ def make_objective(config: Any, *, band_scale: np.ndarray | None = None) -> Obje
 def make_vae_objective(config: Any, *, band_scale: np.ndarray) -> Objective:
   """Auto-encoder of frequency slices: L1 + w_g gradient consistency + w_kl KL on normalised [b h w 4] (section 4.1)."""
   model = make_motion_model(config.model)
-  weights = config.loss
+  weights, start = config.loss, config.init.vae
 
   def initialize(key, batches):
     batch = _blank(batches[0])
@@ -66,9 +68,7 @@ def make_vae_objective(config: Any, *, band_scale: np.ndarray) -> Objective:
     params = init(key, key, batch["slice"], batch["band"])["params"] | {"band_scale": jnp.asarray(band_scale)}
     if config.init.photo_vae:
       params["vae"] = read_vae_init(config.init.photo_vae, VAE(**model.vae_fields), params["vae"])
-    if config.init.vae:
-      return _overlay(params, config.init.vae, stages=("vae", "ldm", "ldm_coordinated"))
-    return params
+    return _overlay(params, start, stages=("vae", "ldm", "ldm_coordinated")) if start else params
 
   def loss_fn(key: PRNGKey, params: Params, batch: Batch) -> tuple[jax.Array, Metrics]:
     results: Any = model.apply({"params": params}, key, batch["slice"], batch["band"], method="reconstruct")
@@ -79,7 +79,7 @@ def make_vae_objective(config: Any, *, band_scale: np.ndarray) -> Objective:
     loss = l1 + weights.gradient * gradient + weights.kl * kl
     return loss, {"loss": loss, "l1": l1, "gradient": gradient, "kl": kl}
 
-  return Objective(initialize, lambda path: path.startswith("vae/"), loss_fn)
+  return Objective(initialize, lambda path: path.startswith("vae/"), loss_fn, start)
 
 
 def make_ldm_objective(config: Any) -> Objective:
@@ -95,14 +95,16 @@ def make_ldm_objective(config: Any) -> Objective:
   coordinated = config.stage == "ldm_coordinated"
   # Bands that see each other are equally noisy, as they will be when sampled.
   one_timestep = coordinated or config.model.volume
+  is_complete = coordinated or bool(config.init.ldm)
+  start = config.init.ldm if is_complete else config.init.vae
 
   def initialize(key, batches):
     batch = _blank(batches[0])
     timesteps = np.zeros_like(batch["band"])
     params = jax.jit(model.init)(key, batch["slice"], batch["band"], batch["image"], timesteps)["params"]
-    if coordinated or config.init.ldm:
-      return _overlay(params, config.init.ldm, stages=("ldm", "ldm_coordinated"))
-    params = _overlay(params, config.init.vae, stages=("vae", "ldm", "ldm_coordinated"))
+    if is_complete:
+      return _overlay(params, start, stages=("ldm", "ldm_coordinated"))
+    params = _overlay(params, start, stages=("vae", "ldm", "ldm_coordinated"))
     if config.init.unet:
       params["unet"] = read_unet_init(config.init.unet, make_unet(model), params["unet"])
     if config.model.encoder.kind == "efficientnet_lite0":
@@ -134,20 +136,20 @@ def make_ldm_objective(config: Any) -> Objective:
     loss = ((output - training_target(schedule, latents, noise, timesteps)) ** 2).mean()
     return loss, {"loss": loss}
 
-  return Objective(initialize, trainable, loss_fn)
+  return Objective(initialize, trainable, loss_fn, start)
 
 
 def make_renderer_objective(config: Any) -> Objective:
   """Image-based renderer on pairs (I_0, I_t), [b h w 3] each (section 5): L1, and VGG16 features or image gradients."""
   model = Renderer(RendererConfig(**config.model.renderer))
-  weights = config.loss
+  weights, start = config.loss, config.init.renderer
   vgg = vgg16_params(weights.vgg) if weights.vgg else None
 
   def initialize(key, batches):
     batch = _blank(batches[0])
     noise = np.zeros((batch["image"].shape[0], model.config.style_dim), np.float32)
     params = jax.jit(model.init)(key, batch["image"], batch["flow"], batch["depth"], noise)["params"]
-    return _overlay(params, config.init.renderer, stages=("renderer",)) if config.init.renderer else params
+    return _overlay(params, start, stages=("renderer",)) if start else params
 
   def loss_fn(key: PRNGKey, params: Params, batch: Batch) -> tuple[jax.Array, Metrics]:
     noise = jax.random.normal(key, (batch["image"].shape[0], model.config.style_dim))
@@ -162,7 +164,7 @@ def make_renderer_objective(config: Any) -> Objective:
     loss = weights.l1 * l1 + weights.structure * structure
     return loss, {"loss": loss, "l1": l1, "structure": structure, "psnr": psnr}
 
-  return Objective(initialize, lambda path: True, loss_fn)
+  return Objective(initialize, lambda path: True, loss_fn, start)
 
 
 def _blank(batch: Batch) -> dict[str, np.ndarray]:

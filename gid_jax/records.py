@@ -176,6 +176,17 @@ def open_records(directory: str | Path, split: str) -> dict[str, Chain]:
   return sources
 
 
+def open_chosen(config: Any) -> dict[str, Chain]:
+  """Opens the training windows whose source has a share in the `data` part of a config; of all sources without shares.
+
+  Raises:
+    UserError: see `open_records`.
+  """
+  sources = open_records(config.directory, "train")
+  chosen = {name for name, weight in config.sources.items() if weight > 0}
+  return {name: source for name, source in sources.items() if not chosen or name in chosen}
+
+
 def list_folders(directory: str | Path) -> list[Path]:
   """The data folders that `config.data.directory` names, with commas between."""
   return [Path(folder) for folder in str(directory).split(",")]

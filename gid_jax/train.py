@@ -23,7 +23,7 @@ from ml_collections import config_flags
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gid_jax import sharding
-from gid_jax.checkpoint import CheckpointStore, checkpoint_directory
+from gid_jax.checkpoint import CheckpointStore, checkpoint_directory, read_settings
 from gid_jax.data_checks import check_config
 from gid_jax.divergence import DivergenceGuard
 from gid_jax.errors import UserError
@@ -41,6 +41,7 @@ from gid_jax.objectives import make_objective
 from gid_jax.settings import check_resumable, check_settings, parse_flags
 from gid_jax.step_folders import read_config
 from gid_jax.train_state import Batch, LossFn, Metrics, TrainState, create_train_state, merge_params, train_step
+from gid_jax.trained_scenes import find_trained_scenes
 from gid_jax.types import PRNGKey
 from gid_jax.validation import make_validation_drawing
 
@@ -108,7 +109,8 @@ def train(config: Any, workdir: str | Path) -> TrainState:
   sharding.check_batch_size(config.batch_size, mesh, accumulation_steps=config.accumulation_steps)
   is_main = jax.process_index() == 0
   directory = checkpoint_directory(workdir)
-  changes = check_resumable(read_config(directory) or {}, config.to_dict(), directory=directory)
+  saved_settings = read_config(directory) or {}
+  changes = check_resumable(saved_settings, config.to_dict(), directory=directory)
 
   # --- data -----------------------------------------------------------------------------------------------------
   check_settings(config)
@@ -158,6 +160,17 @@ def train(config: Any, workdir: str | Path) -> TrainState:
     state = restored[1]
     if is_main:
       print(f"going on from step {restored[0]}" + (f"; changed since: {', '.join(changes)}" if changes else ""))
+
+  # --- scenes ---------------------------------------------------------------------------------------------------
+  # A run that goes on has the parameters of its own checkpoint, and in its settings what their start had seen.
+  start = read_settings(objective.start) if objective.start else None
+  scenes = find_trained_scenes(config.data, earlier=saved_settings if restored else start)
+  settings = config.to_dict() | ({} if scenes is None else {"trained_on": scenes})
+  if scenes is None and is_main:
+    print(
+      "not all scenes that this model saw are known: the data have no records.jsonl that fits them, or what it builds "
+      "on came without a list; an evaluation cannot leave them out by itself"
+    )
 
   # --- latents --------------------------------------------------------------------------------------------------
   # Only now the auto-encoder is the run's own. A position is the number of batches read, the same for both iterators.
@@ -233,7 +246,7 @@ def train(config: Any, workdir: str | Path) -> TrainState:
       is_last = is_stopping or step == num_steps
       # After an update that was not finite the run may have diverged, so the checkpoints before it are left alone.
       if is_last or (store.should_save(step, validation_loss=validation_loss) and guard.settle()):
-        saved = dict(state=state, iterator=iterator, config=config.to_dict(), validation_loss=validation_loss)
+        saved = dict(state=state, iterator=iterator, config=settings, validation_loss=validation_loss)
         store.save(step, **saved, force=True)
       started += time.monotonic() - paused  # steps per second are those of training alone
       if is_stopping:

@@ -12,11 +12,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import stored_windows
 
 from data_pipeline import builder, tasks
 from gid_jax.errors import UserError
 from gid_jax.media import write_video
 from gid_jax.storage import example_to_window, list_sources, open_split
+from gid_jax.trained_scenes import list_scenes
 
 NUM_FRAMES, NUM_BANDS = 16, 4
 SMALL = [
@@ -110,6 +112,13 @@ def test_no_scene_is_in_both_splits(built):
       assert window.source == source
       assert window.spectrum.shape == (NUM_BANDS, 16, 24, 4)
       assert window.frames.shape == (2, 32, 48, 3) and window.flows.shape == (2, 32, 48, 2)
+
+
+def test_a_training_knows_the_scenes_of_its_data(built):
+  output, _ = built
+  stored = {source: {window.scene for window in read_all(output)[source, "train"]} for source in ("real", "loop")}
+  assert list_scenes(stored_windows.make_config(output)) == {source: sorted(names) for source, names in stored.items()}
+  assert stored["real"] and stored["loop"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from configs import renderer as renderer_config
 from gid_jax import evaluate as program
 from gid_jax.checkpoint import export_weights
 from gid_jax.errors import UserError
-from gid_jax.evaluation import judging, tables
+from gid_jax.evaluation import judging
 from gid_jax.evaluation.report import read_report
 from gid_jax.models.renderer import Renderer, RendererConfig
 from gid_jax.pipeline import MOTION_WEIGHTS, RENDERER_WEIGHTS, make_motion_model
@@ -21,8 +21,9 @@ from gid_jax.pipeline import MOTION_WEIGHTS, RENDERER_WEIGHTS, make_motion_model
 HEIGHT, WIDTH = MODEL["image_size"]
 
 
-def export_models(folder, *, seed=0):
+def export_models(folder, *, seed=0, trained_on=None):
   """Random tiny weights that take the model's grid."""
+  extra = {} if trained_on is None else {"trained_on": trained_on}
   config = ldm_coordinated.get_config("tiny")
   config.model.image_size, config.data.num_bands = MODEL["image_size"], MODEL["num_bands"]
   config.model.num_bands, config.model.num_frames = MODEL["num_bands"], MODEL["num_frames"]
@@ -31,13 +32,13 @@ def export_models(folder, *, seed=0):
   bands, photo = np.zeros((1, MODEL["num_bands"]), np.int32), np.zeros((1, HEIGHT, WIDTH, 3), np.float32)
   params = helpers.random_params(model.init, slices, bands, photo, bands, seed=seed)
   params["band_scale"] = np.full(MODEL["num_bands"], 20, np.float32)
-  export_weights(folder / MOTION_WEIGHTS, params, config=config.to_dict() | {"stage": "ldm_coordinated"})
+  export_weights(folder / MOTION_WEIGHTS, params, config=config.to_dict() | {"stage": "ldm_coordinated"} | extra)
   config = renderer_config.get_config("tiny")
   config.model.image_size = MODEL["image_size"]
   network = Renderer(RendererConfig(**config.model.renderer))
   noise = np.zeros((1, network.config.style_dim), np.float32)
   params = helpers.random_params(network.init, photo, photo[..., :2], photo[..., 0], noise)
-  export_weights(folder / RENDERER_WEIGHTS, params, config=config.to_dict())
+  export_weights(folder / RENDERER_WEIGHTS, params, config=config.to_dict() | extra)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def root(tmp_path_factory):
   root = tmp_path_factory.mktemp("evaluation")
   for name in ("weights", "other_weights", "films"):
     (root / name).mkdir()
-  export_models(root / "weights")
+  export_models(root / "weights", trained_on={"real": ["oak"], "loop": []})
   export_models(root / "other_weights", seed=1)
   for seed, name in enumerate(("fern_0", "fern_1", "moss")):
     write_clip(root / "films" / f"{name}.mp4", seed=seed)
@@ -85,14 +86,58 @@ def test_every_scene_is_judged(report, root):
 
 def test_videos_are_compared_and_what_is_missing_is_said(report, root):
   table = {table.name: table for table in report.tables}["videos, real"]
-  assert [column.name for column in table.columns] == ["EffLite0-Fréchet"]
-  assert {row.name for row in table.rows} == {"model", "mean motion", "smooth noise", "still"}
+  assert [column.name for column in table.columns] == ["EffLite0-Fréchet", "EffLite0-kernel"]
+  takes = "another take of the scene"
+  assert {row.name for row in table.rows} == {"model", "mean motion", "smooth noise", "still", takes}
   assert all(row.cells[0].value > 0 and "singular" in row.cells[0].note for row in table.rows)
+  assert {row.name: row.cells[0].num_samples for row in table.rows}[takes] == 1
   assert any("fid" in note and "weights" in note for note in report.notes)
   for group in report.clips:
     assert set(group.videos) == {"real", "model", "mean motion", "smooth noise", "still"}
     assert all((root / "run" / path).stat().st_size > 500 for path in group.videos.values())
   assert len(report.figures) == 2 and "<table" in (root / "run" / "report.html").read_text()
+
+
+def test_renderers_are_judged_on_the_same_pairs(report, root):
+  tables = {table.name: table for table in report.tables}
+  for source, count in (("real", 2), ("synthetic", 1)):
+    table = tables[f"rendering, {source}"]
+    rows = {row.name: dict(zip([c.name for c in table.columns], row.cells, strict=True)) for row in table.rows}
+    assert {"renderer", "softmax splat", "average splat", "backward warp", "photo"} <= set(rows)
+    # The right half swings by a whole pixel or more: who moves the photo comes nearer than who does not.
+    assert rows["softmax splat"]["PSNR, visible"].value > rows["photo"]["PSNR, visible"].value + 3
+    assert rows["photo"]["PSNR, whole"].num_samples == count
+  results = [judging.load_result(path) for path in sorted((root / "run" / "results").glob("real-*"))]
+  by_take = [result.rendering["photo"]["psnr, whole"] for result in results]
+  real = next(row for row in tables["rendering, real"].rows if row.name == "photo").cells[0].value
+  np.testing.assert_allclose(real, np.mean([np.mean(by_take[:2]), by_take[2]]))
+
+
+def test_no_table_of_time_where_the_video_is_shorter_than_a_window(report):
+  assert not any("over time" in table.name for table in report.tables)
+
+
+def test_scenes_trained_on_are_left_out(report, root, tmp_path):
+  assert not any("trained on" in note for note in report.notes)
+  (tmp_path / "weights").mkdir()
+  export_models(tmp_path / "weights", trained_on={"real": ["moss", "oak"]})
+  config = make_config(root)
+  animator = program.Animator.from_pretrained(tmp_path / "weights")
+  files, notes = program.list_files(config, animator)
+  assert [file.path.stem for _, file in files] == ["fern_0", "fern_1"]
+  assert any("moss" in note and "oak" not in note for note in notes)
+  config.real.scenes = "moss"
+  with pytest.raises(UserError, match="trained on every scene"):
+    program.list_files(config, animator)
+  _, notes = program.list_files(config, program.Animator.from_pretrained(root / "other_weights"))
+  assert any("do not say which scenes" in note for note in notes)
+
+
+def test_a_crop_larger_than_the_frames_is_refused(root, tmp_path):
+  config = make_config(root)
+  config.crop, config.real.scenes, config.num_samples, config.simulated.number = (HEIGHT + 1, WIDTH), "moss", 1, 0
+  with pytest.raises(UserError, match=r"config\.crop=.* larger than the model's frames, 48x64"):
+    program.evaluate(config, tmp_path)
 
 
 def test_an_evaluation_goes_on_where_it_was(report, root, monkeypatch):
@@ -141,7 +186,3 @@ def make_volume(seed):
   coefficients = np.random.default_rng(seed).normal(size=(4, 6, 8, 4)).astype(np.float32)
   coefficients[0, ..., 2:] = 0
   return judging.SpectralVolume(coefficients, num_frames=24, fps=30.0)
-
-
-def test_no_table_without_results():
-  assert tables.make_motion_table([], "real") is None and tables.make_video_table([], "real") is None

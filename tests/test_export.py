@@ -9,6 +9,8 @@ from gid_jax import cli
 from gid_jax.checkpoint import CheckpointStore, checkpoint_directory, import_weights
 from gid_jax.train_state import TrainState
 
+TRAINED_ON = {"real": ["fern", "oak"], "loop": []}
+
 
 class Position:
   """A data iterator that has read nothing."""
@@ -26,7 +28,7 @@ def save_run(workdir, *, step=7, average=0.5, validation_loss=math.inf):
     frozen={"vae": {"kernel": jnp.full((4,), 2.0)}, "band_scale": jnp.arange(3.0)},
   )
   config = {"model": {"num_bands": 3}, "sampling": {"steps": 8}}
-  config |= {"init": {"vae": "/home/me/runs"}, "data": {}, "loss": {}}
+  config |= {"init": {"vae": "/home/me/runs"}, "data": {}, "loss": {}, "trained_on": TRAINED_ON}
   store = CheckpointStore(checkpoint_directory(workdir))
   store.save(step, state=state, iterator=Position(), config=config, validation_loss=validation_loss)
   store.close()
@@ -42,7 +44,7 @@ def test_export_joins_averaged_and_frozen_parameters(tmp_path, capsys):
   np.testing.assert_array_equal(params["vae"]["kernel"], np.full(4, 2, np.float32))
   np.testing.assert_array_equal(params["band_scale"], np.arange(3, dtype=np.float32))
   assert set(params) == {"unet", "vae", "band_scale"}
-  assert config == {"model": {"num_bands": 3}, "sampling": {"steps": 8}}
+  assert config == {"model": {"num_bands": 3}, "sampling": {"steps": 8}, "trained_on": TRAINED_ON}
 
 
 def test_export_of_the_best_checkpoint(tmp_path):

@@ -179,3 +179,21 @@ def test_refusals():
     frechet.estimate_frechet(x, x, names(4), [*names(3), "other"])
   with pytest.raises(UserError, match="at least two"):
     _ = frechet.add_features(frechet.empty_moments(3), x[:1]).covariance
+
+
+def test_difference_of_two_distances_is_taken_on_the_same_scenes():
+  rng = np.random.default_rng(0)
+  real = rng.normal(size=(60, 4))
+  # What is hard for both: every scene has its own large error, the second model's is larger by 1.
+  error = np.repeat(rng.normal(size=(15, 4)) * 3, 4, axis=0)
+  groups = names(60, each=4)
+  x, y = real + error + 1, real + error
+  difference = frechet.estimate_frechet(x, real, groups, groups, less=(y[::-1], groups[::-1]))
+  expected = frechet.frechet_distance_of_features(x, real) - frechet.frechet_distance_of_features(y, real)
+  assert difference.value == pytest.approx(expected, rel=1e-9) and difference.num_samples == 15
+  alone = frechet.estimate_frechet(x, real, groups, groups)
+  assert difference.high - difference.low < alone.high - alone.low
+  same = frechet.estimate_frechet(x, real, groups, groups, less=(x, groups))
+  assert same[:3] == pytest.approx((0, 0, 0), abs=1e-9)
+  swapped = frechet.estimate_frechet(y, real, groups, groups, less=(x, groups))
+  assert swapped.value == pytest.approx(-expected) and swapped.low < swapped.value

@@ -122,6 +122,7 @@ ORDER = (
   "gid_jax.augmentation",
   "gid_jax.records",
   "gid_jax.data_checks",
+  "gid_jax.trained_scenes",
   "gid_jax.examples",
   "gid_jax.latent_cache",
   "gid_jax.input_pipeline",

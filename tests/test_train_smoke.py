@@ -114,6 +114,7 @@ def test_a_stage_runs_and_reports(runs, stage):
   assert all(line["skipped_updates"] == 0 and line["examples_per_second"] > 0 for line in trained)
   _, config = restore_params(workdir)
   assert config["stage"] == stage
+  assert config["trained_on"] == {"real": [], "loop": []}  # simulated scenes have no names
 
 
 def test_each_stage_trains_its_own_part_and_keeps_the_earlier_ones(runs):

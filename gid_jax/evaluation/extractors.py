@@ -4,9 +4,10 @@ Every network is loaded with `load_extractor`; each resizes frames exactly as th
 different resampling alone moves the figure. Those whose weights are not at hand say in one line where to get them.
 """
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,8 @@ from gid_jax.pipeline import MOTION_WEIGHTS, load_pretrained
 
 _BATCH = 8
 _SAVE = "save its state dict with safetensors.torch.save_file and name that file"
+# Frames a window of the networks that see videos, by their name; all others see single frames.
+VIDEO_FRAMES = {"FVD": 16, "FVD32": 32, "DTFVD": 16, "DTFVD32": 32}
 # Where the weights of each network are that the user must fetch.
 SOURCES = {
   "fid": "github.com/mseitzer/pytorch-fid, release fid_weights, pt_inception-2015-12-05-6726825d.pth; " + _SAVE,
@@ -43,12 +46,14 @@ class Extractor(NamedTuple):
     num_frames: frames behind one feature, and the fewest that a clip may have: 1 for networks of images.
     extract: frames [t h w 3] uint8 to features [n d] float32, n = t // num_frames; frames left over are not used.
       Raises UserError for a shorter clip.
+    digest: short name of its weights by their content, so that features can be kept.
   """
 
   name: str
   dimension: int
   num_frames: int
   extract: Callable[[UInt8[np.ndarray, "t h w 3"]], Float[np.ndarray, "n d"]]
+  digest: str
 
 
 def load_extractor(kind: str, *, weights: str | Path | None = None) -> Extractor:
@@ -67,6 +72,14 @@ def load_extractor(kind: str, *, weights: str | Path | None = None) -> Extractor
   if kind in SOURCES and weights is None:
     raise UserError(f"{kind} needs a file of weights: {SOURCES[kind]}")
   return _LOADERS[kind](weights)
+
+
+def digest_params(params: Any) -> str:
+  """A short name of parameters, a tree of arrays, by their content."""
+  digest = hashlib.sha256()
+  for leaf in jax.tree.leaves(params):
+    digest.update(np.asarray(leaf).tobytes())
+  return digest.hexdigest()[:16]
 
 
 def resize_bilinear(
@@ -103,22 +116,22 @@ def _interpolation(old, new, grid):
   return matrix
 
 
-def _load_i3d(name, params, *, num_frames, num_classes, grid):
+def _load_i3d(name, params, *, num_classes, grid):
   def apply(params, frames):
     video = resize_bilinear(frames, 224, 224, grid=grid) * (2 / 255) - 1
     return I3D(num_classes).apply({"params": params}, video[None])
 
-  return _make_extractor(name, num_classes or 1024, num_frames, params, apply)
+  return _make_extractor(name, num_classes or 1024, VIDEO_FRAMES[name], params, apply)
 
 
-def _load_kinetics(name, num_frames):
+def _load_kinetics(name):
   # The reference resizes in TensorFlow 1.
-  return _load_i3d(name, kinetics_params(), num_frames=num_frames, num_classes=KINETICS_CLASSES, grid="legacy")
+  return _load_i3d(name, kinetics_params(), num_classes=KINETICS_CLASSES, grid="legacy")
 
 
-def _load_textures(name, num_frames, weights):
+def _load_textures(name, weights):
   params = i3d_params(read_tensors(weights), num_classes=0, epsilon=TEXTURES_EPSILON, source=str(weights))
-  return _load_i3d(name, params, num_frames=num_frames, num_classes=0, grid="corners")
+  return _load_i3d(name, params, num_classes=0, grid="corners")
 
 
 def _load_inception(weights):
@@ -148,10 +161,10 @@ def _load_efficientnet(_):
 
 _LOADERS = {
   "fid": _load_inception,
-  "fvd": lambda _: _load_kinetics("FVD", 16),
-  "fvd32": lambda _: _load_kinetics("FVD32", 32),
-  "dtfvd": lambda weights: _load_textures("DTFVD", 16, weights),
-  "dtfvd32": lambda weights: _load_textures("DTFVD32", 32, weights),
+  "fvd": lambda _: _load_kinetics("FVD"),
+  "fvd32": lambda _: _load_kinetics("FVD32"),
+  "dtfvd": lambda weights: _load_textures("DTFVD", weights),
+  "dtfvd32": lambda weights: _load_textures("DTFVD32", weights),
   "resnet34": _load_resnet,
   "vgg16": _load_vgg16,
   "efficientnet_lite0": _load_efficientnet,
@@ -161,6 +174,7 @@ _LOADERS = {
 def _make_extractor(name, dimension, num_frames, params, apply):
   """`apply` maps parameters and frames [batch h w 3], 0-255, to features: each frame's, or one of a whole window."""
   batch = num_frames if num_frames > 1 else _BATCH
+  digest = digest_params(params)
   params = jax.device_put(params)
 
   @jax.jit
@@ -175,7 +189,12 @@ def _make_extractor(name, dimension, num_frames, params, apply):
     used = frames[: len(frames) // num_frames * num_frames]
     # Few shapes to compile: the last batch is filled up with copies of the last frame.
     filled = np.concatenate([used, np.repeat(used[-1:], -len(used) % batch, axis=0)])
-    features = [np.asarray(run(params, filled[start : start + batch])) for start in range(0, len(filled), batch)]
+    features, before = [], None
+    for start in range(0, len(filled), batch):
+      window = filled[start : start + batch]
+      # A photo repeated, the floor of every table, would otherwise cost as much as a film.
+      features.append(features[-1] if np.array_equal(window, before) else np.asarray(run(params, window)))
+      before = window
     return np.concatenate(features)[: len(used) // num_frames]
 
-  return Extractor(name, dimension, num_frames, extract)
+  return Extractor(name, dimension, num_frames, extract, digest)

@@ -20,6 +20,8 @@ from gid_jax.evaluation.results import Estimate, bootstrap
 
 # Below this a Fréchet distance says so; Heusel et al. (2017) advise 10,000 samples, and video sets hold 2,048.
 ENOUGH_SAMPLES = 2048
+# Of a Fréchet distance's interval; each takes a singular value decomposition.
+NUM_RESAMPLES = 200
 _BLOCK = 1024
 
 
@@ -149,6 +151,7 @@ def estimate_frechet(
   groups: Sequence[str],
   other_groups: Sequence[str],
   *,
+  less: tuple[Float[np.ndarray, "l d"], Sequence[str]] | None = None,
   seed: int = 0,
 ) -> Estimate:
   """The Fréchet distance of two feature sets of the same scenes, with an interval over scenes.
@@ -162,6 +165,8 @@ def estimate_frechet(
     other: [m d] the other.
     groups: [n] scene of each sample; samples of one scene are not independent and are drawn together.
     other_groups: [m] scenes of `other`; the same set of names, drawn together with those of `groups`.
+    less: features and scenes of a rival of `features`. Then the figure is how much larger the distance is than the
+      rival's, both on the same drawn scenes, so that what is hard for both does not blur the comparison.
     seed: of the bootstrap.
 
   Returns:
@@ -170,21 +175,29 @@ def estimate_frechet(
   Raises:
     UserError: the sets differ in their dimension or in their scenes.
   """
-  if min(len(features), len(other)) < 2:
+  sets = [(features, groups)] if less is None else [(features, groups), less]
+  if min(len(other), *(len(rows) for rows, _ in sets)) < 2:
     return _unmeasurable(features, other, groups)
-  features, other = _check_pair(features, other)
-  names, indices, other_indices = _index_groups(groups, other_groups)
+  terms = []
+  for sign, (rows, row_groups) in zip((1, -1), sets, strict=False):
+    rows, real = _check_pair(rows, other)
+    names, *indices = _index_groups(row_groups, other_groups)
+    terms.append((sign, rows, real, *indices))
+  num_groups = len(names)
   values: list[float] = []
 
   def measure(chosen):
-    times = np.bincount(chosen, minlength=len(names)).astype(np.float64)
-    values.append(_weighted_frechet(features, times[indices], other, times[other_indices]))
+    times = np.bincount(chosen, minlength=num_groups).astype(np.float64)
+    values.append(sum(sign * _weighted_frechet(x, times[i], y, times[j]) for sign, x, y, i, j in terms))
     return values[-1]
 
-  note = describe_sample_size(min(len(features), len(other)), features.shape[1])
-  estimate = bootstrap(measure, len(names), note=note, seed=seed)
+  note = describe_sample_size(min(len(features), len(other)), np.shape(features)[1])
+  estimate = bootstrap(measure, num_groups, note=note, num_resamples=NUM_RESAMPLES, seed=seed)
   rise = float(np.mean(values[1:])) - estimate.value if len(values) > 1 else 0.0
-  return estimate._replace(low=_keep_positive(estimate.low - rise), high=_keep_positive(estimate.high - rise))
+  low, high = estimate.low - rise, estimate.high - rise
+  if less is None:
+    low, high = _keep_positive(low), _keep_positive(high)
+  return estimate._replace(low=low, high=high)
 
 
 def estimate_kernel_distance(
@@ -293,7 +306,7 @@ def _keep_positive(value):
 
 
 def _index_groups(groups, other_groups):
-  names = list(dict.fromkeys(groups))
+  names = sorted(set(groups))  # in one order for all sets, for the same ones are drawn from each
   if set(names) != set(other_groups):
     different = sorted(set(names) ^ set(other_groups))
     raise UserError(f"both feature sets must be of the same scenes; only one of them has {', '.join(different[:3])}")

@@ -65,7 +65,11 @@ def measure_texture(image: Float[np.ndarray, "h w 3"], *, height: int, width: in
 
 
 def find_moving(
-  amplitude: Float[np.ndarray, "h w"], confidence: Float[np.ndarray, "h w"], texture: Float[np.ndarray, "h w"]
+  amplitude: Float[np.ndarray, "h w"],
+  confidence: Float[np.ndarray, "h w"],
+  texture: Float[np.ndarray, "h w"],
+  *,
+  min_texture: float = TEXTURE,
 ) -> Regions:
   """Finds what surely moves and what surely rests in a real clip, over textured and confident pixels only.
 
@@ -73,11 +77,12 @@ def find_moving(
   max(0.2 px, p / 10) rest. Flat pixels testify of neither: counted as still they would reward a gradient filter.
 
   Args:
-    amplitude: [h w] of the real motion, pixels of the photo; see `rms_displacement`.
+    amplitude: [h w] of the real motion, pixels of the photo; see `rms_swing`.
     confidence: [h w] in [0, 1] of the measurement; more than 0.2 counts.
-    texture: [h w] see `measure_texture`; more than 0.008 counts.
+    texture: [h w] see `measure_texture`.
+    min_texture: what more of counts.
   """
-  judged = (np.asarray(confidence) > CONFIDENCE) & (np.asarray(texture) > TEXTURE)
+  judged = (np.asarray(confidence) > CONFIDENCE) & (np.asarray(texture) > min_texture)
   top = np.percentile(amplitude[judged], 95) if judged.any() else 0.0
   moving = judged & (amplitude > max(MOVING, 0.25 * top))
   return Regions(moving, judged & (amplitude < max(0.2, 0.1 * top)))
@@ -111,17 +116,20 @@ def covers_enough(region: Bool[np.ndarray, "h w"]) -> bool:
   return bool(region.sum() >= max(1, MIN_SHARE * region.size))
 
 
-def rms_displacement(volume: SpectralVolume, *, stride: float) -> Float[np.ndarray, "h w"]:
-  """Root mean square over a period of every pixel's displacement from the photo: [h w] pixels of the photo.
+def rms_swing(volume: SpectralVolume, *, stride: float) -> Float[np.ndarray, "h w"]:
+  """Root mean square over a period of every pixel's displacement from its mean place: [h w] pixels of the photo.
+
+  Band 0, how far the photo lies from the mean place, is no motion: in a scene that was let go when the photo was taken
+  it exceeds the swing itself.
 
   Raises:
     UserError: coefficients are not finite.
   """
-  return np.sqrt(np.square(scale_coefficients(volume, stride)).sum((0, -1)))
+  return np.sqrt(np.square(scale_coefficients(volume, stride)[1:]).sum((0, -1)))
 
 
 def share_moving(amplitude: Float[np.ndarray, "h w"]) -> float:
-  """Share of the pixels [h w] that move by more than 0.5 px: what a photo of nothing that moves should keep at 0."""
+  """Share of the pixels [h w] that swing by more than 0.5 px: what a photo of nothing that moves should keep at 0."""
   return float((amplitude > MOVING).mean())
 
 
@@ -271,7 +279,7 @@ def judge_prediction(
   """
   check_alike(predicted, real)
   pair = predicted, real
-  amplitudes = [rms_displacement(volume, stride=stride) for volume in pair]
+  amplitudes = [rms_swing(volume, stride=stride) for volume in pair]
   powers = [band_power(volume, regions.moving, stride=stride) for volume in pair]
   judged = {
     "auc": area_under_curve(amplitudes[0], regions),

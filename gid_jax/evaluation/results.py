@@ -48,13 +48,21 @@ def estimate_mean(values: Sequence[float], *, groups: Sequence[str] | None = Non
   return bootstrap(lambda chosen: float(samples[chosen].mean()), len(samples), note=left_out, seed=seed)
 
 
-def bootstrap(statistic: Callable[[np.ndarray], float], num_samples: int, *, note: str = "", seed: int = 0) -> Estimate:
+def bootstrap(
+  statistic: Callable[[np.ndarray], float],
+  num_samples: int,
+  *,
+  note: str = "",
+  num_resamples: int = NUM_RESAMPLES,
+  seed: int = 0,
+) -> Estimate:
   """A statistic of `num_samples` samples with its percentile bootstrap interval (Efron 1979).
 
   Args:
     statistic: indices [n] of samples, with repetitions, to the figure.
     num_samples: n; an interval takes two.
     note: travels with the estimate.
+    num_resamples: fewer make the ends of the interval less certain.
     seed: of the resampling.
   """
   if num_samples == 0:
@@ -63,6 +71,6 @@ def bootstrap(statistic: Callable[[np.ndarray], float], num_samples: int, *, not
   if num_samples == 1:
     return Estimate(value, float("nan"), float("nan"), 1, note)
   rng = np.random.default_rng(seed)
-  resampled = [statistic(rng.integers(num_samples, size=num_samples)) for _ in range(NUM_RESAMPLES)]
+  resampled = [statistic(rng.integers(num_samples, size=num_samples)) for _ in range(num_resamples)]
   low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
   return Estimate(value, float(low), float(high), num_samples, note)

@@ -19,8 +19,11 @@ from data_pipeline.synthetic.scene import sample_scene
 from data_pipeline.trajectories import motion_to_coefficients, shrink_vectors
 from gid_jax.encoding import complete_or_nothing
 from gid_jax.errors import UserError
-from gid_jax.tracking import measure_motion
+from gid_jax.tracking import mean_magnitude, measure_motion
 from gid_jax.types import SpectralVolume
+
+# Of a clip, to judge renderers by; spread evenly, as neighbours say the same.
+NUM_PAIRS = 2
 
 
 class ClipFile(NamedTuple):
@@ -37,6 +40,20 @@ class ClipFile(NamedTuple):
   tier: str
 
 
+class Pair(NamedTuple):
+  """A later frame of a scene and the way there, from which a renderer is to make it.
+
+  Attributes:
+    flow: [h w 2] displacement of the photo's pixels, the camera's shift included.
+    depth: [h w] mean length of the displacement over time, pixels.
+    frame: [h w 3] uint8.
+  """
+
+  flow: Float[np.ndarray, "h w 2"]
+  depth: Float[np.ndarray, "h w"]
+  frame: UInt8[np.ndarray, "h w 3"]
+
+
 class JudgedScene(NamedTuple):
   """A photo, what became of it, and how surely that is known.
 
@@ -47,6 +64,8 @@ class JudgedScene(NamedTuple):
     frames: [t h w 3] uint8; only the photo, t = 1, of simulated scenes.
     volume: [k hm wm 4] on the motion grid, pixels of that grid.
     confidence: [hm wm] in [0, 1]; 1 where motion is exact.
+    pairs: to judge a renderer by.
+    content: short name of the frames by their content; "" of simulated scenes.
   """
 
   name: str
@@ -55,6 +74,8 @@ class JudgedScene(NamedTuple):
   frames: UInt8[np.ndarray, "t h w 3"]
   volume: SpectralVolume
   confidence: Float[np.ndarray, "hm wm"]
+  pairs: tuple[Pair, ...] = ()
+  content: str = ""
 
   @property
   def image(self) -> Float[np.ndarray, "h w 3"]:
@@ -111,26 +132,31 @@ def read_clip(file: ClipFile, model: Mapping[str, Any], *, source: str, cache: s
   # By content: another video of the same name, or another way to cut it, is another motion.
   content = hashlib.sha256(frames.tobytes()).hexdigest()[:16]
   path = Path(cache) / f"{file.path.stem}-{model['num_bands']}-{model['motion_stride']}-{content}.safetensors"
+  times = np.linspace(0, len(frames), NUM_PAIRS + 2).astype(int)[1:-1]
   if not path.exists():
-    motion, confidence, _ = measure_motion(frames)
+    motion, confidence, shift = measure_motion(frames)
     stride = model["motion_stride"]
     coefficients = motion_to_coefficients(motion, num_bands=model["num_bands"])
     measured = {
       "coefficients": shrink_vectors(coefficients, stride=stride).astype(np.float32),
       "confidence": _shrink(np.asarray(confidence, np.float32), stride),
+      "flows": (motion[times] + shift[times, None, None]).astype(np.float16),
+      "depth": mean_magnitude(motion).astype(np.float16),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     with complete_or_nothing(path, overwrite=True) as temporary:
       safetensors.numpy.save_file(measured, temporary)
   measured = safetensors.numpy.load_file(path)
   volume = SpectralVolume(measured["coefficients"], num_frames=model["num_frames"], fps=model["fps"])
-  return JudgedScene(file.path.stem, file.scene, source, frames, volume, measured["confidence"])
+  flows, depth = measured["flows"].astype(np.float32), measured["depth"].astype(np.float32)
+  pairs = tuple(Pair(flow, depth, frames[time]) for flow, time in zip(flows, times, strict=True))
+  return JudgedScene(file.path.stem, file.scene, source, frames, volume, measured["confidence"], pairs, content)
 
 
 def simulate_scenes(
   seeds: Collection[int], model: Mapping[str, Any], *, backgrounds: list = (), sprites: list = ()
 ) -> Iterator[JudgedScene]:
-  """Yields simulated scenes with their exact motion; those that stand wholly still are skipped.
+  """Yields simulated scenes with their exact motion and a pair each; those that stand wholly still are skipped.
 
   Args:
     seeds: of the scenes; those of training data are small numbers.
@@ -150,8 +176,10 @@ def simulate_scenes(
       continue
     volume = SpectralVolume(coefficients, num_frames=model["num_frames"], fps=model["fps"])
     certain = np.ones(coefficients.shape[1:3], np.float32)
+    time = int(np.random.default_rng(seed).integers(1, model["num_frames"]))
+    pair = Pair(scene.displacement([time])[0], scene.mean_magnitude(), scene.frame(time))
     name = f"synthetic-{seed}"
-    yield JudgedScene(name, name, "synthetic", scene.image[None], volume, certain)
+    yield JudgedScene(name, name, "synthetic", scene.image[None], volume, certain, (pair,))
 
 
 def _shrink(values, stride):
