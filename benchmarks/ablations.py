@@ -115,7 +115,8 @@ def describe_training(row: str, stage: str, options: argparse.Namespace) -> tupl
   if stage == "renderer":
     values["model.renderer.channels"] = (16,) if row == "baseline_splat" else (16, 32, 64)  # the one has one scale
   else:
-    values |= {f"model.{part}.{name}": value for part, fields in NETWORKS_OF_TINY.items() for name, value in fields.items()}
+    for part, fields in NETWORKS_OF_TINY.items():
+      values |= {f"model.{part}.{name}": value for name, value in fields.items()}
   if stage == "vae":
     values["data.crop"] = tuple(side // 2 for side in options.image_size)
   if stage == "ldm" and row != "volume":
@@ -214,9 +215,10 @@ def main() -> None:
   parser.add_argument("--size", default="tiny", choices=("tiny", "default", "paper"))
   parser.add_argument("--image_size", type=int, nargs=2, default=(80, 128), help="height and width of the data set")
   parser.add_argument("--vgg16", help="npz of VGG16's convolutions, for the renderer's perceptual loss")
+  parser.add_argument("--rows", nargs="+", choices=ROWS, default=[*ROWS], help="train only these, one machine of many")
   parser.add_argument("--stop_after", choices=("train",), help="do not judge")
   options = parser.parse_args()
-  for row in ROWS:
+  for row in options.rows:
     train_row(row, options)
   if options.stop_after:
     return

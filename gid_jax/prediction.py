@@ -79,7 +79,8 @@ def predict_spectra(
       step_keys,
       latents,
       condition,
-      jnp.float32(guidance),
+      # Without it the second, unconditional evaluation of every step is saved.
+      None if guidance == 0 else jnp.float32(guidance),
       None if looping["weight"] is None else jnp.float32(looping["weight"]),
       SamplingSteps(*(part[index : index + 1] for part in way)),
       num_frames=sizes["num_frames"],
@@ -130,7 +131,10 @@ def _sample(
     return loop_loss(volume, cell=model.latent_factor)
 
   condition = jnp.broadcast_to(condition, (latents.shape[0], *condition.shape[1:]))
-  denoise = classifier_free(network, condition, weight=weight)
+  if weight is None:
+    denoise = lambda latents, timestep: network(latents, timestep, condition)
+  else:
+    denoise = classifier_free(network, condition, weight=weight)
   if loop_weight is not None:
     denoise = guided(denoise, seam, schedule=schedule, weight=loop_weight)
   return sample(keys, latents, steps, denoise=denoise, schedule=schedule, eta=eta)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from gid_jax.errors import UserError
-from gid_jax.evaluation import damage, motion, motion_samples
+from gid_jax.evaluation import damage, extractors, motion, motion_samples, rendering
 from gid_jax.types import SpectralVolume
 
 GRID = np.linspace(0, 1, 6)
@@ -26,12 +26,16 @@ def _volume(seed=0, num_bands=5, height=6, width=7, num_frames=20):
 
 
 def _values(sample):
+  if isinstance(sample, list):
+    return np.stack([_values(volume) for volume in sample])
   return np.asarray(sample.coefficients if isinstance(sample, SpectralVolume) else sample, np.float64)
 
 
 def _samples(kind):
   if kind.acts_on == "frames":
     return _clip(41), _clip(41, seed=1)  # six blocks to shuffle
+  if kind.acts_on == "samples":
+    return [_volume(seed) for seed in range(6)], None
   return _volume(), _volume(seed=1)
 
 
@@ -58,7 +62,7 @@ def test_every_damage_repeats_with_its_key_and_checks_its_strength(name):
   first, second = (_values(kind.apply(jax.random.key(4), sample, other, 0.6)) for _ in range(2))
   np.testing.assert_array_equal(first, second)
   third = _values(kind.apply(jax.random.key(5), sample, other, 0.6))
-  is_random = name in ("frozen frames", "shuffled frames", "phase noise")
+  is_random = name in ("flicker", "frozen frames", "shuffled frames", "phase noise", "repeated samples")
   assert (third != first).any() == is_random
   for strength in (-0.1, 1.1, float("nan")):
     with pytest.raises(UserError, match="strength"):
@@ -125,6 +129,17 @@ def test_blocks_are_shuffled_alike_at_every_strength():
     before = changed
 
 
+def test_flicker_changes_the_brightness_of_whole_frames():
+  frames = np.full((200, 4, 5, 3), 0.5, np.float32)
+  flickering = damage.flicker_frames(jax.random.key(0), frames, 0.5, largest=0.2)
+  factors = flickering[:, 0, 0, 0] / 0.5
+  np.testing.assert_allclose(flickering, frames * factors[:, None, None, None], rtol=1e-6)
+  assert np.abs(factors - 1).max() == pytest.approx(0.1, abs=0.005) and np.unique(factors).size > 150
+  assert factors.mean() == pytest.approx(1, abs=0.02)
+  in_bytes = damage.flicker_frames(jax.random.key(0), np.full((200, 4, 5, 3), 250, np.uint8), 1)
+  assert in_bytes.dtype == np.uint8 and in_bytes.max() == 255 and 225 <= in_bytes.min() < 230
+
+
 @pytest.mark.parametrize("name, factor", [("motion x 2", 2.0), ("motion x 0.5", 0.5)])
 def test_motion_scales_geometrically(name, factor):
   volume = _volume()
@@ -158,6 +173,31 @@ def test_phase_noise_is_as_wide_as_it_says(strength):
   after = _to_complex(damage.scatter_phases(jax.random.key(0), volume, strength))[1, ..., 0] / (1 + 1j)
   assert np.mean(after.real) == pytest.approx(np.sinc(strength), abs=0.03)
   assert np.mean(after.imag) == pytest.approx(0, abs=0.03)
+
+
+def test_takes_are_independent_and_alike_but_for_their_phases():
+  volume = _volume(num_bands=6, num_frames=10)
+  takes = damage.draw_takes(jax.random.key(0), volume, 3)
+  before = _to_complex(volume)
+  turns = []
+  for take in takes:
+    ratio = _to_complex(take)[1:5] / before[1:5]
+    np.testing.assert_allclose(ratio, ratio[:, :1, :1, :1] * np.ones_like(ratio), atol=1e-4)  # a band turns as one
+    np.testing.assert_allclose(np.abs(ratio), 1, rtol=1e-5)
+    np.testing.assert_array_equal(_values(take)[[0, 5]], _values(volume)[[0, 5]])
+    turns += np.angle(ratio[:, 0, 0, 0]).tolist()
+  assert np.unique(np.round(turns, 4)).size == 12 and np.ptp(turns) > np.pi
+
+
+def test_samples_repeat_the_first_one():
+  samples = [_volume(seed) for seed in range(9)]
+  before = set()
+  for strength, num in ((0, 0), (0.25, 2), (0.5, 4), (1, 8)):
+    found = damage.repeat_samples(jax.random.key(2), samples, strength)
+    repeated = {number for number in range(1, 9) if found[number] is samples[0]}
+    assert len(repeated) == num and before <= repeated
+    assert all(found[number] is samples[number] for number in set(range(9)) - repeated)
+    before = repeated
 
 
 def _swing(values):
@@ -207,20 +247,59 @@ def _swaying(*, column, peak, power, seed):
 def test_motion_metrics_see_the_damage_meant_for_them():
   real = _swaying(column=8, peak=1, power=0.7, seed=0)
   other = _swaying(column=24, peak=3, power=0.3, seed=1)
-  amplitude = motion.rms_displacement(real, stride=2)
-  regions = motion.Regions(amplitude > 0.3 * amplitude.max(), amplitude < 0.05 * amplitude.max())
+  swing = motion.rms_swing(real, stride=2)
+  regions = motion.Regions(swing > 0.3 * swing.max(), swing < 0.05 * swing.max())
+  takes = damage.draw_takes(jax.random.key(1), real, 9)
   for kind in damage.DAMAGES.values():
-    if kind.acts_on != "volume":
+    if kind.acts_on == "frames":
       continue
     found = []
     for strength in (0, 0.5, 1):
-      damaged = kind.apply(jax.random.key(0), real, other, strength)
-      judged = motion.judge_prediction(damaged, real, regions, stride=2)
-      judged["endpoint_error"] = motion_samples.endpoint_error(damaged, real, regions.moving, stride=2)
-      found.append(judged | {"auc": 1 - judged["auc"]})  # every metric grows when it worsens
+      if kind.acts_on == "volume":
+        damaged = kind.apply(jax.random.key(0), real, other, strength)
+        judged = motion.judge_prediction(damaged, real, regions, stride=2)
+        found.append(judged | motion_samples.judge_samples([damaged], [real], regions.moving, stride=2))
+      else:
+        samples = kind.apply(jax.random.key(0), takes[:5], None, strength)
+        found.append(motion_samples.judge_samples(samples, takes[5:], regions.moving, stride=2))
     for metric in kind.meant_for:
-      assert found[2][metric] > found[0][metric], metric
+      better = {"auc": "higher", "share_moving": "", "diversity": ""}.get(metric, "lower")
+      worsening = damage.measure_worsening([row[metric] for row in found], better=better)
+      assert worsening[2] > 0, metric
       if metric != "band_correlation_error":  # half way between two scenes, bands may be less alike than in either
-        assert found[0][metric] <= found[1][metric] <= found[2][metric], metric
-    for metric in kind.blind:
-      np.testing.assert_allclose([row[metric] for row in found], found[0][metric], atol=1e-3, err_msg=metric)
+        assert damage.is_monotone(worsening), metric
+    if kind.acts_on == "volume":  # of few samples, those that are left decide
+      for metric in kind.blind:
+        np.testing.assert_allclose([row[metric] for row in found], found[0][metric], atol=1e-3, err_msg=metric)
+
+
+def test_names_are_those_of_the_results():
+  meant = {name for kind in damage.DAMAGES.values() for name in (*kind.meant_for, *kind.blind)}
+  real = _swaying(column=8, peak=1, power=0.7, seed=0)
+  everywhere = np.ones((24, 32), bool)
+  known = {*motion.judge_prediction(real, real, motion.Regions(everywhere, everywhere), stride=2)}
+  known |= {*motion_samples.judge_samples([real], [real], everywhere, stride=2)}
+  known |= {*rendering.METRICS, *rendering.Flicker._fields, *extractors.VIDEO_FRAMES}
+  # Of networks of frames only this one needs no weights; the others follow its pattern.
+  name = extractors.load_extractor("efficientnet_lite0").name
+  known |= {f"{network}-{kind}" for network in ("VGG16", "ResNet34") for kind in ("Fréchet", "kernel")}
+  assert meant - known == {"FID", "KID", name, name.replace("Fréchet", "kernel")}
+
+
+@pytest.mark.parametrize(
+  "values, better, expected, monotone",
+  [
+    ([5, 4, 2], "higher", [0, 1, 3], True),
+    ([5, 4, 2], "lower", [0, -1, -3], False),
+    ([5, 4, 7], "", [0, 1, 2], True),
+    ([0, 2, 1], "lower", [0, 2, 1], False),
+    ([0, 1, 0.99, 2], "lower", [0, 1, 0.99, 2], True),  # within the tolerance
+    ([0, np.nan, 1], "lower", [0, np.nan, 1], True),
+    ([3, 3, 3], "lower", [0, 0, 0], False),
+    ([0, 0, 2], "lower", [0, 0, 2], True),
+  ],
+)
+def test_worsening_and_whether_it_is_monotone(values, better, expected, monotone):
+  worsening = damage.measure_worsening(values, better=better)
+  np.testing.assert_allclose(worsening, expected)
+  assert damage.is_monotone(worsening) == monotone

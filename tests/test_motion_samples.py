@@ -94,6 +94,8 @@ def test_diversity_of_copies_of_opposites_and_of_independent_motions():
   many = [make_volume(seed) for seed in range(8)]
   assert diversity(*many) == pytest.approx(math.sqrt(2), rel=0.05)
   assert diversity(*(spectral.magnify(v, 7.0) for v in many)) == pytest.approx(diversity(*many), rel=1e-5)
+  shifted = [v.replace(coefficients=np.concatenate([v.coefficients[:1] * 0 + 1e4, v.coefficients[1:]])) for v in many]
+  assert diversity(*shifted) == pytest.approx(diversity(*many), rel=1e-5)  # an offset from the photo is no motion
   assert math.isnan(diversity(volume))
   rest = spectral.magnify(volume, 0.0)
   assert math.isnan(diversity(rest, rest))

@@ -129,6 +129,10 @@ def test_guidance_and_steps_can_be_chosen(animator, spectrum):
     other = animator.predict_spectrum(jax.random.key(0), PHOTO, **options)
     assert other.coefficients.shape == spectrum.coefficients.shape
     assert np.max(np.abs(other.coefficients - spectrum.coefficients)) > 1e-3
+  # Without guidance the second evaluation is left out; the result is that of hardly any.
+  predict = lambda weight: animator.predict_spectrum(jax.random.key(0), PHOTO, guidance=weight)
+  plain, hardly = (np.asarray(predict(weight).coefficients) for weight in (0, 1e-7))
+  np.testing.assert_allclose(plain / np.abs(plain).max(), hardly / np.abs(plain).max(), atol=1e-4)
   with pytest.raises(UserError, match="1001"):
     animator.predict_spectrum(jax.random.key(0), PHOTO, steps=1001)
 

@@ -1,17 +1,18 @@
-"""Controlled damage to clips and spectral volumes, to see which metrics respond to what.
+"""Controlled damage to clips, spectral volumes and sets of them, to see which metrics respond to what.
 
 Each damage has a strength from 0, which changes nothing, to 1. Random damage nests: with one key, what a small
-strength damages a larger one damages too. Metrics and their blind spots are read off a table damage x metric.
+strength damages a larger one damages too. Metrics and their blind spots are read off a table damage x metric, which
+`benchmarks/damage.py` prints.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Float, Num
 
 from gid_jax.errors import UserError
 from gid_jax.spectral import magnify
@@ -78,6 +79,23 @@ def shuffle_frames(
   return frames[order]
 
 
+def flicker_frames(
+  key: PRNGKey, frames: Num[np.ndarray, "t h w 3"], strength: float, *, largest: float = 0.1
+) -> Num[np.ndarray, "t h w 3"]:
+  """Multiplies the brightness of every frame by its own random factor, within 1 +- `strength * largest`.
+
+  Args:
+    key: draws the factors.
+    frames: [t h w 3] uint8, where what is brighter than white is cut off, or floating point of any range.
+    strength: 0 ... 1.
+    largest: share of the brightness.
+  """
+  _check_strength(strength)
+  factors = 1 + strength * largest * np.asarray(jax.random.uniform(key, (len(frames), 1, 1, 1), minval=-1, maxval=1))
+  lit = frames * factors
+  return (np.rint(lit).clip(0, 255) if frames.dtype == np.uint8 else lit).astype(frames.dtype)
+
+
 def scale_motion(volume: SpectralVolume, strength: float, *, factor: float) -> SpectralVolume:
   """Multiplies all displacements of a volume [k h w 4] by `factor ** strength`, geometric in `strength` 0 ... 1."""
   _check_strength(strength)
@@ -96,10 +114,39 @@ def scatter_phases(key: PRNGKey, volume: SpectralVolume, strength: float) -> Spe
     strength: s, 0 ... 1.
   """
   _check_strength(strength)
+  shape = volume.coefficients.shape[:3]
+  return _turn(volume, jax.random.uniform(key, shape, minval=-1.0, maxval=1.0) * (np.pi * strength))
+
+
+def draw_takes(key: PRNGKey, volume: SpectralVolume, num: int) -> list[SpectralVolume]:
+  """Other takes of a scene, `num` of them: what it might as well have done, had wind or hand come at another time.
+
+  The phase of each band turns by one random angle for all pixels, so that takes are independent, and amplitudes,
+  frequencies and what swings together are those of `volume` [k h w 4].
+  """
+  turns = jax.random.uniform(key, (num, len(volume.coefficients), 1, 1), minval=-np.pi, maxval=np.pi)
+  return [_turn(volume, angles) for angles in turns]
+
+
+def repeat_samples(key: PRNGKey, samples: Sequence[SpectralVolume], strength: float) -> list[SpectralVolume]:
+  """Lets a share `strength` of the samples after the first repeat it, as a model does that knows one answer only.
+
+  Args:
+    key: chooses them.
+    samples: of one photo.
+    strength: 0 ... 1; at 1 all are the same.
+  """
+  _check_strength(strength)
+  num_later = len(samples) - 1
+  repeating = 1 + np.asarray(jax.random.permutation(key, num_later))[: round(strength * num_later)]
+  return [samples[0] if number in repeating else sample for number, sample in enumerate(samples)]
+
+
+def _turn(volume, angles):
+  # By angles [k h w] or [k 1 1], bands that have a phase only.
   coefficients = jnp.asarray(volume.coefficients, jnp.float32)
   bands = np.arange(coefficients.shape[0])
   has_phase = (bands > 0) & (2 * bands != volume.num_frames)
-  angles = jax.random.uniform(key, coefficients.shape[:3], minval=-1.0, maxval=1.0) * (np.pi * strength)
   angles = jnp.where(has_phase[:, None, None], angles, 0.0)[..., None]
   real, imaginary = coefficients[..., :2], coefficients[..., 2:]
   cos, sin = jnp.cos(angles), jnp.sin(angles)
@@ -149,9 +196,9 @@ class Damage(NamedTuple):
   """One kind of damage.
 
   Attributes:
-    acts_on: "frames" [t h w 3] or "volume", a `SpectralVolume`.
-    meant_for: the metrics that it is there to worsen, step by step in the mean of several scenes; their names are
-      those of `gid_jax.evaluation`.
+    acts_on: "frames" [t h w 3]; "volume", a `SpectralVolume`; or "samples", a list of such for one photo.
+    meant_for: the metrics that it is there to worsen, step by step in the mean of several scenes. Distances of
+      features have the names that a report prints, all others those of the results in `gid_jax.evaluation`.
     blind: metrics that by their definition it cannot worsen.
     apply: (key, sample, other, strength) to the damaged sample; `other` is a sample of another scene, which only
       the damage "wrong scene's motion" looks at.
@@ -163,51 +210,97 @@ class Damage(NamedTuple):
   apply: Callable[[PRNGKey, Any, Any, float], Any]
 
 
-# Metrics of the size of the motion, and of its pattern.
-_SIZE = ("median_ratio", "amplitude_error", "spectral_distance", "endpoint_error")
-_PATTERN = ("auc", "peak_frequency_error", "phase_coherence_1_error", "phase_coherence_8_error")
+# Distances of the features of single frames and of videos, whichever networks are at hand.
+_OF_FRAMES = (
+  "FID", "KID", "ResNet34-Fréchet", "ResNet34-kernel", "VGG16-Fréchet", "VGG16-kernel", "EffLite0-Fréchet",
+  "EffLite0-kernel",
+)  # fmt: skip
+_OF_VIDEOS = ("FVD", "FVD32", "DTFVD", "DTFVD32")
+# Metrics of the size of the motion, of its pattern, and of how near it comes to the one motion that was filmed.
+_SIZE = ("median_ratio", "amplitude_error", "spectral_distance")
+_PATTERN = (
+  "auc", "peak_frequency_error", "phase_coherence_1_error", "phase_coherence_8_error", "band_correlation_error",
+)  # fmt: skip
+_NEARNESS = ("endpoint_error_1", "energy_distance")
 
 DAMAGES: Mapping[str, Damage] = {
   "blur": Damage(
     "frames",
-    ("fid", "kid", "psnr", "ssim", "perceptual"),
+    (*_OF_FRAMES, "psnr", "ssim", "perceptual"),
     (),
     lambda key, frames, other, strength: blur_frames(frames, strength),
   ),
+  "flicker": Damage(
+    "frames",
+    ("between_frames", "from_photo", "psnr"),
+    (),
+    lambda key, frames, other, strength: flicker_frames(key, frames, strength),
+  ),
   "frozen frames": Damage(
     "frames",
-    ("fvd", "dtfvd"),
+    _OF_VIDEOS,
     ("between_frames",),
     lambda key, frames, other, strength: freeze_frames(key, frames, strength),
   ),
   "shuffled frames": Damage(
     "frames",
-    ("fvd", "dtfvd"),
-    ("fid", "kid"),
+    _OF_VIDEOS,
+    (*_OF_FRAMES, "from_photo"),
     lambda key, frames, other, strength: shuffle_frames(key, frames, strength),
   ),
   "motion x 2": Damage(
     "volume",
-    _SIZE,
+    (*_SIZE, *_NEARNESS, "share_moving"),
     _PATTERN,
     lambda key, volume, other, strength: scale_motion(volume, strength, factor=2.0),
   ),
   "motion x 0.5": Damage(
     "volume",
-    _SIZE,
+    (*_SIZE, *_NEARNESS, "share_moving"),
     _PATTERN,
     lambda key, volume, other, strength: scale_motion(volume, strength, factor=0.5),
   ),
   "phase noise": Damage(
     "volume",
-    ("phase_coherence_1_error", "phase_coherence_8_error", "endpoint_error"),
-    ("auc", "median_ratio", "amplitude_error", "spectral_distance", "peak_frequency_error", "band_correlation_error"),
+    ("phase_coherence_1_error", "phase_coherence_8_error", *_NEARNESS),
+    ("auc", *_SIZE, "peak_frequency_error", "band_correlation_error", "share_moving"),
     lambda key, volume, other, strength: scatter_phases(key, volume, strength),
   ),
   "wrong scene's motion": Damage(
     "volume",
-    ("auc", "amplitude_error", "spectral_distance", "peak_frequency_error", "band_correlation_error", "endpoint_error"),
+    ("auc", "amplitude_error", "spectral_distance", "peak_frequency_error", "band_correlation_error", *_NEARNESS),
     (),
     lambda key, volume, other, strength: mix_motion(volume, other, strength),
   ),
+  "repeated samples": Damage(
+    "samples",
+    ("diversity", "energy_distance", "endpoint_error_4"),
+    ("endpoint_error_1",),
+    lambda key, samples, other, strength: repeat_samples(key, samples, strength),
+  ),
 }
+
+
+def measure_worsening(values: Float[np.ndarray, "s"], *, better: str) -> Float[np.ndarray, "s"]:
+  """How much worse a metric has become than without damage, in its own unit.
+
+  Args:
+    values: [s] at growing strengths, the first without damage; those that are NaN were not measured.
+    better: "higher", "lower", or "" for a metric that should stay as it is.
+
+  Returns:
+    [s], 0 at first, positive where the metric says that it has become worse.
+  """
+  change = np.asarray(values, np.float64) - values[0]
+  return {"higher": -change, "lower": change, "": np.abs(change)}[better]
+
+
+def is_monotone(worsening: Float[np.ndarray, "s"], *, tolerance: float = 0.02) -> bool:
+  """Whether no step of a damage [s] looks better than the one before and the last looks worse than none at all.
+
+  Args:
+    worsening: [s] see `measure_worsening`; NaN where not measured.
+    tolerance: what a step may look better by, as a share of the largest worsening.
+  """
+  known = worsening[np.isfinite(worsening)]
+  return bool(known[-1] > 0 and (np.diff(known) >= -tolerance * known.max()).all())

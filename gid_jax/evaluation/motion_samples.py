@@ -92,15 +92,18 @@ def energy_distance(distances: Float[np.ndarray, "n n"], num_sampled: int) -> fl
 
 
 def diversity(samples: Sequence[SpectralVolume], moving: Bool[np.ndarray, "h w"], *, stride: float) -> float:
-  """One of many: mean distance of two samples over their root mean square motion, in the moving region [h w].
+  """One of many: mean distance of two samples' swings over their root mean square, in the moving region [h w].
+
+  Band 0, the offset from the photo, is no motion and left out.
 
   Returns:
     0 where all are the same, about 1.4 where they share nothing; NaN of fewer than two samples, or where none moves.
   """
-  power = np.mean([band_power(sample, moving, stride=stride).sum() for sample in samples])
+  swings = [sample.replace(coefficients=_without_offset(sample.coefficients)) for sample in samples]
+  power = np.mean([band_power(swing, moving, stride=stride).sum() for swing in swings])
   if len(samples) < 2 or not power > 0:
     return math.nan
-  return _mean_pair(pairwise_distances(samples, moving, stride=stride)) / math.sqrt(power)
+  return _mean_pair(pairwise_distances(swings, moving, stride=stride)) / math.sqrt(power)
 
 
 def judge_samples(
@@ -123,6 +126,10 @@ def judge_samples(
     "energy_distance": energy_distance(distances, len(samples)),
     "diversity": diversity(samples, moving, stride=stride),
   }
+
+
+def _without_offset(coefficients):
+  return np.concatenate([np.zeros_like(coefficients[:1]), coefficients[1:]])
 
 
 def _mean_pair(distances):
