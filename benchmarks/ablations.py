@@ -215,14 +215,14 @@ def main() -> None:
   parser.add_argument("--size", default="tiny", choices=("tiny", "default", "paper"))
   parser.add_argument("--image_size", type=int, nargs=2, default=(80, 128), help="height and width of the data set")
   parser.add_argument("--vgg16", help="npz of VGG16's convolutions, for the renderer's perceptual loss")
-  parser.add_argument("--rows", nargs="+", choices=ROWS, default=[*ROWS], help="train only these, one machine of many")
+  parser.add_argument("--rows", nargs="+", choices=ROWS, default=[*ROWS], help="do only these, on one machine of many")
   parser.add_argument("--stop_after", choices=("train",), help="do not judge")
   options = parser.parse_args()
   for row in options.rows:
     train_row(row, options)
   if options.stop_after:
     return
-  table = draw_table({row: judge_row(row, options) for row in ROWS})
+  table = draw_table({row: judge_row(row, options) for row in dict.fromkeys(["full", *options.rows])})
   (options.workdir / "ablations.md").write_text(table)
   print(table)
 

@@ -69,14 +69,17 @@ def list_files(config: Any, animator: Animator) -> tuple[list[tuple[str, ClipFil
   return files, notes
 
 
-def check_workdir(workdir: Path, facts: Mapping[str, Any]) -> None:
-  """Claims a work folder for one model and configuration.
+def check_workdir(workdir: Path, config: Any, digests: Mapping[str, str]) -> None:
+  """Claims a work folder for one model and configuration; how many scenes are judged or shown may change.
 
   Raises:
     UserError: it holds results of another.
   """
+  settings = json.loads(config.to_json())
+  for part, name in ((settings["simulated"], "number"), (settings, "num_shown"), (settings, "cache")):
+    del part[name]
   path = workdir / "evaluation.json"
-  text = json.dumps(facts, indent=2, sort_keys=True)
+  text = json.dumps({"config": settings, "weights": digests}, indent=2, sort_keys=True)
   if path.exists() and path.read_text() != text:
     raise UserError(f"{workdir} holds results of another model or configuration (see {path}); use another --workdir")
   workdir.mkdir(parents=True, exist_ok=True)
@@ -132,7 +135,7 @@ def evaluate(config: Any, workdir: str | Path, *, against: str | Path | None = N
     "renderer": digest_params(animator.renderer_params),
   }
   facts = {"config": json.loads(config.to_json()), "weights": digests}
-  check_workdir(workdir, facts)
+  check_workdir(workdir, config, digests)
   extractors, notes = load_extractors(config)
   chosen, seen = list_files(config, animator)
   notes += seen

@@ -43,7 +43,7 @@ RENDERER = "renderer"
 REAL = "real"
 # Of the Gaussian behind smooth noise, in steps of the motion grid: about the size of a flower's head.
 _NOISE_SIGMA = 6.0
-FRAME_STEP = 5  # networks of single frames see every fifth: neighbours say the same
+FRAME_STEP = 10  # networks of single frames see every tenth: neighbours say the same
 
 
 class SceneResult(NamedTuple):
@@ -195,7 +195,7 @@ def film(animator: Animator, scene: JudgedScene, volume: SpectralVolume) -> np.n
 def extract_features(frames: np.ndarray, extractor: Extractor, *, crop: tuple[int, int]) -> np.ndarray:
   """Features [n d] of a video [t h w 3], of the middle `crop` (h, w) of every frame (section 9).
 
-  Networks of single frames see every fifth.
+  Networks of single frames see every tenth.
 
   Raises:
     UserError: the crop is larger than the frames.
