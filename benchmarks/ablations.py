@@ -15,6 +15,7 @@ and `paper` train as their configurations say.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from gid_jax.checkpoint import checkpoint_directory
 from gid_jax.evaluation.frechet import estimate_frechet
 from gid_jax.evaluation.judging import MODEL, REAL, STILL, SceneResult, load_result
 from gid_jax.evaluation.results import Estimate, estimate_mean
+from gid_jax.pipeline import RENDERER_WEIGHTS
 from gid_jax.step_folders import list_steps
 
 
@@ -124,9 +126,10 @@ def describe_training(row: str, stage: str, options: argparse.Namespace) -> tupl
   return flags + [f"--config.{name}={value}" for name, value in values.items()], num_steps
 
 
-def run(*arguments: str) -> None:
-  """Runs a Python command; its failure, which it has explained, ends this script."""
-  if status := subprocess.run([sys.executable, *arguments]).returncode:
+def run(*arguments: str, cache: Path) -> None:
+  """Runs a Python command, compiled programs kept in a folder; its failure, which it has explained, ends the script."""
+  environment = {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1"}
+  if status := subprocess.run([sys.executable, *arguments], env=environment | os.environ).returncode:
     sys.exit(status)
 
 
@@ -137,11 +140,12 @@ def train_row(row: str, options: argparse.Namespace) -> None:
     flags, num_steps = describe_training(row, stage, options)
     if num_steps is None or num_steps not in list_steps(checkpoint_directory(workdir)):
       print(f"--- {row}: {stage}", flush=True)
-      run("-m", "gid_jax.train", *flags, f"--workdir={workdir}")
+      run("-m", "gid_jax.train", *flags, f"--workdir={workdir}", cache=options.workdir / "compiled")
   weights = options.workdir / row / "weights"
-  if not weights.exists():
-    motion, renderer = find_motion(options.workdir, row), find_run(options.workdir, row, "renderer")
-    run("-m", "gid_jax", "export", "--motion", str(motion), "--renderer", str(renderer), "--output", str(weights))
+  if not (weights / RENDERER_WEIGHTS).exists():
+    models = {"motion": find_motion(options.workdir, row), "renderer": find_run(options.workdir, row, "renderer")}
+    flags = [f"--{name}={path}" for name, path in (models | {"output": weights}).items()]
+    run("-m", "gid_jax", "export", *flags, cache=options.workdir / "compiled")
 
 
 def list_held_out(data: Path) -> list[str]:
@@ -160,6 +164,8 @@ def judge_row(row: str, options: argparse.Namespace) -> list[SceneResult]:
     "weights": options.workdir / row / "weights",
     "real.folder": options.clips,
     "real.scenes": ",".join(list_held_out(options.data)),
+    "real.takes": 1,
+    "num_samples": 2,
     "features": ("fvd", "fvd32", "efficientnet_lite0"),
     "filmed": (MODEL, STILL),
     "crop": crop,
@@ -167,7 +173,8 @@ def judge_row(row: str, options: argparse.Namespace) -> list[SceneResult]:
     "cache": options.workdir / "measured",
   }
   flags = [f"--config.{name}={value}" for name, value in values.items()]
-  run("-m", "gid_jax.evaluate", "--config=configs/evaluation.py", f"--workdir={workdir}", *flags)
+  run("-m", "gid_jax.evaluate", "--config=configs/evaluation.py", f"--workdir={workdir}", *flags,
+      cache=options.workdir / "compiled")  # fmt: skip
   return [load_result(path) for path in sorted((workdir / "results").glob("real-*.safetensors"))]
 
 

@@ -18,9 +18,9 @@ def get_config() -> ml_collections.ConfigDict:
     dict(
       # Folder of exported weights; the embedded ones when empty.
       weights="",
-      # Filmed clips and seamless loops; scenes as a,b,c, all of the tiers when empty. See gid_jax.evaluation.scenes.
-      real=dict(folder="", tiers="A", scenes="", exclude=""),
-      loops=dict(folder="", tiers="A", scenes="", exclude=""),
+      # Filmed clips and seamless loops; scenes as a,b,c, all of the tiers when empty; takes of each scene, all when 0.
+      real=dict(folder="", tiers="A", scenes="", exclude="", takes=0),
+      loops=dict(folder="", tiers="A", scenes="", exclude="", takes=0),
       # Seeds that no data set reaches.
       # Motion is judged on all, the renderer on the first `rendered` of them.
       simulated=dict(number=0, rendered=100, first_seed=1_000_000, backgrounds="", sprites=""),

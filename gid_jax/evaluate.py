@@ -58,7 +58,7 @@ def list_files(config: Any, animator: Animator) -> tuple[list[tuple[str, ClipFil
     if part.folder:
       names = {name: tuple(filter(None, part[name].split(","))) for name in ("tiers", "scenes", "exclude")}
       seen = {scene for trained_on in parts if trained_on for scene in trained_on.get(source, ())}
-      found = list_clips(part.folder, **names)
+      found = list_clips(part.folder, **names, takes=part.takes)
       unseen = [file for file in found if file.scene not in seen]
       known = sorted({file.scene for file in found if file.scene in seen})
       if known:

@@ -45,6 +45,7 @@ def test_clips_are_chosen_by_tier_and_scene(folder):
   assert names() == ["fern_0", "moss"]
   assert names(tiers=("A", "B")) == ["fern_0", "fern_1", "moss"]
   assert names(scenes=("moss",)) == ["moss"] == names(exclude=("fern",))
+  assert names(tiers=("A", "B"), takes=1) == ["fern_0", "moss"] and names(tiers=("A", "B"), takes=2)[1] == "fern_1"
   with pytest.raises(UserError, match=r"no scene oak; see .*films\.csv"):
     names(scenes=("oak",))
   with pytest.raises(UserError, match="no clip of tier A is left"):

@@ -6,6 +6,7 @@ pixel. Measured motion is kept in a folder and measured once, whichever model is
 
 import csv
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,7 +85,12 @@ class JudgedScene(NamedTuple):
 
 
 def list_clips(
-  folder: str | Path, *, tiers: Collection[str] = ("A",), scenes: Collection[str] = (), exclude: Collection[str] = ()
+  folder: str | Path,
+  *,
+  tiers: Collection[str] = ("A",),
+  scenes: Collection[str] = (),
+  exclude: Collection[str] = (),
+  takes: int = 0,
 ) -> list[ClipFile]:
   """The videos of a folder, by name; `FOLDER.csv` beside it gives scenes and tiers (columns file, scene, tier).
 
@@ -93,6 +99,7 @@ def list_clips(
     tiers: those to take.
     scenes: take only these; all when empty.
     exclude: scenes to leave out, such as those that the model was trained on.
+    takes: so many of each scene, the first by name; all when 0.
 
   Raises:
     UserError: no video is left, or a scene that was named is not there.
@@ -111,7 +118,12 @@ def list_clips(
   wanted = [f for f in files if f.tier in tiers and f.scene not in exclude and (not scenes or f.scene in scenes)]
   if not wanted:
     raise UserError(f"{folder}: no clip of tier {', '.join(tiers)} is left to judge by; exclude fewer scenes")
-  return wanted
+  counts, chosen = Counter(), []
+  for file in wanted:
+    counts[file.scene] += 1
+    if not takes or counts[file.scene] <= takes:
+      chosen.append(file)
+  return chosen
 
 
 def read_clip(file: ClipFile, model: Mapping[str, Any], *, source: str, cache: str | Path) -> JudgedScene:
