@@ -33,7 +33,7 @@ def get_config() -> ml_collections.ConfigDict:
       filmed=("model", "mean motion", "smooth noise", "still"),
       # (h, w) of the frames' middle that networks see (section 9).
       crop=(128, 256),
-      # Clips whose videos and pictures are put into the report.
+      # Clips whose videos and pictures are put into the report, the first takes of as many scenes.
       num_shown=6,
       # Folder of measured motion and of the clips' own features, good for any model; one in the work folder when empty.
       cache="",

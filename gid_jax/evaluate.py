@@ -70,14 +70,13 @@ def list_files(config: Any, animator: Animator) -> tuple[list[tuple[str, ClipFil
 
 
 def check_workdir(workdir: Path, config: Any, digests: Mapping[str, str]) -> None:
-  """Claims a work folder for one model and configuration; how many scenes are judged or shown may change.
+  """Claims a work folder for one model and configuration; the number of simulated scenes may change.
 
   Raises:
     UserError: it holds results of another.
   """
   settings = json.loads(config.to_json())
-  for part, name in ((settings["simulated"], "number"), (settings, "num_shown"), (settings, "cache")):
-    del part[name]
+  del settings["simulated"]["number"], settings["cache"]
   path = workdir / "evaluation.json"
   text = json.dumps({"config": settings, "weights": digests}, indent=2, sort_keys=True)
   if path.exists() and path.read_text() != text:
@@ -108,7 +107,7 @@ def gather_shown(workdir: Path) -> tuple[tuple[Figure, ...], tuple[ClipGroup, ..
       continue
     caption = "The middle row of the picture over time, downwards."
     figures.append(Figure(f"{folder.name}: X-t slices", caption, slices.read_bytes()))
-    caption = "Amplitude of the motion by band, real and sampled, on one scale."
+    caption = "How far every place swings, real and sampled, on one scale."
     figures.append(Figure(f"{folder.name}: amplitudes", caption, amplitudes.read_bytes()))
     videos = {path.stem.replace("_", " "): str(path.relative_to(workdir)) for path in sorted(folder.glob("*.mp4"))}
     groups.append(ClipGroup(folder.name, videos))
@@ -153,6 +152,10 @@ def evaluate(config: Any, workdir: str | Path, *, against: str | Path | None = N
         continue
       files.append((source, file))
       known.append((scene.name, scene.scene, source, scene.volume))
+    first_takes: dict[tuple[str, str], str] = {}
+    for source, file in files:
+      first_takes.setdefault((source, file.scene), f"{source}-{file.path.stem}")
+    shown = [*first_takes.values()][: config.num_shown]
     # --- scenes -----------------------------------------------------------------------------------------------------
     results = []
     options = dict(
@@ -168,7 +171,7 @@ def evaluate(config: Any, workdir: str | Path, *, against: str | Path | None = N
         takes = [volume for take, volume in same if take != scene.name]
         key = jax.random.fold_in(jax.random.key(config.seed), index)
         result, videos, sample = judge_scene(key, scene, animator, others=others, takes=takes, **options)
-        if index < config.num_shown:
+        if path.stem in shown:
           show_scene(workdir / "scenes" / path.stem, scene, videos, sample)
         save_result(path, result)
       results.append(load_result(path))

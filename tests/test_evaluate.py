@@ -57,7 +57,7 @@ def root(tmp_path_factory):
 def make_config(root):
   config = evaluation.get_config()
   config.weights, config.real.folder, config.cache = str(root / "weights"), str(root / "films"), str(root / "measured")
-  config.simulated.number, config.num_samples, config.num_shown = 1, 2, 1
+  config.simulated.number, config.num_samples, config.num_shown = 1, 2, 2
   config.features, config.crop = ("efficientnet_lite0", "fid"), (HEIGHT, WIDTH)
   return config
 
@@ -92,10 +92,11 @@ def test_videos_are_compared_and_what_is_missing_is_said(report, root):
   assert all(row.cells[0].value > 0 and "singular" in row.cells[0].note for row in table.rows)
   assert {row.name: row.cells[0].num_samples for row in table.rows}[takes] == 1
   assert any("fid" in note and "weights" in note for note in report.notes)
+  assert [group.scene for group in report.clips] == ["real-fern_0", "real-moss"]  # a take a scene
   for group in report.clips:
     assert set(group.videos) == {"real", "model", "mean motion", "smooth noise", "still"}
     assert all((root / "run" / path).stat().st_size > 500 for path in group.videos.values())
-  assert len(report.figures) == 2 and "<table" in (root / "run" / "report.html").read_text()
+  assert len(report.figures) == 4 and "<table" in (root / "run" / "report.html").read_text()
 
 
 def test_renderers_are_judged_on_the_same_pairs(report, root):
@@ -160,7 +161,7 @@ def test_an_evaluation_goes_on_where_it_was(report, root, monkeypatch):
 
 def test_reports_are_compared(report, root):
   config = make_config(root)
-  config.num_shown = 2  # may change
+  config.simulated.number = 2  # may change
   program.evaluate(config, root / "run", against=root / "run" / "report.json")
   assert read_report(root / "run" / "report.json").tables[0].columns == report.tables[0].columns
   assert "unchanged" in (root / "run" / "report.html").read_text()

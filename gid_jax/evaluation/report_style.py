@@ -35,7 +35,7 @@ nav ul {
 }
 .legend, .feet, figcaption, caption { color: var(--soft); font-size: 0.875rem; }
 .legend { margin-bottom: 0; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; position: relative; }  /* or hidden words inside would widen the page */
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding-bottom: 0.5rem; caption-side: top; }
 /* A table may be wider than the screen; what it is about stays on it. */

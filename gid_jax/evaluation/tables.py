@@ -98,9 +98,10 @@ def make_rendering_table(results: Sequence[SceneResult], source: str) -> Table |
 
   caption = (
     f"{_RENDERING_CAPTIONS[source]} Holes of splatting are filled from around them; disoccluded is what no pixel of "
-    "the photo reaches. At rest is where the filmed motion stays under 0.05 px; there the clip itself shows what a "
-    "camera adds."
+    "the photo reaches."
   )
+  if any(metric.startswith("flicker") for metric in metrics):
+    caption += " At rest is where the filmed motion stays under 0.05 px; the real clip shows what a camera adds there."
   rows = tuple(
     Row(name, tuple(estimate(name, metric) for metric in metrics), kind=_KINDS.get(name, "baseline"))
     for name in renderers
@@ -173,10 +174,11 @@ def make_time_tables(results: Sequence[SceneResult], source: str) -> list[Table]
 
 
 def _list_videos(chosen):
-  """Networks and generated videos, by name, that features are there of."""
+  """Networks and generated videos, by name, that features are there of; the model first, bounds last."""
   names = dict.fromkeys(name for result in chosen for name in result.features)
-  predictors = dict.fromkeys(name.split("/")[1] for name in names)
-  return list(dict.fromkeys(name.split("/")[0] for name in names)), [name for name in predictors if name != REAL]
+  predictors = {name.split("/")[1] for name in names} - {REAL}
+  order = lambda name: (name != MODEL, name in (STILL, OTHER_TAKE), name)
+  return list(dict.fromkeys(name.split("/")[0] for name in names)), sorted(predictors, key=order)
 
 
 def _add_takes(chosen):
