@@ -4,9 +4,9 @@
     --config.feature_weights.vgg16=vgg16.npz
 
 Writes `report.html`, `report.json` and videos into the work folder; the same command goes on where it stopped, and
-`--against=OTHER/report.json` marks what differs by more than noise. Needs the extras `eval` and `data`. About half a
-minute a clip and 1.5 s a simulated scene on two CPU cores. A model must not be judged on scenes that it was trained on:
-those that its weights name are left out; name others in `exclude`. docs/evaluation.md explains every figure.
+`--against=OTHER/report.json` marks what differs by more than noise. Needs the extras `eval` and `data`. Two minutes a
+clip and ten seconds a simulated scene on two slow CPU cores. A model must not be judged on scenes that it was trained
+on: those that its weights name are left out; name others in `exclude`. docs/evaluation.md explains every figure.
 """
 
 import ml_collections
@@ -29,7 +29,7 @@ def get_config() -> ml_collections.ConfigDict:
       # Networks for videos, and files of weights for those that need one.
       features=("fvd", "fvd32", "efficientnet_lite0", "vgg16", "fid", "dtfvd", "dtfvd32"),
       feature_weights=dict(fid="", dtfvd="", dtfvd32="", resnet34="", vgg16=""),
-      # Predictors whose videos networks see, and which are shown: five seconds of two cores each and clip.
+      # Predictors whose videos networks see, and which are shown; each is filmed for every clip.
       filmed=("model", "mean motion", "smooth noise", "still"),
       # (h, w) of the frames' middle that networks see (section 9).
       crop=(128, 256),
