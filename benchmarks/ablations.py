@@ -190,14 +190,16 @@ def draw_estimate(estimate: Estimate, digits: int) -> str:
   return f"{value} [{low}, {high}]"
 
 
-def draw_table(results: dict[str, list[SceneResult]]) -> str:
-  """Markdown: a line a row, with the paper's figures, ours, and how far ours are from the full model's."""
-  heads = ["row", *(f"paper {network}" for network in NETWORKS)]
-  heads += [head for network in NETWORKS for head in (network, f"{network}, less full")]
-  lines = [[*heads, *METRICS.values()], ["---"] * (len(heads) + len(METRICS))]
+def draw_tables(results: dict[str, list[SceneResult]]) -> str:
+  """Markdown, a line a row: distances beside the paper's, then motion; with how far each is from the full model's."""
   full = results["full"]
+  heads = [f"paper {network}" for network in NETWORKS]
+  heads += [head for network in NETWORKS for head in (network, f"{network}, less full")]
+  distances = [["row", *heads], ["---"] * (len(heads) + 1)]
+  heads = [head for metric in METRICS.values() for head in (metric, "less full")]
+  motions = [["row", *heads], ["---"] * (len(heads) + 1)]
   for row, judged in [("still", full), *results.items()]:
-    predictor, motion = (STILL, STILL) if row == "still" else (MODEL, MODEL)
+    predictor = STILL if row == "still" else MODEL
     title, paper = ("Repeat I0", PAPER_STILL) if row == "still" else (ROWS[row].title, ROWS[row].paper)
     cells = [title, *map(str, paper)]
     for network in NETWORKS:
@@ -206,11 +208,18 @@ def draw_table(results: dict[str, list[SceneResult]]) -> str:
       cells.append(draw_estimate(estimate_frechet(ours[0], real[0], ours[1], real[1]), 0))
       difference = estimate_frechet(ours[0], real[0], ours[1], real[1], less=best)
       cells.append("" if row == "full" else draw_estimate(difference, 0))
+    distances.append(cells)
+    cells, scenes = [title], [result.scene for result in judged]
     for metric in METRICS:
-      values = [result.motion[motion].get(metric, float("nan")) for result in judged]
-      cells.append(draw_estimate(estimate_mean(values, groups=[result.scene for result in judged]), 2))
-    lines.append(cells)
-  return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+      ours, best = (
+        np.array([result.motion[name].get(metric, np.nan) for result in of])
+        for of, name in ((judged, predictor), (full, MODEL))
+      )
+      cells.append(draw_estimate(estimate_mean(ours, groups=scenes), 2))
+      cells.append("" if row == "full" else draw_estimate(estimate_mean(ours - best, groups=scenes), 2))
+    motions.append(cells)
+  lines = [*distances, [], *motions]
+  return "".join(f"| {' | '.join(cells)} |\n" if cells else "\n" for cells in lines)
 
 
 def main() -> None:
@@ -229,9 +238,9 @@ def main() -> None:
     train_row(row, options)
   if options.stop_after:
     return
-  table = draw_table({row: judge_row(row, options) for row in dict.fromkeys(["full", *options.rows])})
-  (options.workdir / "ablations.md").write_text(table)
-  print(table)
+  tables = draw_tables({row: judge_row(row, options) for row in dict.fromkeys(["full", *options.rows])})
+  (options.workdir / "ablations.md").write_text(tables)
+  print(tables)
 
 
 if __name__ == "__main__":
