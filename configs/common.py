@@ -62,6 +62,8 @@ def motion_model(size: str, *, frequency_attention: bool) -> ml_collections.Conf
       fps=30.0,
       normalization="frequency",
       volume=False,
+      swing=False,
+      unit_strength=False,
       vae=vae,
       encoder=encoder,
       unet=unet,
@@ -108,6 +110,7 @@ def training(
         directory="data/windows",
         num_bands=16,
         motion_stride=MOTION_STRIDES[size],
+        unit_strength=False,
         # Shares of real clips, published loops and simulated scenes; none takes all windows alike. Live scenes are
         # simulated while training; with nothing else, `directory=""` needs no data on disk.
         sources=dict(real=0.4, loop=0.3, synthetic=0.3, live=0.0) if size == "default" else dict(live=0.0),
@@ -155,8 +158,8 @@ def training(
 
 
 def link_data(config: ml_collections.ConfigDict) -> None:
-  """Makes the data follow the motion model: its bands, grid, frames and rate; one override changes both."""
-  for name in ("num_bands", "motion_stride"):
+  """Makes the data follow the motion model: its bands, grid, frames, rate and strength; one override changes both."""
+  for name in ("num_bands", "motion_stride", "unit_strength"):
     config.data[name] = config.model.get_ref(name)
   for name in ("num_frames", "fps"):
     config.data.live[name] = config.model.get_ref(name)

@@ -32,7 +32,7 @@ def get_config(size: str = "default"):
   config.condition_drop = 0.1
   config.data.bands_per_example = common.choose(size, 2, 1)
   common.link_data(config)
-  config.init = dict(vae="runs/vae", encoder="", unet="", ldm="")
+  config.init = dict(vae="runs/vae", swing="", encoder="", unet="", ldm="")
   if size == "inpainting_512":
     config.init.unet = "inpainting.safetensors"
   return config

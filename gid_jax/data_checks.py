@@ -1,12 +1,11 @@
 """Finds data of another kind than the model before training starts: one line that says which and what to change."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from gid_jax.errors import UserError
-from gid_jax.records import LIVE, Chain, list_datasets, list_folders, open_records
+from gid_jax.models.vae import make_codec
+from gid_jax.records import LIVE, Chain, list_datasets, list_folders, open_records, read_description
 
 _LATENT_STAGES = ("ldm", "ldm_coordinated")
 
@@ -58,7 +57,7 @@ def check_config(config: Any) -> None:
         f"config.data.live.{name}={data.live[name]} but config.model.{name}={model[name]}; give both the same"
       )
     for folder in list_folders(data.directory) if name in model and data.directory else ():
-      stored = _read_description(folder).get(name, model[name])
+      stored = read_description(folder).get(name, model[name])
       if stored != model[name]:
         raise UserError(
           f"{folder}: built with {name}={stored}, but config.model.{name}={model[name]}; set config.model.{name} to "
@@ -66,14 +65,6 @@ def check_config(config: Any) -> None:
         )
   for place, size in _list_sizes(data, live):
     _check_size(place, size, config)
-
-
-def _read_description(folder: Path) -> dict[str, Any]:
-  """What `statistics.json` says; nothing where it is missing, which only some stages mind (see `read_scale`)."""
-  try:
-    return dict(json.loads((folder / "statistics.json").read_text()))
-  except (OSError, ValueError, TypeError):
-    return {}
 
 
 def _list_sizes(data: Any, live: bool) -> list[tuple[str, tuple[int, int]]]:
@@ -96,7 +87,7 @@ def _check_size(place: str, size: tuple[int, int], config: Any) -> None:
     )
   if "vae" not in model:
     return
-  multiple = model.motion_stride * 2 ** (len(model.vae.multipliers) - 1)
+  multiple = model.motion_stride * make_codec(model.vae).factor
   if config.stage != "vae":
     multiple *= 2 ** (len(model.unet.multipliers) - 1)
   if size[0] % multiple or size[1] % multiple:

@@ -18,6 +18,7 @@ from gid_jax.records import Sample
 from gid_jax.types import Window
 
 Batch = dict[str, np.ndarray]
+WEAKEST = 15.0  # strength that a window has at least
 STAGES = ("vae", "ldm", "ldm_coordinated", "renderer")
 
 
@@ -48,7 +49,20 @@ def make_example(
     return {"slice": warp_motion(window.spectrum, matrix, size=crop, stride=config.motion_stride)[0], "band": bands[0]}
   window = draw_window(rng, record, bands, config=config, ranges=ranges)
   (image,) = jitter_colours(rng, [window.image], jitter=ranges.jitter if ranges else 0.0)
-  return {"image": image, "slice": window.spectrum, "band": bands}
+  example = {"image": image, "slice": window.spectrum, "band": bands}
+  return example | {"strength": measure_strength(record, config)} if config.get("unit_strength") else example
+
+
+def measure_strength(record: Sample, config: Any) -> np.ndarray:
+  """How strongly a whole window moves, [] float32: the 95th percentile of its places' coefficients, band 0 aside.
+
+  A place's coefficients count by the root of the sum of their squares, in pixels of the motion grid times frames: some
+  100 for a swing of one pixel over 150 frames. Windows weaker than 0.15 px count as 0.15 px, or noise would grow large.
+  """
+  bands = np.arange(1, config.num_bands)
+  spectrum = record.decode(fields=("spectrum",), bands=bands).spectrum.astype(np.float32)
+  lengths = np.sqrt(np.square(spectrum).sum((0, -1)))
+  return np.asarray(max(np.percentile(lengths, 95), WEAKEST), np.float32)
 
 
 def draw_window(

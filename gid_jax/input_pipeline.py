@@ -124,6 +124,7 @@ def make_train_iterator(
     stage: "vae" gives `slice` [b hm wm 4] and `band` [b]; "ldm" `image` [b h w 3], `slice` [b n hm wm 4] and
       `band` [b n] of n distinct bands; "ldm_coordinated" the same with all K bands in order; "renderer"
       `image` and `target` [b h w 3], `flow` [b h w 2] and `depth` [b h w]. All float32 but `band`, int32.
+      With `unit_strength` both stages "ldm" have `strength` [b], see `measure_strength`.
       Images in [0, 1]; slices unnormalised, pixels of the motion grid; flow and depth in pixels.
       All stages give `record` [b] int32 too, which `name_records` turns into places.
     seed: of order and augmentation.

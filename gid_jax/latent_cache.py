@@ -7,6 +7,7 @@ A cache is the folder WORKDIR/latents. Draw d of window i is item i n + d of its
   manifest nothing is read. A shard appears complete or not at all, so that an interrupted build goes on with the next.
 """
 
+import functools
 import hashlib
 import itertools
 import json
@@ -23,21 +24,24 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Float, Float16, UInt8
+from jaxtyping import Float16, UInt8
 from rich.progress import track
 
 from gid_jax import __version__
 from gid_jax.augmentation import config_to_augmentation
 from gid_jax.errors import UserError
-from gid_jax.examples import draw_window
+from gid_jax.examples import draw_window, measure_strength
+from gid_jax.models.encoders import FROZEN_TRUNK
 from gid_jax.pipeline import make_motion_model
 from gid_jax.records import LIVE, Chain, list_datasets, open_chosen
 from gid_jax.train_state import Params
 
+# Number, photo, raw slices and, where the model asks for it, strength of a window.
+Drawn = tuple[int, np.ndarray, np.ndarray, np.ndarray | None]
 _MANIFEST, _BUILDING = "manifest.json", "building.json"
 # Few enough to be open all at once, large enough to be written in one go.
 _MAX_SHARDS, _MIN_SHARD_SIZE = 256, 16
-_ENCODER_PARTS = ("vae", "band_scale", "latent_mean", "latent_std")
+_ENCODER_PARTS = ("vae", "band_scale", "latent_mean", "latent_std", "swing_head", "strength")
 
 
 class CachedWindow(NamedTuple):
@@ -86,7 +90,7 @@ def build_latent_cache(
   Args:
     workdir: the training run's folder; all processes must share it.
     config: the whole config of stage "ldm" or "ldm_coordinated".
-    params: parameters, among them the auto-encoder's, the band scale and the whitening.
+    params: parameters, among them the auto-encoder's, the band scale, the whitening, and what tells the swing.
     process_index: this process encodes every `process_count`-th shard from this one on.
     process_count: of the run.
     synchronize: waits for all processes, at a point of this name.
@@ -98,8 +102,11 @@ def build_latent_cache(
     UserError: live scenes are asked for, the data does not fit, or there is not enough space on the disk.
   """
   directory, data = Path(workdir) / "latents", config.data
+  trunk = params.get("encoder", {}).get(FROZEN_TRUNK)
   sources = _open_sources(data)
-  params = {name: jax.tree.map(_to_numpy, params[name]) for name in _ENCODER_PARTS}
+  params = {name: jax.tree.map(_to_numpy, params[name]) for name in _ENCODER_PARTS if name in params}
+  if config.model.get("swing", False):
+    params["encoder"] = {FROZEN_TRUNK: jax.tree.map(_to_numpy, trunk)}
   fingerprint = _fingerprint(config, params, sources)
   counts = {name: data.latent_draws * len(source) for name, source in sources.items()}
   total = sum(counts.values())
@@ -115,10 +122,11 @@ def build_latent_cache(
   windows = Chain(list(sources.values()))
   ranges = config_to_augmentation(data.augmentation)
 
-  def draw(item: int) -> tuple[int, np.ndarray, np.ndarray]:
+  def draw(item: int) -> Drawn:
     record, rng = windows[item // data.latent_draws], np.random.default_rng([config.seed, item])
     window = draw_window(rng, record, np.arange(data.num_bands), config=data, ranges=ranges)
-    return record.number, window.image, window.spectrum
+    strength = measure_strength(record, data) if config.model.get("unit_strength", False) else None
+    return record.number, window.image, window.spectrum, strength
 
   drawn = _prefetch(draw, itertools.chain.from_iterable(numbers for _, numbers in missing), data.num_threads)
   items = _encode_items(drawn, make_encoder(config.model, params))
@@ -142,23 +150,32 @@ def build_latent_cache(
 
 def make_encoder(
   model_config: Mapping[str, Any], params: Params
-) -> Callable[[Float[np.ndarray, "n k h w 4"]], Float16[np.ndarray, "n k h2 w2 z"]]:
-  """A function from raw slices [n k h w 4] of all bands, n at most the devices of this process, to float16 latents."""
+) -> Callable[..., Float16[np.ndarray, "n k h2 w2 z"]]:
+  """A function from (photos [n h w 3] uint8, raw slices of all bands [n k hm wm 4], strengths [n] or None) to latents.
+
+  n is at most the devices of this process.
+  """
   model = make_motion_model(model_config)
   mesh = Mesh(np.array(jax.local_devices()), ("windows",))
   whole, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("windows"))
   params = jax.device_put(params, whole)
 
   @jax.jit
-  def encode(params: Params, slices: jax.Array) -> jax.Array:
+  def encode(params: Params, images: jax.Array, slices: jax.Array, strengths: jax.Array | None) -> jax.Array:
+    apply, swing = functools.partial(model.apply, {"params": params}), None
+    if model.swing:
+      height, width = (side // model.latent_factor for side in slices.shape[2:4])
+      swing = apply(images.astype(jnp.float32) / 255, height=height, width=width, method="predict_swing")
     bands = jnp.broadcast_to(jnp.arange(slices.shape[1]), slices.shape[:2])
-    latents: Any = model.apply({"params": params}, slices, bands, method="slices_to_latents")
+    latents: Any = apply(slices, bands, swing=swing, strength=strengths, method="slices_to_latents")
     return latents.astype(jnp.float16)
 
-  def encode_group(slices: np.ndarray) -> np.ndarray:
+  def encode_group(images: np.ndarray, slices: np.ndarray, strengths: np.ndarray | None) -> np.ndarray:
     # Always one window a device: one program, whatever is left over at the end.
-    padded = np.concatenate([slices, np.repeat(slices[-1:], mesh.size - len(slices), axis=0)])
-    return np.asarray(encode(params, jax.device_put(padded, split)))[: len(slices)]
+    num_missing = mesh.size - len(slices)
+    pad = lambda array: np.concatenate([array, np.repeat(array[-1:], num_missing, axis=0)])
+    padded = jax.device_put((pad(images), pad(slices), None if strengths is None else pad(strengths)), split)
+    return np.asarray(encode(params, *padded))[: len(slices)]
 
   return encode_group
 
@@ -253,15 +270,15 @@ def _prefetch(function: Callable[[int], Any], items: Iterable[int], num_threads:
 
 
 def _encode_items(
-  drawn: Iterator[tuple[int, np.ndarray, np.ndarray]], encode: Callable[[np.ndarray], np.ndarray]
+  drawn: Iterator[Drawn], encode: Callable[..., np.ndarray]
 ) -> Iterator[np.ndarray]:
   """Elements of a shard, [] each, of drawn windows."""
   dtype = np.dtype([])
   while group := list(itertools.islice(drawn, jax.local_device_count())):
-    numbers, images, spectra = zip(*group, strict=True)
+    numbers, images, spectra, strengths = zip(*group, strict=True)
     if {image.shape for image in images} != {dtype["image"].shape if dtype.names else images[0].shape}:
       raise UserError("the data holds windows of several sizes; cut them alike with config.data.crop")
-    latents = encode(np.stack(spectra))
+    latents = encode(np.stack(images), np.stack(spectra), None if strengths[0] is None else np.stack(strengths))
     if not np.isfinite(latents).all():
       raise UserError(f"latents of windows {list(numbers)} are not finite; train the auto-encoder again")
     if not dtype.names:

@@ -20,7 +20,7 @@ from gid_jax.models.encoders import FROZEN_TRUNK, efficientnet_lite0_params
 from gid_jax.models.features import gradient_loss, perceptual_loss, vgg16_params
 from gid_jax.models.motion_model import MotionModel, make_unet
 from gid_jax.models.renderer import Renderer, RendererConfig
-from gid_jax.models.vae import VAE
+from gid_jax.models.vae import VAE, AreaCodec, make_codec
 from gid_jax.pipeline import MOTION_WEIGHTS, load_pretrained, make_motion_model
 from gid_jax.train_state import Batch, LossFn, Metrics, Params
 from gid_jax.types import PRNGKey
@@ -43,7 +43,7 @@ class Objective(NamedTuple):
 
 
 def make_objective(config: Any, *, band_scale: np.ndarray | None = None) -> Objective:
-  """The objective of `config.stage`; stage "vae" needs `band_scale` [k] px (see `statistics.json`).
+  """The objective of `config.stage`; some need `band_scale` [k] px, see `needs_band_scale`.
 
   Raises:
     UserError: unknown stage, or a file or work folder named in the config cannot be read.
@@ -51,10 +51,17 @@ def make_objective(config: Any, *, band_scale: np.ndarray | None = None) -> Obje
   if config.stage == "vae":
     return make_vae_objective(config, band_scale=band_scale)
   if config.stage in ("ldm", "ldm_coordinated"):
-    return make_ldm_objective(config)
+    return make_ldm_objective(config, band_scale=band_scale)
   if config.stage == "renderer":
     return make_renderer_objective(config)
   raise UserError(f"config.stage {config.stage!r} is unknown; use vae, ldm, ldm_coordinated or renderer")
+
+
+def needs_band_scale(config: Any) -> bool:
+  """Whether a training takes its band scale from the data: the first of those that make a motion model."""
+  if config.stage == "ldm":
+    return not config.init.ldm and isinstance(make_codec(config.model.vae), AreaCodec)
+  return config.stage == "vae"
 
 
 def make_vae_objective(config: Any, *, band_scale: np.ndarray) -> Objective:
@@ -82,11 +89,12 @@ def make_vae_objective(config: Any, *, band_scale: np.ndarray) -> Objective:
   return Objective(initialize, lambda path: path.startswith("vae/"), loss_fn, start)
 
 
-def make_ldm_objective(config: Any) -> Objective:
+def make_ldm_objective(config: Any, *, band_scale: np.ndarray | None = None) -> Objective:
   """Denoising of latent slices [b k h w z] (section 4): independent bands, or all K with frequency attention.
 
-  Stage "ldm" starts from a trained auto-encoder and its band scale (`config.init.vae`), with a new U-Net or one of
-  PyTorch (`config.init.unet`), or goes on from a trained motion model (`config.init.ldm`), and draws a time step for
+  Stage "ldm" starts from a trained auto-encoder and its band scale (`config.init.vae`), or with one that averages from
+  `band_scale` [k] px and the fitted swing (`config.init.swing`, see `gid_jax.swing`), with a new U-Net or one of
+  PyTorch (`config.init.unet`); or it goes on from a trained motion model (`config.init.ldm`). It draws a time step for
   every slice, for a volume one; stage "ldm_coordinated" starts from a trained stage 1 (`config.init.ldm`), draws one
   time step for all bands of an example and trains the frequency attention only.
   """
@@ -96,7 +104,13 @@ def make_ldm_objective(config: Any) -> Objective:
   # Bands that see each other are equally noisy, as they will be when sampled.
   one_timestep = coordinated or config.model.volume
   is_complete = coordinated or bool(config.init.ldm)
-  start = config.init.ldm if is_complete else config.init.vae
+  averages = isinstance(make_codec(model.vae_fields), AreaCodec)
+  if is_complete:
+    start = config.init.ldm
+  elif averages:
+    start = config.init.swing if model.swing else ""
+  else:
+    start = config.init.vae
 
   def initialize(key, batches):
     batch = _blank(batches[0])
@@ -104,7 +118,10 @@ def make_ldm_objective(config: Any) -> Objective:
     params = jax.jit(model.init)(key, batch["slice"], batch["band"], batch["image"], timesteps)["params"]
     if is_complete:
       return _overlay(params, start, stages=("ldm", "ldm_coordinated"))
-    params = _overlay(params, start, stages=("vae", "ldm", "ldm_coordinated"))
+    if averages:
+      params["band_scale"] = jnp.asarray(band_scale)
+    if start:
+      params = _overlay(params, start, stages=("swing",) if averages else ("vae", "ldm", "ldm_coordinated"))
     if config.init.unet:
       params["unet"] = read_unet_init(config.init.unet, make_unet(model), params["unet"])
     if config.model.encoder.kind == "efficientnet_lite0":
@@ -120,11 +137,13 @@ def make_ldm_objective(config: Any) -> Objective:
     apply = lambda *args, **kwargs: model.apply({"params": params}, *args, **kwargs)
     time_key, noise_key, drop_key = jax.random.split(key, 3)
     bands = batch["band"]
+    height, width = _find_grid(model, batch)
+    view = apply(batch["image"], height=height, width=width, method="encode_image")
     if "latent" in batch:  # encoded beforehand
       latents = batch["latent"]
     else:
-      latents = jax.lax.stop_gradient(apply(batch["slice"], bands, method="slices_to_latents"))
-    condition = apply(batch["image"], height=latents.shape[2], width=latents.shape[3], method="encode_image")
+      scales = dict(swing=view.swing, strength=batch.get("strength"))
+      latents = jax.lax.stop_gradient(apply(batch["slice"], bands, **scales, method="slices_to_latents"))
     keep = jax.random.bernoulli(drop_key, 1 - config.condition_drop, (latents.shape[0], 1, 1, 1))
     timesteps = jax.random.randint(
       time_key, (bands.shape[0], 1 if one_timestep else bands.shape[1]), 0, schedule.num_steps
@@ -132,7 +151,7 @@ def make_ldm_objective(config: Any) -> Objective:
     timesteps = jnp.broadcast_to(timesteps, bands.shape)
     noise = jax.random.normal(noise_key, latents.shape)
     noisy = add_noise(schedule, latents, noise, timesteps)
-    output = apply(noisy, timesteps, bands, condition * keep, method="denoise")
+    output = apply(noisy, timesteps, bands, view.condition * keep, method="denoise")
     loss = ((output - training_target(schedule, latents, noise, timesteps)) ** 2).mean()
     return loss, {"loss": loss}
 
@@ -167,6 +186,13 @@ def make_renderer_objective(config: Any) -> Objective:
   return Objective(initialize, lambda path: True, loss_fn, start)
 
 
+def _find_grid(model: MotionModel, batch: Batch) -> tuple[int, ...]:
+  """Height and width of the latents of a batch."""
+  if "latent" in batch:
+    return batch["latent"].shape[2:4]
+  return tuple(side // model.latent_factor for side in batch["slice"].shape[2:4])
+
+
 def _blank(batch: Batch) -> dict[str, np.ndarray]:
   """Zeros of a batch's shapes: all that parameters need to know, and the same program on any mesh."""
   return {name: np.zeros(array.shape, array.dtype) for name, array in batch.items()}
@@ -198,11 +224,27 @@ def _read_trunk(path: str) -> Params:
 
 
 def _measure_latents(model: MotionModel, params: Params, batches: Sequence[Batch]) -> Params:
-  """Mean and deviation of the latents per channel, [z] each, over some batches (whitening, supplement)."""
+  """Mean and deviation of the latents per channel, [z] each, over some batches (whitening, supplement).
+
+  Of a model of unit strength also the median strength [1].
+  """
   plain = params | {
     "latent_mean": jnp.zeros_like(params["latent_mean"]),
     "latent_std": jnp.ones_like(params["latent_std"]),
   }
-  encode = jax.jit(functools.partial(model.apply, {"params": plain}, method="slices_to_latents"))
-  latents: Any = jnp.concatenate([encode(batch["slice"], batch["band"]) for batch in batches])
-  return {"latent_mean": latents.mean(axis=(0, 1, 2, 3)), "latent_std": latents.std(axis=(0, 1, 2, 3))}
+
+  @jax.jit
+  def encode(batch):
+    apply, swing = functools.partial(model.apply, {"params": plain}), None
+    if model.swing:
+      height, width = _find_grid(model, batch)
+      swing = apply(batch["image"], height=height, width=width, method="predict_swing")
+    scales = dict(swing=swing, strength=batch.get("strength"))
+    return apply(batch["slice"], batch["band"], **scales, method="slices_to_latents")
+
+  latents: Any = jnp.concatenate([encode(batch) for batch in batches])
+  measured = {"latent_mean": latents.mean(axis=(0, 1, 2, 3)), "latent_std": latents.std(axis=(0, 1, 2, 3))}
+  if model.unit_strength:
+    strengths = jnp.concatenate([batch["strength"] for batch in batches])
+    measured["strength"] = jnp.median(strengths, keepdims=True)
+  return measured

@@ -15,7 +15,7 @@ from gid_jax.diffusion.guidance import classifier_free, guided, loop_loss
 from gid_jax.diffusion.sampler import draw_noise, sample
 from gid_jax.diffusion.schedule import SamplingSteps, Schedule, make_schedule, sampling_steps
 from gid_jax.errors import UserError
-from gid_jax.models.motion_model import MotionModel
+from gid_jax.models.motion_model import MotionModel, View
 from gid_jax.types import SpectralVolume
 
 Progress = Callable[[int, int], None]
@@ -65,9 +65,9 @@ def predict_spectra(
 
   grid = sizes["motion_stride"] * model.latent_factor
   height, width = image.shape[0] // grid, image.shape[1] // grid
-  condition = _encode_image(model, params, image, height, width)
+  view: View = _encode_image(model, params, image, height, width)
   noise_keys, keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-  latents = draw_noise(noise_keys, (sizes["num_bands"], height, width, sizes["vae"]["latent_channels"]))
+  latents = draw_noise(noise_keys, (sizes["num_bands"], height, width, model.latent_channels))
   # A step at a time: any number of steps shares one compiled program, and the user sees them pass.
   total = len(way.timesteps)
   for index in range(total):
@@ -78,7 +78,7 @@ def predict_spectra(
       schedule,
       step_keys,
       latents,
-      condition,
+      view,
       # Without it the second, unconditional evaluation of every step is saved.
       None if guidance == 0 else jnp.float32(guidance),
       None if looping["weight"] is None else jnp.float32(looping["weight"]),
@@ -90,7 +90,8 @@ def predict_spectra(
     if progress is not None:
       latents.block_until_ready()
       progress(index + 1, total)
-  return SpectralVolume(_decode_latents(model, params, latents), num_frames=sizes["num_frames"], fps=sizes["fps"])
+  slices = _decode_latents(model, params, latents, view.swing)
+  return SpectralVolume(slices, num_frames=sizes["num_frames"], fps=sizes["fps"])
 
 
 @functools.partial(jax.jit, static_argnames=("model", "height", "width"))
@@ -98,9 +99,11 @@ def _encode_image(model: MotionModel, params, image, height, width):
   return model.apply({"params": params}, image[None], height=height, width=width, method="encode_image")
 
 
-def _decode(model: MotionModel, params, latents):
+def _decode(model: MotionModel, params, latents, swing):
   bands = jnp.broadcast_to(jnp.arange(latents.shape[1]), latents.shape[:2])
-  return model.apply({"params": params}, latents, bands, method="latents_to_slices")
+  if swing is not None:
+    swing = jnp.broadcast_to(swing, (latents.shape[0], *swing.shape[1:]))
+  return model.apply({"params": params}, latents, bands, swing=swing, method="latents_to_slices")
 
 
 _decode_latents = functools.partial(jax.jit, static_argnames=("model",))(_decode)
@@ -110,8 +113,8 @@ _decode_latents = functools.partial(jax.jit, static_argnames=("model",))(_decode
   jax.jit, static_argnames=("model", "num_frames", "fps", "eta"), donate_argnames=("latents",)
 )
 def _sample(
-  model: MotionModel, params, schedule: Schedule, keys, latents, condition, weight, loop_weight, steps: SamplingSteps,
-  *, num_frames, fps, eta,
+  model: MotionModel, params, schedule: Schedule, keys, latents, view: View, weight, loop_weight,
+  steps: SamplingSteps, *, num_frames, fps, eta,
 ):  # fmt: skip
   bands = jnp.arange(latents.shape[1])
 
@@ -127,10 +130,10 @@ def _sample(
     )
 
   def seam(clean):
-    volume = SpectralVolume(_decode(model, params, clean), num_frames=num_frames, fps=fps)
+    volume = SpectralVolume(_decode(model, params, clean, view.swing), num_frames=num_frames, fps=fps)
     return loop_loss(volume, cell=model.latent_factor)
 
-  condition = jnp.broadcast_to(condition, (latents.shape[0], *condition.shape[1:]))
+  condition = jnp.broadcast_to(view.condition, (latents.shape[0], *view.condition.shape[1:]))
   if weight is None:
     denoise = lambda latents, timestep: network(latents, timestep, condition)
   else:

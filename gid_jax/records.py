@@ -206,6 +206,14 @@ def _check_folder(folder: Path) -> None:
       raise UserError(f"{path}: {reason}; delete it and build it again: {_BUILD} {folder} …")
 
 
+def read_description(folder: str | Path) -> dict[str, Any]:
+  """What a data folder's `statistics.json` says; nothing where it is missing, which only some stages mind."""
+  try:
+    return dict(json.loads((Path(folder) / "statistics.json").read_text()))
+  except (OSError, ValueError, TypeError):
+    return {}
+
+
 def read_scale(directory: str | Path, *, num_bands: int) -> np.ndarray:
   """Reads the per-band normalisation scale [k] float32, px, from `statistics.json` (section 4.1).
 

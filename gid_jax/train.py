@@ -37,7 +37,7 @@ from gid_jax.input_pipeline import (
 from gid_jax.interruption import StopRequest
 from gid_jax.latent_cache import build_latent_cache
 from gid_jax.metric_writer import MetricWriter
-from gid_jax.objectives import make_objective
+from gid_jax.objectives import make_objective, needs_band_scale
 from gid_jax.settings import check_resumable, check_settings, parse_flags
 from gid_jax.step_folders import read_config
 from gid_jax.train_state import Batch, LossFn, Metrics, TrainState, create_train_state, merge_params, train_step
@@ -132,7 +132,7 @@ def train(config: Any, workdir: str | Path) -> TrainState:
   first_batches, eval_batches = ([put(batch) for batch in batches] for batches in (first_batches, eval_batches))
 
   # --- model ----------------------------------------------------------------------------------------------------
-  scale = find_scale(config.data) if config.stage == "vae" else None
+  scale = find_scale(config.data) if needs_band_scale(config) else None
   objective = make_objective(config, band_scale=scale)
   tx = make_optimizer(config.optimizer)
   train_key, eval_key = jax.random.split(jax.random.key(config.seed))

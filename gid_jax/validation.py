@@ -98,15 +98,15 @@ def _sample(model: MotionModel, config: Any, key, params, batch):
   bands, factor = batch["band"], model.latent_factor
   height, width = (side // factor for side in batch["slice"].shape[2:4])
   schedule = make_schedule(**config.schedule)
-  condition = apply(batch["image"], height=height, width=width, method="encode_image")
+  view = apply(batch["image"], height=height, width=width, method="encode_image")
   denoise = lambda latents, timestep: apply(
-    latents, jnp.broadcast_to(timestep, bands.shape), bands, condition, method="denoise"
+    latents, jnp.broadcast_to(timestep, bands.shape), bands, view.condition, method="denoise"
   )
   noise_keys, keys = jax.random.split(key, (2, len(bands)))
-  noise = draw_noise(noise_keys, (bands.shape[1], height, width, config.model.vae.latent_channels))
+  noise = draw_noise(noise_keys, (bands.shape[1], height, width, model.latent_channels))
   steps = sampling_steps(schedule, _NUM_STEPS, spacing="trailing")
   latents = sample(keys, noise, steps, denoise=denoise, schedule=schedule)
-  return apply(latents, bands, method="latents_to_slices")
+  return apply(latents, bands, swing=view.swing, method="latents_to_slices")
 
 
 def draw_slices(

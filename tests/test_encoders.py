@@ -121,7 +121,8 @@ def test_condition_encoder_trains_all_but_the_trunk(kind):
   params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape, scale=0.1).astype(np.float32), shapes)
 
   def loss(params):
-    out = module.apply({"params": params}, image, **size)
+    out, features = module.apply({"params": params}, image, **size)
+    assert (features is None) == (kind == "resnet")
     return jnp.mean((out - 1.0) ** 2), out
 
   (_, out), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)

@@ -123,6 +123,7 @@ ORDER = (
   "gid_jax.records",
   "gid_jax.data_checks",
   "gid_jax.trained_scenes",
+  "gid_jax.swing",
   "gid_jax.examples",
   "gid_jax.latent_cache",
   "gid_jax.input_pipeline",
@@ -146,7 +147,13 @@ PACKAGES = ("gid_jax", "data_pipeline")
 # A library and the only file that may import it: whoever changes the library changes one file.
 ONLY_IMPORTER = {"orbax": "gid_jax.checkpoint", "grain": "gid_jax.input_pipeline"}
 # The files of gid_jax that may use simulated scenes; of data_pipeline nothing else is theirs either.
-SCENE_IMPORTERS = ("gid_jax.scene_drawing", "gid_jax.cli", "gid_jax.input_pipeline", "gid_jax.evaluate")
+SCENE_IMPORTERS = (
+  "gid_jax.scene_drawing",
+  "gid_jax.cli",
+  "gid_jax.input_pipeline",
+  "gid_jax.evaluate",
+  "gid_jax.swing",
+)
 # The one file of gid_jax that may use all that makes data: models are judged on data that is made as theirs was.
 DATA_IMPORTER = "gid_jax.evaluation.scenes"
 

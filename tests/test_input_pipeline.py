@@ -7,10 +7,20 @@ import sys
 import helpers
 import numpy as np
 import pytest
-from stored_windows import AUGMENTATION, NUM_BANDS, SOURCES, make_config, numbers_of, read_all, write_sources
+from stored_windows import (
+  AUGMENTATION,
+  NUM_BANDS,
+  SOURCES,
+  make_config,
+  make_window,
+  numbers_of,
+  read_all,
+  write_sources,
+)
 
 from gid_jax import input_pipeline as ip
 from gid_jax.errors import UserError
+from gid_jax.examples import WEAKEST
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +65,29 @@ def test_slices_are_of_the_bands_named(data, stage):
     assert all(len(set(row)) == len(row) for row in bands)
     seen |= set(bands.ravel().tolist())
   assert seen == set(range(NUM_BANDS))
+
+
+def test_strength_is_that_of_all_bands_but_the_first_of_the_whole_window(written):
+  data, _ = written
+  config = make_config(data, unit_strength=True, augmentation=AUGMENTATION)
+  batch = next(ip.make_train_iterator(config, stage="ldm", seed=0, batch_size=8))
+  assert batch["strength"].shape == (8,) and len(set(batch["record"].tolist())) > 2
+  spectra = [window.spectrum for window in read_all(data, "train")]  # in the order of the records' numbers
+  for record, found in zip(batch["record"], batch["strength"], strict=True):
+    by_place = np.moveaxis(spectra[record][1:], 0, -1).reshape(16 * 24, -1)
+    lengths = np.sort(np.linalg.norm(by_place, axis=-1))
+    at = 0.95 * (lengths.size - 1)
+    expected = max(np.interp(at, np.arange(lengths.size), lengths), WEAKEST)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_window_at_rest_has_the_least_strength(tmp_path):
+  still = make_window(np.random.default_rng(0))
+  still = still._replace(spectrum=np.zeros_like(still.spectrum))
+  helpers.write_dataset(tmp_path, "real", {"train": [still], "validation": []}, statistics={"scale": [1.0] * 4})
+  config = make_config(tmp_path, unit_strength=True)
+  batch = next(ip.make_train_iterator(config, stage="ldm_coordinated", seed=0, batch_size=1))
+  assert batch["strength"] == [WEAKEST]
 
 
 def test_crop_without_augmentation_copies_pixels(written):

@@ -76,8 +76,8 @@ def test_reconstruct_returns_the_normalised_input_first(params):
 
 
 def test_denoise_is_the_unet_on_the_image_features(params):
-  condition = call("encode_image", params, IMAGE, height=4, width=3)
-  assert condition.shape == (2, 4, 3, 2)
+  condition, swing = call("encode_image", params, IMAGE, height=4, width=3)
+  assert condition.shape == (2, 4, 3, 2) and swing is None
   found = call("denoise", params, LATENTS, TIMESTEPS, BANDS, condition)
   unet = UNet(out_channels=3, **UNET_FIELDS)
   expected = jax.jit(unet.apply)({"params": params["unet"]}, LATENTS, TIMESTEPS, BANDS, condition)
@@ -93,6 +93,62 @@ def test_scaling_by_resolution_ignores_the_band():
   np.testing.assert_allclose(apply("denormalize", scaled), SLICES, rtol=1e-6)
   with pytest.raises(ValueError, match="'frequency' or 'resolution', not 'pixels'"):
     MODEL.clone(normalization="pixels").init(jax.random.key(0), SLICES, BANDS, IMAGE, TIMESTEPS)
+
+
+def test_swing_scales_slices_by_what_the_photo_says():
+  # A photo twice the latent grid's size, a head with any weights: places that should swing more are divided by more.
+  model = MODEL.clone(
+    swing=True,
+    vae_fields=dict(kind="area", factor=2),
+    encoder_fields=dict(kind="efficientnet_lite0", channels=2, hidden=4),
+  )
+  photos = np.stack([IMAGE[0], IMAGE[1, ::-1] ** 2])
+  params = helpers.random_params(model.init, SLICES, BANDS, photos, TIMESTEPS)
+  assert "vae" not in params and {"kernel", "gate", "gate_bias", "depth"} == set(params["swing_head"])
+  run = lambda method, *inputs, **options: jax.jit(
+    lambda params: model.apply({"params": params}, *inputs, method=method, **options)
+  )(params)
+  view = run("encode_image", photos, height=4, width=3)
+  assert view.swing.shape == (2, 4, 3) and np.ptp(view.swing[0]) > 1e-3
+  np.testing.assert_allclose(run("predict_swing", photos, height=4, width=3), view.swing, atol=1e-5)
+
+  latents = run("slices_to_latents", SLICES, BANDS, swing=view.swing)
+  factors = np.exp(jax.image.resize(view.swing, (2, 8, 6), "linear"))[:, None, :, :, None]
+  normalized = normalize_by_hand(params, SLICES / factors, BANDS)
+  cells = normalized.reshape(2, 3, 4, 2, 3, 2, 4).mean((3, 5))
+  np.testing.assert_allclose(latents, (cells - params["latent_mean"]) / params["latent_std"], atol=1e-4)
+
+  raw = latents * params["latent_std"] + params["latent_mean"]
+  decoded = np.asarray(jax.image.resize(raw, (2, 3, 8, 6, 4), "cubic"))
+  expected = np.sign(decoded) * decoded**2 * params["band_scale"][BANDS][..., None, None, None] * factors
+  np.testing.assert_allclose(run("latents_to_slices", latents, BANDS, swing=view.swing), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_unit_strength_divides_by_the_windows_and_multiplies_by_the_typical():
+  model = MODEL.clone(unit_strength=True)
+  params = helpers.random_params(model.init, SLICES, BANDS, IMAGE, TIMESTEPS)
+  params["strength"] = np.array([40.0], np.float32)
+  run = lambda model, params, *inputs, **options: jax.jit(
+    lambda params: model.apply({"params": params}, *inputs, **options)
+  )(params)
+  plain = {name: part for name, part in params.items() if name != "strength"}
+  strengths = np.array([20.0, 160.0], np.float32)
+  latents = run(model, params, SLICES, BANDS, strength=strengths, method="slices_to_latents")
+  scaled = SLICES / strengths[:, None, None, None, None]
+  np.testing.assert_allclose(latents, run(MODEL, plain, scaled, BANDS, method="slices_to_latents"), atol=1e-4)
+  slices = run(model, params, LATENTS, BANDS, method="latents_to_slices")
+  expected = 40 * np.asarray(run(MODEL, plain, LATENTS, BANDS, method="latents_to_slices"))
+  np.testing.assert_allclose(slices, expected, rtol=1e-4, atol=1e-3)
+  with pytest.raises(ValueError, match="needs the strength"):
+    run(model, params, SLICES, BANDS, method="slices_to_latents")
+
+
+def test_swing_must_be_given_where_it_is_used_and_only_there(params):
+  with pytest.raises(ValueError, match="needs that of the photos"):
+    call("slices_to_latents", params, SLICES, BANDS, swing=np.zeros((2, 4, 3), np.float32))
+  for parts in (dict(swing=True), dict(swing=True, vae_fields=dict(kind="area", factor=2))):
+    with pytest.raises(ValueError, match="efficientnet_lite0"):
+      MODEL.clone(**parts).init(jax.random.key(0), SLICES, BANDS, IMAGE, TIMESTEPS)
 
 
 def test_a_volume_is_denoised_as_channels_of_one_image():

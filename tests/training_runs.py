@@ -45,10 +45,10 @@ def make_window(seed):
   )
 
 
-def write_windows(folder):
+def write_windows(folder, *, source="synthetic"):
   """A data set of twelve windows, four of them for validation."""
   windows = {"train": [make_window(seed) for seed in range(8)], "validation": [make_window(8 + i) for i in range(4)]}
-  helpers.write_dataset(folder, "synthetic", windows, statistics={"scale": SCALE.tolist()})
+  helpers.write_dataset(folder, source, windows, statistics={"scale": SCALE.tolist()})
 
 
 def make_config(module, data, *, num_steps=20, batch_size=8):

@@ -4,6 +4,8 @@ Two kinds. "resnet" is a small residual network trained from scratch, as in the 
 "efficientnet_lite0" reads a photo with a frozen ImageNet network, so that little motion data goes further,
 and trains only the head that turns its features into condition channels. The frozen parameters live in the
 tree under `frozen_trunk`: an optimiser masks them by that name, and an export carries them along.
+
+The same frozen features tell `SwingHead` how far each place is likely to swing.
 """
 
 import math
@@ -35,8 +37,11 @@ _STAGES = (
 )
 # The last stage at each of the strides 2, 4, 8, 16, 32.
 _FEATURE_STAGES = (0, 1, 2, 4, 6)
+_FEATURE_ENDS = (16, 40, 80, 192)  # where the channels of one of them end, all side by side
 # Standard deviation of those features on photographs, measured once; it brings them to one scale.
 FEATURE_DEVIATIONS = (6.8, 8.6, 7.3, 5.8, 2.4)
+# Natural logarithms that the swing within a photo is held to, so that an odd photo gives no absurd motion.
+SWING_RANGE = (-3.0, 2.0)
 _STEM_CHANNELS = 32
 _BATCH_NORM_EPS = 1e-3
 _NUM_GROUPS = 4
@@ -174,28 +179,42 @@ class ConditionEncoder(nn.Module):
   channels: int
   hidden: int
 
+  def setup(self):
+    if self.kind == "efficientnet_lite0":
+      self.frozen_trunk = EfficientNetLite0()
+
+  def see(self, image: Float[Array, "b h w 3"], *, height: int, width: int) -> Float[Array, "b height width 512"]:
+    """The frozen features of image [b h w 3], RGB in [0, 1], on a grid; of kind "efficientnet_lite0" only."""
+    maps = self.frozen_trunk(image.astype(jnp.float32))
+    # Resizing is linear, so it may come before any projection; down-sampled first, the wide maps cost little.
+    scaled = (jax.lax.stop_gradient(x) / deviation for x, deviation in zip(maps, FEATURE_DEVIATIONS, strict=True))
+    return jnp.concatenate([resize_image(x, height, width) for x in scaled], axis=-1)
+
   @nn.compact
   def __call__(
     self, image: Float[Array, "b h w 3"], *, height: int, width: int
-  ) -> Float[Array, "b height width channels"]:
+  ) -> tuple[Float[Array, "b height width channels"], Float[Array, "b height width c"] | None]:
     """Encodes image [b h w 3], RGB in [0, 1], as [b height width channels] float32 without a fixed range.
 
     For "resnet" the number of stride-2 stages, and so the parameters, follow from log2(h / height).
 
+    Returns:
+      The condition, and the frozen features [b height width 512] that it was made of; None for "resnet".
+
     Raises:
       UserError: `kind` is unknown.
     """
-    image = image.astype(jnp.float32)
+    image, features = image.astype(jnp.float32), None
     if self.kind == "resnet":
       x = self._resnet(image, height, width)
     elif self.kind == "efficientnet_lite0":
-      x = self._frozen(image, height, width)
+      x, features = self._frozen(image, height, width)
     else:
       raise UserError(f"Unknown image encoder {self.kind!r}; use 'resnet' or 'efficientnet_lite0'.")
     for index in range(2):
       x = ResBlock(self.hidden, groups=_NUM_GROUPS, name=f"block_{index}")(x)
     x = nn.silu(GroupNorm(groups=_NUM_GROUPS, name="norm")(x))
-    return nn.Conv(self.channels, (1, 1), name="out")(x)
+    return nn.Conv(self.channels, (1, 1), name="out")(x), features
 
   def _resnet(self, image: Array, height: int, width: int) -> Array:
     num_stages = max(0, round(math.log2(image.shape[1] / height)))
@@ -206,14 +225,32 @@ class ConditionEncoder(nn.Module):
       x = ResBlock(channels, groups=_NUM_GROUPS, name=f"stage_{stage}")(x)
     return resize_image(x, height, width)
 
-  def _frozen(self, image: Array, height: int, width: int) -> Array:
-    features = EfficientNetLite0(name=FROZEN_TRUNK)(image)
-    # Resizing is linear, so it may come before the projection; down-sampled first, the wide maps cost little.
+  def _frozen(self, image: Array, height: int, width: int) -> tuple[Array, Array]:
+    features = self.see(image, height=height, width=width)
     projected = nn.Conv(self.hidden, (3, 3), name="project_image")(resize_image(2.0 * image - 1.0, height, width))
-    for index, (feature, deviation) in enumerate(zip(features, FEATURE_DEVIATIONS, strict=True)):
-      feature = resize_image(jax.lax.stop_gradient(feature) / deviation, height, width)
+    for index, feature in enumerate(jnp.split(features, _FEATURE_ENDS, axis=-1)):
       projected += nn.Conv(self.hidden, (1, 1), name=f"project_{index}")(feature)
-    return projected
+    return projected, features
+
+
+class SwingHead(nn.Module):
+  """Frozen image features to how far each place is likely to swing; `gid_jax.swing` fits it.
+
+  What moves more or less within a photo is linear in the features less their mean over the photo. Whether anything
+  there moves at all is a logistic function of that mean: it lowers the whole photo by up to `depth`.
+  """
+
+  @nn.compact
+  def __call__(self, features: Float[Array, "b h w c"]) -> Float[Array, "b h w"]:
+    """Features [b h w c] to the natural logarithm [b h w] of the swing, 0 where a typical moving photo has its mean."""
+    channels = features.shape[-1]
+    kernel = self.param("kernel", nn.initializers.zeros, (channels,))
+    gate = self.param("gate", nn.initializers.zeros, (channels,))
+    bias = self.param("gate_bias", nn.initializers.zeros, (1,))
+    depth = self.param("depth", nn.initializers.zeros, (1,))
+    mean = features.mean(axis=(1, 2), keepdims=True)
+    is_moving = jax.nn.sigmoid(mean @ gate + bias)  # [b 1 1]
+    return jnp.clip((features - mean) @ kernel, *SWING_RANGE) - depth * (1 - is_moving)
 
 
 def resize_image(x: Float[Array, "b h w c"], height: int, width: int) -> Float[Array, "b height width c"]:

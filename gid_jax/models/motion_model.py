@@ -4,37 +4,60 @@ Everything that a photo's spectral volume depends on is one parameter tree: `vae
 normalisation `band_scale` [K] and the whitening `latent_mean`, `latent_std` [z]. Two ablations of Table 2 are fields:
 `normalization="resolution"` scales by the grid's size alone, and `volume=True` lets one U-Net predict the K slices as
 K z channels instead of K coordinated images.
+
+With `swing=True` the normalisation follows the photo too: a head on the frozen image features, `swing`, says how far
+each place is likely to swing, and slices are divided by it. What is left for diffusion is of about the same size
+everywhere, in every photo; how much moves where comes from few numbers fitted to all scenes at once.
+
+With `unit_strength=True` windows are also divided by their own strength, as no photo tells the wind. Sampled motion
+gets `strength`, the median of the training windows: whoever wants a storm magnifies it.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from gid_jax.models.encoders import ConditionEncoder
+from gid_jax.models.encoders import ConditionEncoder, SwingHead, resize_image
 from gid_jax.models.unet import UNet
-from gid_jax.models.vae import VAE
+from gid_jax.models.vae import VAE, make_codec
 from gid_jax.normalization import denormalize, denormalize_by_resolution, normalize, normalize_by_resolution
 from gid_jax.types import PRNGKey
 
 _DITHER = 1e-3  # normalised units
 
 
+class View(NamedTuple):
+  """What the motion model sees in photos, on the latent grid.
+
+  Attributes:
+    condition: [b h w d] features for the denoiser.
+    swing: [b h w] natural logarithm of how far places are likely to swing, of the typical moving place; None for a
+      model that does not normalise by it.
+  """
+
+  condition: Float[Array, "b h w d"]
+  swing: Float[Array, "b h w"] | None
+
+
 class MotionModel(nn.Module):
   """Photo and noisy latents to spectral slices (section 4).
 
   Attributes:
-    vae_fields: fields of `VAE`.
+    vae_fields: `kind` and fields of the auto-encoder; see `make_codec`.
     encoder_fields: fields of `ConditionEncoder`.
     unet_fields: fields of `UNet`.
     num_bands: K.
     normalization: "frequency" (section 4.1), or "resolution" for the ablation without it.
     volume: predict all bands as channels of one image ("volume prediction"); then `denoise` wants all K bands in
       order at one time step.
+    swing: normalise by what the photo says of how far its places swing.
+    unit_strength: normalise every window to one strength.
 
   Raises:
-    ValueError: unknown `normalization`.
+    ValueError: unknown `normalization`, or parts that do not go with `swing`.
   """
 
   vae_fields: Any
@@ -43,14 +66,23 @@ class MotionModel(nn.Module):
   num_bands: int = 16
   normalization: str = "frequency"
   volume: bool = False
+  swing: bool = False
+  unit_strength: bool = False
 
   def setup(self):
     if self.normalization not in ("frequency", "resolution"):
       raise ValueError(f"normalization must be 'frequency' or 'resolution', not {self.normalization!r}")
-    latent_channels = self.vae_fields["latent_channels"]
-    self.vae = VAE(**self.vae_fields)
+    self.vae = make_codec(self.vae_fields)
+    latent_channels = self.vae.latent_channels
     self.encoder = ConditionEncoder(**self.encoder_fields)
+    if self.swing:
+      if isinstance(self.vae, VAE) or self.encoder.kind != "efficientnet_lite0":
+        raise ValueError("swing=True needs an encoder of kind 'efficientnet_lite0', whose features it reads, and "
+                         "a vae of kind 'area', as stage vae sees no photos")  # fmt: skip
+      self.swing_head = SwingHead()
     self.unet = make_unet(self)
+    if self.unit_strength:
+      self.strength = self.param("strength", nn.initializers.ones, (1,))
     self.band_scale = self.param("band_scale", nn.initializers.ones, (self.num_bands,))
     self.latent_mean = self.param("latent_mean", nn.initializers.zeros, (latent_channels,))
     self.latent_std = self.param("latent_std", nn.initializers.ones, (latent_channels,))
@@ -58,10 +90,15 @@ class MotionModel(nn.Module):
   @property
   def latent_factor(self) -> int:
     """Motion-grid pixels a latent pixel, per axis."""
-    return 2 ** (len(self.vae_fields["multipliers"]) - 1)
+    return make_codec(self.vae_fields).factor
+
+  @property
+  def latent_channels(self) -> int:
+    """Channels z of a latent."""
+    return make_codec(self.vae_fields).latent_channels
 
   def normalize(self, slices: Float[Array, "*b h w 4"], bands: Int[Array, "*b"]) -> Float[Array, "*b h w 4"]:
-    """Raw slices [*b h w 4], pixels of the motion grid, of bands [*b] as the auto-encoder sees them."""
+    """Raw slices [*b h w 4], pixels of the motion grid, of bands [*b] in units of their size in the training set."""
     if self.normalization == "resolution":
       return normalize_by_resolution(slices)
     return normalize(slices, self.band_scale[bands])
@@ -84,26 +121,53 @@ class MotionModel(nn.Module):
     return normalized, *self.vae(key, normalized + noise)
 
   def slices_to_latents(
-    self, slices: Float[Array, "b k h w 4"], bands: Int[Array, "b k"]
+    self,
+    slices: Float[Array, "b k h w 4"],
+    bands: Int[Array, "b k"],
+    *,
+    swing: Float[Array, "b h2 w2"] | None = None,
+    strength: Float[Array, "b"] | None = None,
   ) -> Float[Array, "b k h2 w2 z"]:
-    """Normalises, encodes (mean) and whitens raw slices [b k h w 4] of bands [b k] into latents [b k h/f w/f z]."""
+    """Normalises, encodes (mean) and whitens raw slices [b k h w 4] of bands [b k] into latents [b k h/f w/f z].
+
+    `swing` [b h/f w/f] is that of the photos, see `View`, and `strength` [b] that of the windows, see
+    `gid_jax.examples.measure_strength`; both only where the model asks for them.
+    """
     b, k, h, w, c = slices.shape
-    normalized = self.normalize(slices, bands)
+    if (strength is None) == self.unit_strength:
+      raise ValueError("a model of unit_strength, and no other, needs the strength of the windows")
+    if strength is not None:
+      slices = slices / strength[:, None, None, None, None]
+    normalized = self.normalize(slices / self._swing_on_grid(swing, h, w), bands)
     mean, _ = self.vae.encode(normalized.reshape(b * k, h, w, c))
     return ((mean - self.latent_mean) / self.latent_std).reshape(b, k, *mean.shape[1:])
 
   def latents_to_slices(
-    self, latents: Float[Array, "b k h w z"], bands: Int[Array, "b k"]
+    self, latents: Float[Array, "b k h w z"], bands: Int[Array, "b k"], *, swing: Float[Array, "b h w"] | None = None
   ) -> Float[Array, "b k h2 w2 4"]:
     """Inverse of `slices_to_latents`: raw slices [b k h*f w*f 4], pixels of the motion grid, of latents [b k h w z]."""
     b, k, h, w, z = latents.shape
     raw = latents * self.latent_std + self.latent_mean
     slices = self.vae.decode(raw.reshape(b * k, h, w, z))
-    return self.denormalize(slices.reshape(b, k, *slices.shape[1:]), bands)
+    slices = self.denormalize(slices.reshape(b, k, *slices.shape[1:]), bands)
+    if self.unit_strength:
+      slices = slices * self.strength
+    return slices * self._swing_on_grid(swing, *slices.shape[2:4])
 
-  def encode_image(self, image: Float[Array, "b h w 3"], *, height: int, width: int) -> Float[Array, "b h2 w2 d"]:
-    """Condition features [b height width d] of images [b h w 3] in [0, 1]."""
-    return self.encoder(image, height=height, width=width)
+  def _swing_on_grid(self, swing: Float[Array, "b h w"] | None, height: int, width: int):
+    """Factors [b 1 height width 1] on slices; 1 for a model that does not normalise by swing."""
+    if (swing is None) == self.swing:
+      raise ValueError("a model that normalises by swing, and no other, needs that of the photos; see encode_image")
+    return 1.0 if swing is None else jnp.exp(resize_image(swing[..., None], height, width))[:, None]
+
+  def encode_image(self, image: Float[Array, "b h w 3"], *, height: int, width: int) -> View:
+    """What there is to see in images [b h w 3] in [0, 1], on a grid of height x width."""
+    condition, features = self.encoder(image, height=height, width=width)
+    return View(condition, self.swing_head(features) if self.swing else None)
+
+  def predict_swing(self, image: Float[Array, "b h w 3"], *, height: int, width: int) -> Float[Array, "b h2 w2"]:
+    """The part `swing` [b height width] of `encode_image` alone, for which the frozen parameters will do."""
+    return self.swing_head(self.encoder.see(image, height=height, width=width))
 
   def denoise(
     self,
@@ -128,13 +192,15 @@ class MotionModel(nn.Module):
     timesteps: Int[Array, "b k"],
   ) -> Float[Array, "b k h2 w2 4"]:
     """One pass through every part, [b k h w 4] to [b k h w 4]; used to create the parameters."""
-    latents = self.slices_to_latents(slices, bands)
-    condition = self.encode_image(image, height=latents.shape[2], width=latents.shape[3])
-    return self.latents_to_slices(self.denoise(latents, timesteps, bands, condition), bands)
+    height, width = (side // self.latent_factor for side in slices.shape[2:4])
+    view: Any = self.encode_image(image, height=height, width=width)
+    strength = jnp.ones(len(slices)) if self.unit_strength else None
+    latents = self.slices_to_latents(slices, bands, swing=view.swing, strength=strength)
+    return self.latents_to_slices(self.denoise(latents, timesteps, bands, view.condition), bands, swing=view.swing)
 
 
 def make_unet(model: MotionModel) -> UNet:
   """The denoiser of a motion model; as a module of its own, to initialise or convert its parameters."""
   return UNet(
-    out_channels=model.vae_fields["latent_channels"] * (model.num_bands if model.volume else 1), **model.unet_fields
+    out_channels=model.latent_channels * (model.num_bands if model.volume else 1), **model.unet_fields
   )

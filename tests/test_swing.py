@@ -1,0 +1,138 @@
+"""The fit of how far places swing: against scikit-like closed forms written out, and scenes whose truth is known."""
+
+import cv2
+import jax
+import numpy as np
+import pytest
+import training_runs
+from scipy.optimize import minimize
+
+from configs import ldm
+from gid_jax import swing
+from gid_jax import train as training
+from gid_jax.checkpoint import import_weights, restore_params
+from gid_jax.errors import UserError
+from gid_jax.models.encoders import SWING_RANGE, SwingHead
+from gid_jax.spectral import spectrum_to_motion
+from gid_jax.types import SpectralVolume
+
+RNG = np.random.default_rng(0)
+
+
+def make_windows(rng, *, num_windows=12, size=(5, 6), channels=7, noise=0.3):
+  """Features, and a log swing that is linear in them up to noise and a level of its own in every window."""
+  weights = rng.normal(size=channels) / np.arange(1, channels + 1)
+  deviations = rng.uniform(0.2, 3, size=channels)
+  windows = []
+  for _ in range(num_windows):
+    features = rng.normal(size=(*size, channels)) * deviations + rng.normal(size=channels)
+    windows.append((features, features @ weights + 3 * rng.normal() + noise * rng.normal(size=size)))
+  return windows, weights
+
+
+def centre(array):
+  flat = array.reshape(-1, *array.shape[2:])
+  return flat - flat.mean(0)
+
+
+def test_ridge_is_the_penalised_fit_with_the_length_of_least_squares():
+  windows, _ = make_windows(np.random.default_rng(1))
+  ridge = swing.start_ridge(7)
+  for features, target in windows:
+    ridge = ridge.add(features.reshape(-1, 7), target.ravel())
+  x, y = (np.concatenate([centre(part) for part in parts]) for parts in zip(*windows, strict=True))
+  scaled = x / x.std(0)
+  for penalty in (1e-6, 0.5, 30.0):
+    # The penalised direction from an optimiser, which knows nothing of normal equations.
+    cost = lambda w, penalty=penalty: ((scaled @ w - y) ** 2).mean() + penalty * (w**2).sum()
+    direction = minimize(cost, np.zeros(7), method="L-BFGS-B", options=dict(ftol=1e-15, gtol=1e-10)).x / x.std(0)
+    expected = direction * np.polyfit(x @ direction, y, 1)[0]
+    np.testing.assert_allclose(ridge.solve(penalty), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_levels_of_whole_windows_do_not_disturb_the_fit():
+  windows, weights = make_windows(np.random.default_rng(2), noise=0.0)
+  ridge = swing.start_ridge(7)
+  for features, target in windows:
+    ridge = ridge.add(features.reshape(-1, 7), target.ravel())
+  np.testing.assert_allclose(ridge.solve(1e-9), weights, rtol=1e-5)
+
+
+def test_the_gate_is_the_minimum_of_the_penalised_logistic_loss():
+  rng = np.random.default_rng(3)
+  features = rng.normal(size=(60, 4)) * [1, 5, 0.3, 2] + [0, 2, 0, -1]
+  is_moving = features @ [1, 0.1, -2, 0.3] + rng.normal(size=60) > 0.5
+  share = np.where(is_moving, 0.5 / is_moving.sum(), 0.5 / (~is_moving).sum())
+  mean = share @ features
+  deviation = np.sqrt(share @ (features - mean) ** 2)
+
+  def cost(w):
+    odds = (features - mean) / deviation @ w[:-1] + w[-1]
+    return share @ np.logaddexp(0, np.where(is_moving, -odds, odds)) + 0.05 * (w[:-1] ** 2).sum()
+
+  best = minimize(cost, np.zeros(5), method="BFGS", options=dict(gtol=1e-8)).x
+  kernel, bias = swing.fit_gate(features, is_moving, penalty=0.1)
+  np.testing.assert_allclose(kernel, best[:-1] / deviation, rtol=1e-4)
+  np.testing.assert_allclose(bias, best[-1] - mean @ (best[:-1] / deviation), rtol=1e-4)
+  with pytest.raises(UserError, match="give both"):
+    swing.fit_gate(features, np.ones(60, bool), penalty=0.1)
+
+
+def test_log_swing_is_that_of_the_trajectories_in_photo_pixels():
+  coefficients = RNG.normal(size=(3, 8, 12, 4), scale=20).astype(np.float32)
+  coefficients[0, ..., 2:] = 0
+  volume = SpectralVolume(coefficients, num_frames=16)
+  motion = np.asarray(spectrum_to_motion(volume))
+  square = ((motion - motion.mean(0)) ** 2).sum(-1).mean(0) * 2**2
+  expected = np.log(np.sqrt(square.reshape(2, 4, 3, 4).mean((1, 3))) + 0.1)
+  np.testing.assert_allclose(swing.find_log_swing(volume, stride=2, factor=4), expected, rtol=1e-4)
+
+
+def test_a_fitted_head_finds_what_moves_and_calms_photos_of_nothing():
+  windows, weights = make_windows(np.random.default_rng(4))
+  shift = np.array([0, 0, 0, 0, 0, 0, 8.0])  # what only photos of nothing show
+  stills = [RNG.normal(size=(5, 6, 7)) + shift for _ in range(10)]
+  head = swing.fit_swing(iter(windows), iter(stills), penalty=0.01, gate_penalty=0.01)
+  apply = jax.jit(lambda features: SwingHead().apply({"params": head}, features))
+  features = np.stack([features for features, _ in windows])
+  found = np.asarray(apply(features))
+  expected = (features - features.mean((1, 2), keepdims=True)) @ weights
+  inside = np.abs(expected) < 2.0
+  assert np.abs(found - found.mean((1, 2), keepdims=True) - expected)[inside].mean() < 0.3
+  level = np.mean([target.mean() for _, target in windows])
+  calmed = np.asarray(apply(np.stack(stills))).mean((1, 2))
+  np.testing.assert_allclose(head["depth"], level - np.log(swing.STILL), rtol=1e-5)
+  assert calmed.max() < -0.7 * head["depth"] and found.mean((1, 2)).min() > -0.3 * head["depth"] > calmed.max()
+  extreme = np.asarray(apply(1e6 * features))
+  assert extreme.min() >= SWING_RANGE[0] - head["depth"][0] and extreme.max() <= SWING_RANGE[1]
+
+
+def test_fits_from_a_folder_and_a_motion_model_starts_from_it(tmp_path, quick_compilation):
+  data, stills = tmp_path / "data", tmp_path / "stills"
+  training_runs.write_windows(data, source="real")
+  stills.mkdir()
+  for index in range(3):
+    cv2.imwrite(str(stills / f"{index}.png"), np.uint8(RNG.uniform(0, 255, (40, 90, 3))))
+  output = tmp_path / "swing.safetensors"
+  options = [f"--data={data}", f"--stills={stills}", f"--output={output}", "--factor=2", "--num_bands=4"]
+  swing.main(options)
+  params, settings = import_weights(output)
+  assert settings["stage"] == "swing" and set(params) == {"swing_head"}
+  assert np.abs(params["swing_head"]["kernel"]).max() > 0
+
+  config = training_runs.make_config(ldm, data, num_steps=2, batch_size=4)
+  config.model.vae = dict(kind="area", factor=2)
+  config.model.encoder.kind, config.model.swing, config.model.unit_strength = "efficientnet_lite0", True, True
+  config.init.vae, config.init.swing, config.data.latent_draws = "", str(output), 1
+  state = training.train(config, tmp_path / "run")
+  assert int(state.step) == 2
+  trained, _ = restore_params(tmp_path / "run")
+  jax.tree.map(np.testing.assert_array_equal, trained["swing_head"], params["swing_head"])
+  np.testing.assert_allclose(trained["band_scale"], training_runs.SCALE[:4], rtol=1e-6)
+  assert trained["strength"] > 1
+
+
+def test_a_folder_without_clips_is_named(tmp_path):
+  training_runs.write_windows(tmp_path / "data")
+  with pytest.raises(UserError, match="no windows of clips or loops"):
+    swing.main([f"--data={tmp_path / 'data'}", "--stills=photos", f"--output={tmp_path / 'x.safetensors'}"])
