@@ -14,11 +14,11 @@ from gid_jax.augmentation import (
   warp_window,
 )
 from gid_jax.errors import UserError
+from gid_jax.normalization import WEAKEST
 from gid_jax.records import Sample
 from gid_jax.types import Window
 
 Batch = dict[str, np.ndarray]
-WEAKEST = 15.0  # strength that a window has at least
 STAGES = ("vae", "ldm", "ldm_coordinated", "renderer")
 
 

@@ -14,6 +14,8 @@ from jaxtyping import Array, Float
 
 from gid_jax.errors import UserError
 
+# Strength that a window has at least where windows are brought to one; see `gid_jax.examples.measure_strength`.
+WEAKEST = 15.0
 _SMALLEST_SCALE = 1e-6  # pixels; a band that never moves still has to be divided by something
 
 

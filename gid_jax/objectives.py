@@ -21,6 +21,7 @@ from gid_jax.models.features import gradient_loss, perceptual_loss, vgg16_params
 from gid_jax.models.motion_model import MotionModel, make_unet
 from gid_jax.models.renderer import Renderer, RendererConfig
 from gid_jax.models.vae import VAE, AreaCodec, make_codec
+from gid_jax.normalization import WEAKEST
 from gid_jax.pipeline import MOTION_WEIGHTS, load_pretrained, make_motion_model
 from gid_jax.train_state import Batch, LossFn, Metrics, Params
 from gid_jax.types import PRNGKey
@@ -226,7 +227,7 @@ def _read_trunk(path: str) -> Params:
 def _measure_latents(model: MotionModel, params: Params, batches: Sequence[Batch]) -> Params:
   """Mean and deviation of the latents per channel, [z] each, over some batches (whitening, supplement).
 
-  Of a model of unit strength also the median strength [1].
+  Of a model of unit strength also the median strength [1] of the windows that move.
   """
   plain = params | {
     "latent_mean": jnp.zeros_like(params["latent_mean"]),
@@ -246,5 +247,8 @@ def _measure_latents(model: MotionModel, params: Params, batches: Sequence[Batch
   measured = {"latent_mean": latents.mean(axis=(0, 1, 2, 3)), "latent_std": latents.std(axis=(0, 1, 2, 3))}
   if model.unit_strength:
     strengths = jnp.concatenate([batch["strength"] for batch in batches])
-    measured["strength"] = jnp.median(strengths, keepdims=True)
+    # Of windows in which something moves: what a clip of a calm day says is not how things sway. All are at rest in
+    # few batches only, but then there is still a median.
+    moving = jnp.where(strengths > WEAKEST, strengths, jnp.nan)
+    measured["strength"] = jnp.nan_to_num(jnp.nanmedian(moving, keepdims=True), nan=WEAKEST)
   return measured

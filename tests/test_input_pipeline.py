@@ -20,7 +20,7 @@ from stored_windows import (
 
 from gid_jax import input_pipeline as ip
 from gid_jax.errors import UserError
-from gid_jax.examples import WEAKEST
+from gid_jax.normalization import WEAKEST
 
 
 @pytest.fixture(scope="module")
