@@ -22,7 +22,7 @@ import cv2
 import jax
 import ml_collections
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 
 from data_pipeline.synthetic.folders import load_backgrounds
 from gid_jax.checkpoint import export_weights
@@ -172,8 +172,8 @@ def make_eye(height: int, width: int):
   return lambda image: np.asarray(see(np.asarray(image, np.float32)))
 
 
-def _cover(photo: np.ndarray, height: int, width: int) -> np.ndarray:
-  """The middle of a photo [h w 3], as large as fits, at another size."""
+def cover(photo: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
+  """The middle of a photo [h w 3], as large as fits, resized to [height width 3]."""
   zoom = max(height / photo.shape[0], width / photo.shape[1])
   size = max(width, round(photo.shape[1] * zoom)), max(height, round(photo.shape[0] * zoom))
   photo = cv2.resize(photo, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC)
@@ -210,7 +210,7 @@ def main(argv: Sequence[str] | None = None) -> None:
       volume = SpectralVolume(window.spectrum.astype(np.float32), num_frames=period)
       yield see(window.image), find_log_swing(volume, stride=size[0] // grid[0], factor=options.factor)
 
-  stills = (see(_cover(photo, *size)) for photo in load_backgrounds(options.stills))
+  stills = (see(cover(photo, *size)) for photo in load_backgrounds(options.stills))
   head = fit_swing(windows(), stills, penalty=options.penalty, gate_penalty=options.gate_penalty)
   scenes = list_scenes(data)
   settings: Mapping = {"stage": "swing"} | ({} if scenes is None else {"trained_on": scenes})

@@ -270,6 +270,12 @@ def test_scene_rejects_tiny_pictures_and_single_frames(changes):
 # Windows and folders
 
 
+def test_a_window_may_have_no_later_frames(moving):
+  window = scene_to_window(moving, num_bands=2, num_pairs=0, rng=np.random.default_rng(0))
+  assert window.frames.shape == (0, 48, 64, 3) and window.frames.dtype == np.uint8
+  assert window.flows.shape == (0, 48, 64, 2)
+
+
 def test_window_has_agreed_shapes_and_scaling(moving):
   window = scene_to_window(moving, num_bands=5, num_pairs=3, rng=np.random.default_rng(0))
   assert isinstance(window, Window)

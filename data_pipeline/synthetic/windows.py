@@ -22,12 +22,13 @@ def scene_to_window(
   Raises:
     UserError: the picture's sides are no multiples of `motion_stride`, or the scene has fewer bands.
   """
+  size = scene.image.shape[:2]
   times = np.sort(rng.choice(np.arange(1, scene.num_frames), num_pairs, replace=num_pairs >= scene.num_frames))
   return Window(
     image=scene.image,
     spectrum=shrink_vectors(scene.spectral_volume(num_bands), stride=motion_stride).astype(np.float16),
-    frames=np.stack([scene.frame(t) for t in times]),
-    flows=scene.displacement(times).astype(np.float16),
+    frames=np.array([scene.frame(t) for t in times], np.uint8).reshape(num_pairs, *size, 3),
+    flows=scene.displacement(times).astype(np.float16) if num_pairs else np.zeros((0, *size, 2), np.float16),
     depth=scene.mean_magnitude().astype(np.float16),
     scene=f"{scene.source}-{scene.seed}",
     source=scene.source,

@@ -159,8 +159,8 @@ class VAE(nn.Module):
 class AreaCodec(nn.Module):
   """Means over cells of a slice, and cubic interpolation back: an auto-encoder without parameters.
 
-  Motion is smooth, so little is lost: on measured motion less than a convolutional auto-encoder loses after an hour on
-  two CPU cores (`docs/embedded-model.md`). The latent has the channels of a slice.
+  Motion is smooth, so little is lost: on measured motion less than a convolutional auto-encoder loses that was
+  trained for 19 minutes on two CPU cores (`docs/embedded-model.md`). The latent has the channels of a slice.
 
   Attributes:
     factor: side of a cell, pixels of the motion grid.

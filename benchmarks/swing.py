@@ -1,0 +1,192 @@
+"""Claim: what moves in a photo is best told by ridge regression within each scene, on frozen ImageNet features.
+
+  python benchmarks/swing.py --clips CLIPS --loops LOOPS --stills PHOTOS --cache FOLDER
+
+Judged by the area under the ROC curve over the evaluation's regions, averaged over scenes, on scenes that the fit has
+not seen: folds of scenes, the indoor pots, which share a backdrop, in one. Flames are left out. `--stills` is a folder
+of photos in which nothing sways: every second one is fitted to, the others tell how much would move in them.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from data_pipeline.synthetic.folders import load_backgrounds
+from gid_jax.errors import UserError
+from gid_jax.evaluation.motion import (
+  Regions,
+  area_under_curve,
+  covers_enough,
+  find_moving,
+  measure_texture,
+  median_ratio,
+  rms_swing,
+)
+from gid_jax.evaluation.motion_baselines import score_photo
+from gid_jax.evaluation.results import estimate_mean
+from gid_jax.evaluation.scenes import list_clips, read_clip
+from gid_jax.pipeline import MOTION_WEIGHTS, load_pretrained
+from gid_jax.swing import FAINT, STILL, cover, find_log_swing, fit_gate, make_eye, start_ridge
+
+GRID = (20, 32)
+NUM_FOLDS = 8
+POTS = ("alocasia", "carnations", "hat", "orange_rose", "telephone", "yellow_tulip")
+FLAMES = ("candle", "candle_pillar", "fireplace", "campfire", "flames", "candle_2", "candle_3")
+
+
+class Clip(NamedTuple):
+  """A clip: its first frame [h w 3], swing [hm wm] px, regions, log swing [20 32], scene and source."""
+
+  image: np.ndarray
+  swing: np.ndarray
+  regions: Regions
+  log_swing: np.ndarray
+  scene: str
+  source: str
+
+
+def read_clips(options: argparse.Namespace) -> list[Clip]:
+  """Reads all clips and loops, measured now or earlier."""
+  model = load_pretrained(MOTION_WEIGHTS)[1]["model"]
+  clips = []
+  for source, folder in (("real", options.clips), ("loop", options.loops)):
+    for file in list_clips(folder):
+      if file.scene in FLAMES:
+        continue
+      try:
+        scene = read_clip(file, model, source=source, cache=options.cache)
+      except UserError as error:
+        print(f"left out {file.path.name}: {error}", flush=True)
+        continue
+      height, width = scene.volume.coefficients.shape[1:3]
+      swing = rms_swing(scene.volume, stride=2)
+      texture = measure_texture(scene.image, height=height, width=width)
+      image = np.uint8(255 * np.asarray(scene.image) + 0.5)
+      regions = find_moving(swing, scene.confidence, texture)
+      log_swing = find_log_swing(scene.volume, stride=2, factor=4)
+      clips.append(Clip(image, swing, regions, log_swing, scene.scene, source))
+  return clips
+
+
+def assign_folds(clips: Sequence[Clip]) -> np.ndarray:
+  """The fold of every clip; all of a scene in one."""
+  names = sorted({clip.scene for clip in clips} - set(POTS))
+  order = np.random.default_rng(1).permutation(len(names))
+  folds = {names[i]: 1 + rank % (NUM_FOLDS - 1) for rank, i in enumerate(order)} | dict.fromkeys(POTS, 0)
+  return np.array([folds[clip.scene] for clip in clips])
+
+
+def centre(array: np.ndarray) -> np.ndarray:
+  """[h w c] or [h w] less its mean over the photo."""
+  return array - array.mean((0, 1))
+
+
+def cross_validate(features: Sequence[np.ndarray], clips: Sequence[Clip], folds: np.ndarray, *, penalty: float,
+                   within: bool, stills: Sequence[np.ndarray] = ()) -> list[np.ndarray]:  # fmt: skip
+  """Log swings [20 32] of all clips from fits without their fold.
+
+  Args:
+    features: [20 32 c] of every clip.
+    within: whether levels of whole clips are taken out of features and target; otherwise of all places together.
+    stills: features of photos to be fitted to as swinging by `STILL` px, with the weight of a clip each.
+  """
+  predicted: list = [None] * len(clips)
+  for fold in range(NUM_FOLDS):
+    inside = np.flatnonzero(folds != fold)
+    pairs = [(features[i].reshape(-1, features[i].shape[-1]), clips[i].log_swing.ravel()) for i in inside]
+    pairs += [
+      (still.reshape(-1, still.shape[-1]), np.full(still[..., 0].size, np.log(STILL + FAINT))) for still in stills
+    ]
+    if not within:
+      pairs = [tuple(np.concatenate(parts) for parts in zip(*pairs, strict=True))]
+    ridge = start_ridge(pairs[0][0].shape[1])
+    for pair in pairs:
+      ridge = ridge.add(*pair)
+    weights = ridge.solve(penalty)
+    level = np.mean([clips[i].log_swing.mean() for i in inside])
+    mean = np.mean([features[i].mean((0, 1)) for i in inside], axis=0)
+    for i in np.flatnonzero(folds == fold):
+      predicted[i] = (centre(features[i]) if within else features[i] - mean) @ weights + level
+  return predicted
+
+
+def report(name: str, clips: Sequence[Clip], scores: Callable[[int], np.ndarray], *, is_log: bool = True) -> None:
+  """Prints the areas under the ROC curve, and of log swings how far the amount is off."""
+  cells = []
+  for source in ("real", "loop"):
+    chosen = [i for i, clip in enumerate(clips) if clip.source == source]
+    groups = [clips[i].scene for i in chosen]
+    maps = [cv2.resize(np.float32(scores(i)), clips[i].swing.shape[::-1]) for i in chosen]
+    areas = [area_under_curve(m, clips[i].regions) for m, i in zip(maps, chosen, strict=True)]
+    found = estimate_mean(areas, groups=groups)
+    cells.append(f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]")
+    if is_log:
+      ratios = [
+        median_ratio(np.exp(m) - FAINT, clips[i].swing, clips[i].regions.moving)
+        for m, i in zip(maps, chosen, strict=True)
+      ]
+      off = estimate_mean(ratios, groups=groups)
+      cells.append(f"{off.value:.2f} [{off.low:.2f}, {off.high:.2f}]")
+    else:
+      cells.append("")
+  print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+def main() -> None:
+  """Measures and prints."""
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  for name in ("clips", "loops", "stills"):
+    parser.add_argument(f"--{name}", required=True)
+  parser.add_argument("--cache", type=Path, required=True, help="folder of measured motion")
+  options = parser.parse_args()
+  clips = read_clips(options)
+  folds = assign_folds(clips)
+  judged = {
+    s: {c.scene for c in clips if c.source == s and all(map(covers_enough, c.regions))} for s in ("real", "loop")
+  }
+  print(f"{len(judged['real'])} filmed scenes and {len(judged['loop'])} loops can be judged for where\n")
+  see = make_eye(*GRID)
+  resize = lambda image, height, width: cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+  usual = [see(clip.image) for clip in clips]
+  small = [see(resize(clip.image, 80, 128)) for clip in clips]
+  enlarged = [see(cv2.resize(clip.image, (512, 320), interpolation=cv2.INTER_CUBIC)) for clip in clips]
+  photos = [see(cover(photo, 160, 256)) for photo in load_backgrounds(options.stills)]
+
+  print("| | filmed: where | octaves off | loops: where | octaves off |\n|---|---|---|---|---|")
+  for name in ("gradient", "greenness", "saturation", "centre"):
+    shapes = [dict(zip(("height", "width"), clip.swing.shape, strict=True)) for clip in clips]
+    report(name, clips, lambda i, n=name, s=shapes: score_photo(clips[i].image / 255, **s[i])[n], is_log=False)
+  fit = lambda features, **how: cross_validate(features, clips, folds, **({"penalty": 30.0, "within": True} | how))
+  both = [np.concatenate(pair, -1) for pair in zip(usual, enlarged, strict=True)]
+  rows = {
+    "all places together": fit(usual, within=False),
+    "all places together, and photos of nothing": fit(usual, within=False, stills=photos[::2]),
+    "within each clip": fit(usual),
+    "within, penalty 1": fit(usual, penalty=1.0),
+    "within, penalty 300": fit(usual, penalty=300.0),
+    "within, photo of 128x80": fit(small),
+    "within, photo enlarged to 512x320": fit(enlarged),
+    "within, both sizes": fit(both),
+  }
+  for name, predicted in rows.items():
+    report(name, clips, lambda i, p=predicted: p[i])
+
+  means, still_means = (np.stack([x.mean((0, 1)) for x in part]).astype(np.float64) for part in (usual, photos))
+  kept, odds = still_means[::2], {}
+  for fold in range(NUM_FOLDS):
+    outside = folds == fold
+    is_moving = np.arange((~outside).sum() + len(kept)) < (~outside).sum()
+    kernel, bias = fit_gate(np.concatenate([means[~outside], kept]), is_moving, penalty=0.1)
+    odds |= {i: 1 / (1 + np.exp(-(means[i] @ kernel + bias))) for i in np.flatnonzero(outside)}
+    still = 1 / (1 + np.exp(-(still_means[1::2] @ kernel + bias)))
+  quantiles = lambda values: ", ".join(f"{value:.2f}" for value in np.quantile(values, (0, 0.05, 0.5, 0.95, 1)))
+  print(f"\nwhether anything moves, 0, 5, 50, 95, 100 %: unseen clips {quantiles(list(odds.values()))}; "
+        f"unseen photos of nothing {quantiles(still)}")  # fmt: skip
+
+
+if __name__ == "__main__":
+  main()
