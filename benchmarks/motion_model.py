@@ -47,7 +47,7 @@ def main():
     latents = apply(slices, bands, method="slices_to_latents")
     truth = normalize(slices, params["band_scale"][bands])
     restored = normalize(apply(latents, bands, method="latents_to_slices"), params["band_scale"][bands])
-    condition = apply(image, height=latents.shape[2], width=latents.shape[3], method="encode_image")
+    condition, _ = apply(image, height=latents.shape[2], width=latents.shape[3], method="encode_image")
     timesteps = jnp.broadcast_to(jax.random.randint(time_key, (), 0, schedule.num_steps), bands.shape)
     noise = jax.random.normal(noise_key, latents.shape)
     noisy = add_noise(schedule, latents, noise, timesteps)

@@ -16,6 +16,7 @@ from gid_jax import pipeline, prediction
 from gid_jax.diffusion.guidance import loop_loss
 from gid_jax.diffusion.schedule import SamplingSteps, make_schedule
 from gid_jax.errors import UserError
+from gid_jax.models.motion_model import View
 from gid_jax.models.renderer import Renderer, RendererConfig
 from gid_jax.types import SpectralVolume
 
@@ -158,13 +159,13 @@ def test_a_loop_follows_the_gradient_of_the_seam(animator):
   noise_levels = make_schedule(**config["schedule"])
 
   def clean(latents, loop_weight):
-    keys = jax.random.key(0)[None]
+    keys, view = jax.random.key(0)[None], View(condition, None)
     return prediction._sample(
-      model, params, noise_levels, keys, jnp.array(latents), condition, jnp.float32(0.5), loop_weight, steps,
+      model, params, noise_levels, keys, jnp.array(latents), view, jnp.float32(0.5), loop_weight, steps,
       num_frames=150, fps=30.0, eta=0.0)
 
   def loss(latents):
-    volumes = prediction._decode_latents(model, params, clean(latents, None))
+    volumes = prediction._decode_latents(model, params, clean(latents, None), None)
     return float(loop_loss(SpectralVolume(volumes, num_frames=150), cell=model.latent_factor)[0])
 
   signal = float(noise_levels.signal[timestep])
