@@ -106,6 +106,9 @@ def make_ldm_objective(config: Any, *, band_scale: np.ndarray | None = None) -> 
   one_timestep = coordinated or config.model.volume
   is_complete = coordinated or bool(config.init.ldm)
   averages = isinstance(make_codec(model.vae_fields), AreaCodec)
+  if model.swing and not (is_complete or config.init.swing):
+    raise UserError("config.model.swing=True needs a fitted swing; fit one with python -m gid_jax.swing and name it by "
+                    "--config.init.swing=FILE")  # fmt: skip
   if is_complete:
     start = config.init.ldm
   elif averages:

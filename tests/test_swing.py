@@ -13,6 +13,7 @@ from gid_jax import train as training
 from gid_jax.checkpoint import import_weights, restore_params
 from gid_jax.errors import UserError
 from gid_jax.models.encoders import SWING_RANGE, SwingHead
+from gid_jax.objectives import make_objective
 from gid_jax.spectral import spectrum_to_motion
 from gid_jax.types import SpectralVolume
 
@@ -124,6 +125,11 @@ def test_fits_from_a_folder_and_a_motion_model_starts_from_it(tmp_path, quick_co
   config.model.vae = dict(kind="area", factor=2)
   config.model.encoder.kind, config.model.swing, config.model.unit_strength = "efficientnet_lite0", True, True
   config.init.vae, config.init.swing, config.data.latent_draws = "", str(output), 1
+  with config.unlocked():
+    config.init.swing = ""
+    with pytest.raises(UserError, match="needs a fitted swing"):
+      make_objective(config)
+    config.init.swing = str(output)
   state = training.train(config, tmp_path / "run")
   assert int(state.step) == 2
   trained, _ = restore_params(tmp_path / "run")
