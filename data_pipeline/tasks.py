@@ -2,7 +2,7 @@
 
 A finished task is one file, `cache/NAME.windows`: a record of what became of the clip, then its encoded windows. The
 file appears complete or not at all. Its record holds a fingerprint of everything that decides the windows (settings,
-size and time of the file, version of this package), so that a file of an earlier build counts only for the same task.
+contents of the files, version of this package), so that a file of an earlier build counts only for the same task.
 """
 
 import argparse
@@ -42,6 +42,8 @@ SPLITS = ("train", "validation")
 SOURCES = ("real", "loop", "synthetic", "pseudo")
 # Options that all sources of a data set must share, for its windows to have one shape and meaning.
 SHARED_SETTINGS = ("height", "width", "num_frames", "fps", "num_bands", "num_pairs", "motion_stride")
+# Settings that say where files lie; what is in them decides, not the place.
+FOLDERS = ("backgrounds", "sprites", "moved_photos")
 
 
 class Task(NamedTuple):
@@ -95,17 +97,19 @@ def scene_to_split(scene: str, *, held_out: Sequence[str] | None) -> str:
 
 
 def _describe_file(path: str | Path) -> list:
-  status = os.stat(path)
-  return [Path(path).name, status.st_size, status.st_mtime_ns]
+  # Of the contents, not of the time: a data set that is copied to another machine need not be made again.
+  with open(path, "rb") as file:
+    return [Path(path).name, hashlib.file_digest(file, "sha256").hexdigest()]
 
 
 def _describe_folder(folder: str) -> list:
-  return [_describe_file(path) for path in sorted(Path(folder).glob("*"))] if folder else []
+  return [_describe_file(path) for path in sorted(Path(folder).glob("*")) if path.is_file()] if folder else []
 
 
 def _make_task(source: str, stem: str, path: str, scene: str, split: str, settings: dict, inputs: list) -> Task:
   name = f"{source}-{stem}"
-  text = json.dumps([__version__, name, scene, settings, inputs], sort_keys=True)
+  decisive = {key: value for key, value in settings.items() if key not in FOLDERS}
+  text = json.dumps([__version__, name, scene, decisive, inputs], sort_keys=True)
   return Task(name, source, path, scene, split, settings, hashlib.sha256(text.encode()).hexdigest())
 
 

@@ -242,7 +242,13 @@ def test_options_and_files_that_change_are_built_again(videos, tmp_path):
   again("--held_out_scenes", "fern", "--num_bands", "3")
   assert sorted(names) == ["real-fern_0", "real-oak_0"]
   assert {len(window.spectrum) for found in read_all(tmp_path / "out").values() for window in found} == {3}
+  # Copies of the same files elsewhere and at another time are the same clips; another content is not.
+  clips = clips.rename(tmp_path / "moved")
+  command[command.index("--clips") + 1] = str(clips)
   os.utime(clips / "oak_0.mp4", (1, 1))
+  again("--held_out_scenes", "fern", "--num_bands", "3")
+  assert names == []
+  (clips / "oak_0.mp4").write_bytes((clips / "fern_0.mp4").read_bytes())
   again("--held_out_scenes", "fern", "--num_bands", "3")
   assert names == ["real-oak_0"]
   assert again("--held_out_scenes", "fern", "--num_bands", "3", "--exclude", "fern") == {
