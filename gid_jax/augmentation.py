@@ -1,9 +1,13 @@
-"""Augmentation of one training window: flip, rotation, zoom, crop and colour (supplement, training details).
+"""Augmentation of one training window: flip, rotation, zoom, crop, colour (supplement, training details), and time.
 
 Geometry. A transform is a 2 x 3 matrix from output to source position, in pixels of the photo measured from its upper
 left *corner* (pixel x covers x to x + 1), where the photo and its motion grid, full or half, agree: one matrix moves
 both. A displacement d becomes A^-1 d, with A the matrix's 2 x 2 part: moving a field without turning and scaling its
 vectors would teach wrong motion.
+
+Time. Nothing in a photo tells which moment of its motion it shows, so another moment of the window, or the window
+backwards, is another motion of the same photo: the photo of that moment differs by a few pixels, less than a cell of
+the latent grid. Without it a model of few scenes learns their phases by heart.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +15,7 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from gid_jax.errors import UserError
 from gid_jax.types import Window
@@ -30,12 +34,16 @@ class Augmentation(NamedTuple):
     max_degrees: largest rotation to either side, 0 ... 45.
     zoom: (least, most) enlargement, 1 or more.
     jitter: gamma, brightness, contrast and saturation are factors of 1 - jitter ... 1 + jitter; 0 ... below 1.
+    shift: largest share of the period by which windows start later, 0 ... 1.
+    reverse: probability that a window runs backwards, 0 ... 1.
   """
 
   flip: float = 0.0
   max_degrees: float = 0.0
   zoom: tuple[float, float] = (1.0, 1.0)
   jitter: float = 0.0
+  shift: float = 0.0
+  reverse: float = 0.0
 
 
 def config_to_augmentation(config: Mapping[str, Any]) -> Augmentation:
@@ -54,6 +62,8 @@ def config_to_augmentation(config: Mapping[str, Any]) -> Augmentation:
     ("max_degrees", 0 <= ranges.max_degrees <= _MAX_DEGREES, f"0 to {_MAX_DEGREES:g}"),
     ("zoom", 1 <= least <= most < np.inf, "(least, most), both 1 or more"),
     ("jitter", 0 <= ranges.jitter < 1, "0 to below 1"),
+    ("shift", 0 <= ranges.shift <= 1, "a share of the period, 0 to 1"),
+    ("reverse", 0 <= ranges.reverse <= 1, "a probability, 0 to 1"),
   ):
     if not fits:
       raise UserError(f"config.data.augmentation.{name}={getattr(ranges, name)}; choose {allowed}")
@@ -107,6 +117,33 @@ def draw_matrix(
 def centre_matrix(size: tuple[int, int], *, crop: tuple[int, int]) -> Matrix:
   """The matrix that cuts `crop` (h, w) from the middle of a photo of `size` (h, w), at whole pixel pairs."""
   return zoom_matrix(1.0, ((size[1] - crop[1]) // 4 * 2, (size[0] - crop[0]) // 4 * 2))
+
+
+def move_in_time(
+  spectrum: Float[np.ndarray, "n h w 4"], bands: Int[np.ndarray, "n"], *, shift: float, backwards: bool
+) -> Float[np.ndarray, "n h w 4"]:
+  """Bands of the same motion, periodic, seen from another moment on, or backwards from it.
+
+  Args:
+    spectrum: [n h w 4] channels (Re x, Re y, Im x, Im y) of `bands`.
+    bands: [n] of the spectrum, distinct.
+    shift: the moment, as a share of the period.
+    backwards: time runs from there into the past.
+
+  Returns:
+    [n h w 4] float32. Band 0, the mean distance from the photo's moment, follows where all bands up to the highest
+    given are there, in order; alone it stays, as it cannot be told.
+  """
+  turned = spectrum.astype(np.float32)
+  real, imaginary = turned[..., :2], turned[..., 2:]
+  angles = 2 * np.pi * (np.asarray(bands) * shift % 1)
+  cos, sin = (function(angles).astype(np.float32)[:, None, None, None] for function in (np.cos, np.sin))
+  turned = np.concatenate([real * cos - imaginary * sin, real * sin + imaginary * cos], axis=-1)
+  if len(bands) > 1 and np.array_equal(bands, np.arange(len(bands))):
+    turned[0, ..., :2] -= 2 * (turned[1:, ..., :2] - real[1:]).sum(0)
+  if backwards:
+    turned[..., 2:] *= -1
+  return turned
 
 
 def warp_window(window: Window, matrix: Matrix, *, size: tuple[int, int] | None = None) -> Window:

@@ -10,12 +10,13 @@ from gid_jax.augmentation import (
   centre_matrix,
   draw_matrix,
   jitter_colours,
+  move_in_time,
   warp_motion,
   warp_window,
 )
 from gid_jax.errors import UserError
 from gid_jax.normalization import WEAKEST
-from gid_jax.records import Sample
+from gid_jax.records import Sample, open_chosen
 from gid_jax.types import Window
 
 Batch = dict[str, np.ndarray]
@@ -65,6 +66,34 @@ def measure_strength(record: Sample, config: Any) -> np.ndarray:
   return np.asarray(max(np.percentile(lengths, 95), WEAKEST), np.float32)
 
 
+def find_strength(config: Any) -> np.ndarray:
+  """How strongly filmed scenes move when they do, [1] float32: the median of their windows' medians.
+
+  Of scenes, not of windows, as a calm pot may have been filmed ten times; of filmed scenes where there are any, as
+  loops and simulations are as strong as somebody chose. Scenes of the least strength, in which nothing moves, do not
+  count.
+
+  Args:
+    config: the `data` part of a config.
+
+  Raises:
+    UserError: there are no stored windows, or they are damaged.
+  """
+  if not config.directory:
+    raise UserError("config.model.unit_strength=True needs stored windows to take the strength from; give a "
+                    "--config.data.directory")  # fmt: skip
+  sources = open_chosen(config)
+  chosen = [sources["real"]] if "real" in sources else list(sources.values())
+  strengths: dict[str, list[float]] = {}
+  for chain in chosen:
+    for index in range(len(chain)):
+      scene = chain[index].decode(fields=(), bands=[]).scene
+      strengths.setdefault(scene, []).append(float(measure_strength(chain[index], config)))
+  medians = np.array([np.median(values) for values in strengths.values()])
+  moving = medians[medians > WEAKEST]
+  return np.array([np.median(moving) if len(moving) else WEAKEST], np.float32)
+
+
 def draw_window(
   rng: np.random.Generator, record: Sample, bands: np.ndarray, *, config: Any, ranges: Augmentation | None
 ) -> Window:
@@ -96,8 +125,11 @@ def _decode_and_draw(
   rng: np.random.Generator, record: Sample, bands: np.ndarray, fields: tuple[str, ...], config: Any,
   ranges: Augmentation | None,
 ) -> tuple[Window, Matrix, tuple[int, int]]:
-  """The window, the matrix that moves it, and the (h, w) of what is cut out."""
+  """The window, from some moment on, the matrix that moves it, and the (h, w) of what is cut out."""
   window = record.decode(fields=fields, bands=bands)
+  if ranges and (ranges.shift or ranges.reverse):
+    shift, backwards = ranges.shift * rng.random(), rng.random() < ranges.reverse
+    window = window._replace(spectrum=move_in_time(window.spectrum, bands, shift=shift, backwards=backwards))
   size = (window.spectrum.shape[1] * config.motion_stride, window.spectrum.shape[2] * config.motion_stride)
   return window, _choose_matrix(rng, size, config, ranges, record), tuple(config.crop or size)
 

@@ -21,7 +21,6 @@ from gid_jax.models.features import gradient_loss, perceptual_loss, vgg16_params
 from gid_jax.models.motion_model import MotionModel, make_unet
 from gid_jax.models.renderer import Renderer, RendererConfig
 from gid_jax.models.vae import VAE, AreaCodec, make_codec
-from gid_jax.normalization import WEAKEST
 from gid_jax.pipeline import MOTION_WEIGHTS, load_pretrained, make_motion_model
 from gid_jax.train_state import Batch, LossFn, Metrics, Params
 from gid_jax.types import PRNGKey
@@ -43,8 +42,12 @@ class Objective(NamedTuple):
   start: str
 
 
-def make_objective(config: Any, *, band_scale: np.ndarray | None = None) -> Objective:
-  """The objective of `config.stage`; some need `band_scale` [k] px, see `needs_band_scale`.
+def make_objective(
+  config: Any, *, band_scale: np.ndarray | None = None, strength: np.ndarray | None = None
+) -> Objective:
+  """The objective of `config.stage`.
+
+  Some need `band_scale` [k] px, see `needs_band_scale`, or `strength` [1], see `needs_strength`.
 
   Raises:
     UserError: unknown stage, or a file or work folder named in the config cannot be read.
@@ -52,7 +55,7 @@ def make_objective(config: Any, *, band_scale: np.ndarray | None = None) -> Obje
   if config.stage == "vae":
     return make_vae_objective(config, band_scale=band_scale)
   if config.stage in ("ldm", "ldm_coordinated"):
-    return make_ldm_objective(config, band_scale=band_scale)
+    return make_ldm_objective(config, band_scale=band_scale, strength=strength)
   if config.stage == "renderer":
     return make_renderer_objective(config)
   raise UserError(f"config.stage {config.stage!r} is unknown; use vae, ldm, ldm_coordinated or renderer")
@@ -63,6 +66,11 @@ def needs_band_scale(config: Any) -> bool:
   if config.stage == "ldm":
     return not config.init.ldm and isinstance(make_codec(config.model.vae), AreaCodec)
   return config.stage == "vae"
+
+
+def needs_strength(config: Any) -> bool:
+  """Whether a training takes the strength of its samples from the data; see `gid_jax.examples.find_strength`."""
+  return config.stage == "ldm" and config.model.unit_strength and not config.init.ldm
 
 
 def make_vae_objective(config: Any, *, band_scale: np.ndarray) -> Objective:
@@ -90,7 +98,9 @@ def make_vae_objective(config: Any, *, band_scale: np.ndarray) -> Objective:
   return Objective(initialize, lambda path: path.startswith("vae/"), loss_fn, start)
 
 
-def make_ldm_objective(config: Any, *, band_scale: np.ndarray | None = None) -> Objective:
+def make_ldm_objective(
+  config: Any, *, band_scale: np.ndarray | None = None, strength: np.ndarray | None = None
+) -> Objective:
   """Denoising of latent slices [b k h w z] (section 4): independent bands, or all K with frequency attention.
 
   Stage "ldm" starts from a trained auto-encoder and its band scale (`config.init.vae`), or with one that averages from
@@ -124,6 +134,8 @@ def make_ldm_objective(config: Any, *, band_scale: np.ndarray | None = None) -> 
       return _overlay(params, start, stages=("ldm", "ldm_coordinated"))
     if averages:
       params["band_scale"] = jnp.asarray(band_scale)
+    if model.unit_strength:
+      params["strength"] = jnp.asarray(strength)
     if start:
       params = _overlay(params, start, stages=("swing",) if averages else ("vae", "ldm", "ldm_coordinated"))
     if config.init.unet:
@@ -228,10 +240,7 @@ def _read_trunk(path: str) -> Params:
 
 
 def _measure_latents(model: MotionModel, params: Params, batches: Sequence[Batch]) -> Params:
-  """Mean and deviation of the latents per channel, [z] each, over some batches (whitening, supplement).
-
-  Of a model of unit strength also the median strength [1] of the windows that move.
-  """
+  """Mean and deviation of the latents per channel, [z] each, over some batches (whitening, supplement)."""
   plain = params | {
     "latent_mean": jnp.zeros_like(params["latent_mean"]),
     "latent_std": jnp.ones_like(params["latent_std"]),
@@ -247,11 +256,4 @@ def _measure_latents(model: MotionModel, params: Params, batches: Sequence[Batch
     return apply(batch["slice"], batch["band"], **scales, method="slices_to_latents")
 
   latents: Any = jnp.concatenate([encode(batch) for batch in batches])
-  measured = {"latent_mean": latents.mean(axis=(0, 1, 2, 3)), "latent_std": latents.std(axis=(0, 1, 2, 3))}
-  if model.unit_strength:
-    strengths = jnp.concatenate([batch["strength"] for batch in batches])
-    # Of windows in which something moves: what a clip of a calm day says is not how things sway. All are at rest in
-    # few batches only, but then there is still a median.
-    moving = jnp.where(strengths > WEAKEST, strengths, jnp.nan)
-    measured["strength"] = jnp.nan_to_num(jnp.nanmedian(moving, keepdims=True), nan=WEAKEST)
-  return measured
+  return {"latent_mean": latents.mean(axis=(0, 1, 2, 3)), "latent_std": latents.std(axis=(0, 1, 2, 3))}

@@ -27,6 +27,7 @@ from gid_jax.checkpoint import CheckpointStore, checkpoint_directory, read_setti
 from gid_jax.data_checks import check_config
 from gid_jax.divergence import DivergenceGuard
 from gid_jax.errors import UserError
+from gid_jax.examples import find_strength
 from gid_jax.input_pipeline import (
   find_scale,
   make_cached_iterator,
@@ -37,7 +38,7 @@ from gid_jax.input_pipeline import (
 from gid_jax.interruption import StopRequest
 from gid_jax.latent_cache import build_latent_cache
 from gid_jax.metric_writer import MetricWriter
-from gid_jax.objectives import make_objective, needs_band_scale
+from gid_jax.objectives import make_objective, needs_band_scale, needs_strength
 from gid_jax.settings import check_resumable, check_settings, parse_flags
 from gid_jax.step_folders import read_config
 from gid_jax.train_state import Batch, LossFn, Metrics, TrainState, create_train_state, merge_params, train_step
@@ -133,7 +134,8 @@ def train(config: Any, workdir: str | Path) -> TrainState:
 
   # --- model ----------------------------------------------------------------------------------------------------
   scale = find_scale(config.data) if needs_band_scale(config) else None
-  objective = make_objective(config, band_scale=scale)
+  strength = find_strength(config.data) if needs_strength(config) else None
+  objective = make_objective(config, band_scale=scale, strength=strength)
   tx = make_optimizer(config.optimizer)
   train_key, eval_key = jax.random.split(jax.random.key(config.seed))
   # The default generator is unrolled once a parameter and takes a minute to compile; this one takes seconds.

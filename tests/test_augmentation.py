@@ -236,3 +236,29 @@ def test_senseless_ranges_are_user_errors(config, message):
 def test_what_a_config_leaves_out_is_not_changed():
   assert aug.config_to_augmentation({}) == aug.Augmentation()
   assert aug.config_to_augmentation({"flip": 0.5}) == aug.Augmentation(flip=0.5)
+
+
+# Time: the oracle is the series itself, evaluated at other moments.
+
+
+@few_examples
+@given(seed=st.integers(0, 99), start=st.integers(0, 19), backwards=st.booleans())
+def test_a_moved_window_is_the_same_motion_from_another_moment(seed, start, backwards):
+  num_frames, bands = 20, np.arange(5)
+  spectrum = np.random.default_rng(seed).normal(size=(5, 3, 4, 4)).astype(np.float32)
+  trajectory = lambda bins: np.fft.irfft(bins[..., :2] + 1j * bins[..., 2:], n=num_frames, axis=0)
+  order = (start + (-1 if backwards else 1) * np.arange(num_frames)) % num_frames
+  before = trajectory(spectrum)
+  expected = before[order] - before[start] + before[0]  # displacements from the photo of that moment
+  moved = aug.move_in_time(spectrum, bands, shift=start / num_frames, backwards=backwards)
+  np.testing.assert_allclose(trajectory(moved), expected, atol=1e-5)
+  # A few bands of the same: those of the whole, but for the first, which needs the others.
+  some = aug.move_in_time(spectrum[[3, 0, 1]], np.array([3, 0, 1]), shift=start / num_frames, backwards=backwards)
+  np.testing.assert_allclose(some[[0, 2]], moved[[3, 1]], atol=1e-5)
+  np.testing.assert_allclose(some[1, ..., :2], spectrum[0, ..., :2], atol=1e-5)
+
+
+@pytest.mark.parametrize("change", [dict(shift=1.5), dict(shift=-0.1), dict(reverse=2.0)])
+def test_times_out_of_range_are_refused(change):
+  with pytest.raises(UserError, match=rf"augmentation.{next(iter(change))}={next(iter(change.values()))}"):
+    aug.config_to_augmentation(change)

@@ -20,6 +20,7 @@ from stored_windows import (
 
 from gid_jax import input_pipeline as ip
 from gid_jax.errors import UserError
+from gid_jax.examples import find_strength
 from gid_jax.normalization import WEAKEST
 
 
@@ -88,6 +89,40 @@ def test_a_window_at_rest_has_the_least_strength(tmp_path):
   config = make_config(tmp_path, unit_strength=True)
   batch = next(ip.make_train_iterator(config, stage="ldm_coordinated", seed=0, batch_size=1))
   assert batch["strength"] == [WEAKEST]
+
+
+def test_typical_strength_is_the_median_of_filmed_scenes_that_move(tmp_path):
+  def window(scene, source, size):
+    plain = make_window(np.random.default_rng(0))
+    return plain._replace(spectrum=np.full_like(plain.spectrum, size), scene=scene, source=source)
+
+  # Of a constant c in bands 1 to 3 and four channels the strength is c sqrt(12). Scene a has three windows, of which
+  # the strongest does not count more; b moves twice as far as a, d and e seven times; c is at rest.
+  films = [window(*item) for item in (
+    ("a", "real", 10), ("a", "real", 10), ("a", "real", 40), ("b", "real", 20), ("c", "real", 0), ("d", "real", 70),
+    ("e", "real", 70))]  # fmt: skip
+  loops = [window("f", "loop", 500)] * 5
+  for source, windows in (("real", films), ("loop", loops)):
+    helpers.write_dataset(tmp_path, source, {"train": windows, "validation": []}, statistics={"scale": [1.0] * 4})
+  config = make_config(tmp_path)
+  np.testing.assert_allclose(find_strength(config), [(20 + 70) / 2 * np.sqrt(12)], rtol=1e-2)
+  config.sources = dict(loop=1.0)
+  np.testing.assert_allclose(find_strength(config), [500 * np.sqrt(12)], rtol=1e-2)
+  config.directory = ""
+  with pytest.raises(UserError, match="needs stored windows"):
+    find_strength(config)
+
+
+@pytest.mark.parametrize("stage", ["vae", "ldm", "ldm_coordinated"])
+def test_windows_begin_at_another_moment(data, stage):
+  settings = dict(stage=stage, seed=0, batch_size=3)
+  before = next(ip.make_train_iterator(make_config(data, augmentation={}), **settings))["slice"]
+  moved = next(ip.make_train_iterator(make_config(data, augmentation=dict(shift=1.0)), **settings))["slice"]
+  # The size of every band but the first stays; its phase does not.
+  sizes = [np.hypot(slices[..., :2], slices[..., 2:]) for slices in (before, moved)]
+  bands = next(ip.make_train_iterator(make_config(data), **settings))["band"].reshape(before.shape[: -3])
+  np.testing.assert_allclose(sizes[0][bands > 0], sizes[1][bands > 0], rtol=1e-2)
+  assert (np.abs(before - moved).max((-1, -2, -3))[bands > 0] > 0.1).all()
 
 
 def test_crop_without_augmentation_copies_pixels(written):
