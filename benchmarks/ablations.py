@@ -9,8 +9,8 @@ data set holds out (`python -m gid_jax.evaluate`), and writes `ablations.md` wit
 with 95 % intervals over scenes, and the difference from the full model, both judged on the same scenes. Every step is
 a command that goes on where it was stopped, so the script does too; what is finished is not done again.
 
-`--size tiny` (default) works at the data set's own size with the recipe below, hours on two CPU cores; `--size default`
-and `paper` train as their configurations say.
+`--size tiny` (default) works at the data set's own size with the recipe below, hours on two CPU cores; `--size paper`
+trains as its configurations say.
 """
 
 import argparse
@@ -228,7 +228,7 @@ def main() -> None:
   parser.add_argument("--data", type=Path, required=True, help="data set of data_pipeline.builder, 24 bands")
   parser.add_argument("--clips", type=Path, required=True, help="folder of filmed clips, with its table beside it")
   parser.add_argument("--workdir", type=Path, required=True, help="folder of runs and of ablations.md")
-  parser.add_argument("--size", default="tiny", choices=("tiny", "default", "paper"))
+  parser.add_argument("--size", default="tiny", choices=("tiny", "paper"))
   parser.add_argument("--image_size", type=int, nargs=2, default=(80, 128), help="height and width of the data set")
   parser.add_argument("--vgg16", help="npz of VGG16's convolutions, for the renderer's perceptual loss")
   parser.add_argument("--rows", nargs="+", choices=ROWS, default=[*ROWS], help="do only these, on one machine of many")

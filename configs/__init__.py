@@ -1,1 +1,1 @@
-"""Training configurations: one file a stage, sizes after a colon (`:tiny`, `:default`, `:paper`)."""
+"""Training configurations: one file a stage, sizes after a colon (`:tiny`, `:default`, `:large`, `:paper`)."""

@@ -3,6 +3,7 @@
 The motion model must be the same in `vae`, `ldm` and `ldm_coordinated`, so its sizes stand here once:
 - `tiny`: tests; seconds on a CPU.
 - `default`: the embedded weights; hours on two CPU cores.
+- `large`: the recipe of the embedded weights for one GPU and a day: a finer motion grid, a U-Net of ten times the size.
 - `paper`: Li et al. 2024; accelerators.
 - `inpainting_512`: the paper's larger model for 512x288, fine-tuned from an inpainting latent-diffusion model.
 
@@ -12,10 +13,10 @@ name, to start from (fine-tuning), such as `--config.init.renderer=gid_jax/pretr
 
 import ml_collections
 
-SIZES = ("tiny", "default", "paper", "inpainting_512")
+SIZES = ("tiny", "default", "large", "paper", "inpainting_512")
 # Photo pixels per pixel of the motion grid; a data set is built for one of them.
-MOTION_STRIDES = dict(tiny=2, default=2, paper=1, inpainting_512=1)
-IMAGE_SIZES = dict(tiny=(32, 48), default=(160, 256), paper=(160, 256), inpainting_512=(288, 512))
+MOTION_STRIDES = dict(tiny=2, default=2, large=1, paper=1, inpainting_512=1)
+IMAGE_SIZES = dict(tiny=(32, 48), default=(160, 256), large=(160, 256), paper=(160, 256), inpainting_512=(288, 512))
 
 
 def check_size(size: str) -> str:
@@ -26,9 +27,11 @@ def check_size(size: str) -> str:
   return size
 
 
-def choose(size: str, small, paper):
-  """`paper` at the two sizes for accelerators, `small` at the others."""
-  return paper if size in ("paper", "inpainting_512") else small
+def choose(size: str, default, paper, *, large=None):
+  """What fits a size: `tiny` is like `default`, `inpainting_512` like `paper`, `large` like `default` unless given."""
+  if size == "large" and large is not None:
+    return large
+  return paper if size in ("paper", "inpainting_512") else default
 
 
 def motion_model(size: str, *, frequency_attention: bool) -> ml_collections.ConfigDict:
@@ -39,10 +42,14 @@ def motion_model(size: str, *, frequency_attention: bool) -> ml_collections.Conf
     vae |= dict(channels=32, groups=4, multipliers=(1, 2))
     encoder = dict(kind="resnet", channels=8, hidden=16)
     unet |= dict(channels=32, multipliers=(1, 2), num_blocks=1, attention_levels=(1,), head_channels=16, groups=8)
-  elif size == "default":
-    vae |= dict(channels=24, groups=8)
+  elif fits_photo(size):
+    # Plain averages over 4x4 cells lose less than a small auto-encoder, and need no training (docs/embedded-model.md).
+    vae = dict(kind="area", factor=4)
     encoder = dict(kind="efficientnet_lite0", channels=48, hidden=96)
     unet |= dict(channels=64, multipliers=(1, 2, 4), num_blocks=1, attention_levels=(1, 2), head_channels=32, groups=16)
+    if size == "large":
+      encoder |= dict(channels=96, hidden=192)
+      unet |= dict(channels=128, num_blocks=2, groups=32, dtype="bfloat16", remat=False)
   else:
     vae |= dict(channels=128, groups=32, num_blocks=2)
     encoder = dict(kind="resnet", channels=16, hidden=128)
@@ -62,13 +69,18 @@ def motion_model(size: str, *, frequency_attention: bool) -> ml_collections.Conf
       fps=30.0,
       normalization="frequency",
       volume=False,
-      swing=False,
-      unit_strength=False,
+      swing=fits_photo(size),
+      unit_strength=fits_photo(size),
       vae=vae,
       encoder=encoder,
       unet=unet,
     )
   )
+
+
+def fits_photo(size: str) -> bool:
+  """Whether a size normalises by what the photo says (`gid_jax.swing`): ours do, the paper's and tests do not."""
+  return size in ("default", "large")
 
 
 def schedule(size: str) -> ml_collections.ConfigDict:
@@ -105,15 +117,16 @@ def training(
       batch_size=2 if tiny else batch_size,
       # Microbatches that a batch is worked on in, one after the other, where memory is short.
       accumulation_steps=1,
-      ema_decay=choose(size, 0.999, 0.9999),
+      ema_decay=choose(size, 0.999, 0.9999, large=0.9999),
       data=dict(
         directory="data/windows",
         num_bands=16,
         motion_stride=MOTION_STRIDES[size],
         unit_strength=False,
         # Shares of real clips, published loops and simulated scenes; none takes all windows alike. Live scenes are
-        # simulated while training; with nothing else, `directory=""` needs no data on disk.
-        sources=dict(real=0.4, loop=0.3, synthetic=0.3, live=0.0) if size == "default" else dict(live=0.0),
+        # simulated while training; with nothing else, `directory=""` needs no data on disk. Ours leave simulated scenes
+        # out, whose backgrounds are the photos that a fitted swing takes for something at rest.
+        sources=dict(real=0.6, loop=0.4, synthetic=0.0, live=0.0) if fits_photo(size) else dict(live=0.0),
         # Folders of photos and cut-outs to make live scenes of; "" for painted ones.
         live=dict(
           height=IMAGE_SIZES[size][0],
@@ -123,8 +136,10 @@ def training(
           backgrounds="",
           sprites="",
         ),
-        # Flip probability, largest rotation, enlargement, and change of colours; what is left out is not done.
-        augmentation=dict(flip=0.5, max_degrees=5.0, zoom=(1.0, 1.5), jitter=0.2),
+        # Flip probability, largest rotation, enlargement, change of colours; in ours also the moment that a window
+        # starts at and whether it runs backwards. What is left out is not done.
+        augmentation=dict(flip=0.5, max_degrees=5.0, zoom=(1.0, 1.5), jitter=0.2)
+        | (dict(shift=1.0, reverse=0.5) if fits_photo(size) else {}),
         bands_per_example=1,
         # (h, w) to cut out of every window; nothing for whole windows.
         crop=ml_collections.config_dict.placeholder(tuple),

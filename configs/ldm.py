@@ -1,11 +1,12 @@
 """Stage 1 of the motion model: single frequency slices (section 4.2).
 
   python -m gid_jax.train --config=configs/ldm.py:default --workdir=runs/ldm \
-    --config.data.directory=data/windows --config.init.vae=runs/vae
+    --config.data.directory=data/windows --config.init.swing=runs/swing.safetensors
 
-Needs: windows and the work folder of a trained `vae`. `default` sees photos through EfficientNet-Lite0, whose ImageNet
-weights it takes from the embedded weights, or from a PyTorch file given as `--config.init.encoder=FILE.safetensors`;
-`paper` trains a ResNet instead.
+Needs: windows; at `default` and `large` the swing that `python -m gid_jax.swing` fits to them, at the other sizes the
+work folder of a trained `vae` (`--config.init.vae=runs/vae`). `default` and `large` see photos through
+EfficientNet-Lite0, whose ImageNet weights they take from the embedded weights, or from a PyTorch file given as
+`--config.init.encoder=FILE.safetensors`; `paper` trains a ResNet instead.
 
 `inpainting_512` is for photos of 512x288. It starts from an inpainting latent-diffusion model, such as Stable
 Diffusion's, whose safetensors file is named by `--config.init.unet=FILE.safetensors` (`gid_jax.convert` says what
@@ -22,9 +23,9 @@ def get_config(size: str = "default"):
     "ldm",
     size,
     # The paper does not say how long its larger model was fine-tuned.
-    num_steps=200_000 if size == "inpainting_512" else common.choose(size, 2_000, 750_000),
-    batch_size=common.choose(size, 8, 96),
-    learning_rate=common.choose(size, 4e-4, 5e-5),
+    num_steps=200_000 if size == "inpainting_512" else common.choose(size, 2_000, 750_000, large=300_000),
+    batch_size=common.choose(size, 8, 96, large=64),
+    learning_rate=common.choose(size, 4e-4, 5e-5, large=2e-4),
   )
   config.model = common.motion_model(size, frequency_attention=False)
   config.schedule = common.schedule(size)
@@ -32,7 +33,10 @@ def get_config(size: str = "default"):
   config.condition_drop = 0.1
   config.data.bands_per_example = common.choose(size, 2, 1)
   common.link_data(config)
-  config.init = dict(vae="runs/vae", swing="", encoder="", unet="", ldm="")
+  ours = common.fits_photo(size)
+  config.init = dict(
+    vae="" if ours else "runs/vae", swing="runs/swing.safetensors" if ours else "", encoder="", unet="", ldm=""
+  )
   if size == "inpainting_512":
     config.init.unet = "inpainting.safetensors"
   return config

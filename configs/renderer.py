@@ -18,9 +18,9 @@ def get_config(size: str = "default"):
   config = common.training(
     "renderer",
     size,
-    num_steps=common.choose(size, 800, 300_000),
-    batch_size=common.choose(size, 4, 32),
-    learning_rate=common.choose(size, 4e-4, 1e-4),
+    num_steps=common.choose(size, 3_000, 300_000, large=300_000),
+    batch_size=common.choose(size, 4, 32, large=32),
+    learning_rate=common.choose(size, 4e-4, 1e-4, large=1e-4),
   )
   config.model = ml_collections.ConfigDict(
     dict(image_size=common.IMAGE_SIZES[size], renderer=RENDERERS[size] | dict(splat="motion"))
@@ -29,6 +29,7 @@ def get_config(size: str = "default"):
   config.loss = dict(vgg="", l1=1.0, structure=0.5, gradient_scales=2 if size == "tiny" else 3)
   if size == "default":
     config.data.crop = (128, 128)
+  if common.fits_photo(size):
     # Only simulated frames come with exact motion and true disocclusion.
     config.data.sources = dict(real=0.3, loop=0.2, synthetic=0.5, live=0.0)
   return config
@@ -37,6 +38,7 @@ def get_config(size: str = "default"):
 RENDERERS = {
   "tiny": dict(channels=(8, 8, 16)),
   "default": dict(channels=(16, 48, 96, 192)),
+  "large": dict(channels=(64, 128, 256, 512)),
   "paper": dict(channels=(64, 128, 256, 512)),
   "inpainting_512": dict(channels=(64, 128, 256, 512)),
 }

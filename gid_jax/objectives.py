@@ -76,6 +76,8 @@ def needs_strength(config: Any) -> bool:
 def make_vae_objective(config: Any, *, band_scale: np.ndarray) -> Objective:
   """Auto-encoder of frequency slices: L1 + w_g gradient consistency + w_kl KL on normalised [b h w 4] (section 4.1)."""
   model = make_motion_model(config.model)
+  if isinstance(make_codec(model.vae_fields), AreaCodec):
+    raise UserError("config.model.vae.kind='area' has nothing to train; begin with stage ldm")
   weights, start = config.loss, config.init.vae
 
   def initialize(key, batches):

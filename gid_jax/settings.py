@@ -44,7 +44,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
 def explain_flags(argv: Sequence[str], error: Exception) -> str:
   """One line on what is wrong with a command line that failed to parse with `error`."""
   given = list(_split_flags(argv))
-  for name, example in (("config", "configs/vae.py:default"), ("workdir", "runs/vae")):
+  for name, example in (("config", "configs/ldm.py:default"), ("workdir", "runs/ldm")):
     if name not in dict(given):
       nearest = _find_nearest(name, [other for other, _ in given if other not in flags.FLAGS])
       return f"--{name} is missing, such as --{name}={example}" + (f" (not --{nearest[0]})" if nearest else "")

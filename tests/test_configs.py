@@ -33,18 +33,24 @@ def count_parameters(config):
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("size", common.SIZES)
 def test_every_stage_has_every_size(stage, size):
+  if stage == "vae" and common.fits_photo(size):
+    with pytest.raises(ValueError, match=f"begin with configs/ldm.py:{size}"):
+      load(stage, size)
+    return
   config = load(stage, size)
   assert (config.stage, config.size) == (stage, size)
   assert config.optimizer.warmup_steps < config.optimizer.num_steps
   height, width = config.model.image_size
   assert (config.data.live.height, config.data.live.width) == (height, width)
   if stage != "renderer":
-    grid = config.model.motion_stride * 2 ** (len(config.model.vae.multipliers) - 1)
+    grid = config.model.motion_stride * make_motion_model(config.model).latent_factor
     assert height % grid == 0 and width % grid == 0
+    first = [name for name in ("vae", "swing") if config.init.get(name)]
+    assert first == {"vae": [], "ldm": ["swing" if common.fits_photo(size) else "vae"], "ldm_coordinated": []}[stage]
 
 
 def test_an_unknown_size_is_an_error():
-  with pytest.raises(ValueError, match="unknown size 'huge'; use one of tiny, default, paper, inpainting_512"):
+  with pytest.raises(ValueError, match="unknown size 'huge'; use one of tiny, default, large, paper"):
     load("vae", "huge")
 
 
@@ -53,6 +59,11 @@ def test_one_override_changes_model_and_data():
   config.lock()
   config.model.num_bands, config.model.num_frames = 8, 120
   assert config.data.num_bands == 8 and config.data.live.num_frames == 120
+
+
+def test_our_larger_model_is_ten_times_the_size():
+  sizes = [count_parameters(load("ldm", size))[0]["unet"] for size in ("default", "large", "paper")]
+  assert 5 < sizes[1] / sizes[0] < 15 and sizes[1] < sizes[2] / 3
 
 
 def test_the_papers_numbers():
@@ -78,6 +89,8 @@ def test_a_row_of_table_2(row):
   module = importlib.import_module(f"configs.ablations.{row}")
   with pytest.raises(ValueError, match=f"{row} has no stage 'flow'; use one of"):
     module.get_config("flow")
+  with pytest.raises(ValueError, match="changes the paper's model, which size 'default' is not"):
+    module.get_config(f"{next(stage for stage in STAGES if _has_stage(module, stage))}:default")
   stages = [stage for stage in STAGES if _has_stage(module, stage)]
   assert stages
   for stage in stages:

@@ -125,7 +125,9 @@ def test_swing_scales_slices_by_what_the_photo_says():
 
 
 def test_unit_strength_divides_by_the_windows_and_multiplies_by_the_typical():
-  model = MODEL.clone(unit_strength=True)
+  model, mean = (
+    MODEL.clone(unit_strength=strength, vae_fields=dict(kind="area", factor=2)) for strength in (True, False)
+  )
   params = helpers.random_params(model.init, SLICES, BANDS, IMAGE, TIMESTEPS)
   params["strength"] = np.array([40.0], np.float32)
   run = lambda model, params, *inputs, **options: jax.jit(
@@ -135,9 +137,9 @@ def test_unit_strength_divides_by_the_windows_and_multiplies_by_the_typical():
   strengths = np.array([20.0, 160.0], np.float32)
   latents = run(model, params, SLICES, BANDS, strength=strengths, method="slices_to_latents")
   scaled = SLICES / strengths[:, None, None, None, None]
-  np.testing.assert_allclose(latents, run(MODEL, plain, scaled, BANDS, method="slices_to_latents"), atol=1e-4)
-  slices = run(model, params, LATENTS, BANDS, method="latents_to_slices")
-  expected = 40 * np.asarray(run(MODEL, plain, LATENTS, BANDS, method="latents_to_slices"))
+  np.testing.assert_allclose(latents, run(mean, plain, scaled, BANDS, method="slices_to_latents"), atol=1e-4)
+  slices = run(model, params, latents, BANDS, method="latents_to_slices")
+  expected = 40 * np.asarray(run(mean, plain, latents, BANDS, method="latents_to_slices"))
   np.testing.assert_allclose(slices, expected, rtol=1e-4, atol=1e-3)
   with pytest.raises(ValueError, match="needs the strength"):
     run(model, params, SLICES, BANDS, method="slices_to_latents")
@@ -146,8 +148,12 @@ def test_unit_strength_divides_by_the_windows_and_multiplies_by_the_typical():
 def test_swing_must_be_given_where_it_is_used_and_only_there(params):
   with pytest.raises(ValueError, match="needs that of the photos"):
     call("slices_to_latents", params, SLICES, BANDS, swing=np.zeros((2, 4, 3), np.float32))
-  for parts in (dict(swing=True), dict(swing=True, vae_fields=dict(kind="area", factor=2))):
-    with pytest.raises(ValueError, match="efficientnet_lite0"):
+  for message, parts in (
+    ("kind 'area'", dict(swing=True)),
+    ("kind 'area'", dict(unit_strength=True)),
+    ("efficientnet_lite0", dict(swing=True, vae_fields=dict(kind="area", factor=2))),
+  ):
+    with pytest.raises(ValueError, match=message):
       MODEL.clone(**parts).init(jax.random.key(0), SLICES, BANDS, IMAGE, TIMESTEPS)
 
 

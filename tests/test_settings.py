@@ -28,7 +28,7 @@ TINY = "--config=configs/vae.py:tiny"
     (["--config=configs/ldm.py:defualt"], "did you mean default?"),
     (["--config=configs/ldmm.py:tiny"], "configs/ldmm.py: no such config file; did you mean configs/ldm.py?"),
     (["--config", "configs/ldmm.py"], "did you mean configs/ldm.py?"),
-    ([], "--config is missing, such as --config=configs/vae.py:default"),
+    ([], "--config is missing, such as --config=configs/ldm.py:default"),
   ],
 )
 def test_a_typo_gets_the_nearest_name(flags, expected, monkeypatch):
@@ -39,7 +39,7 @@ def test_a_typo_gets_the_nearest_name(flags, expected, monkeypatch):
 
 def test_a_missing_work_folder_and_what_was_given_instead():
   assert explain_flags(["train", TINY, "--workdri=w"], ValueError()) == (
-    "--workdir is missing, such as --workdir=runs/vae (not --workdri)"
+    "--workdir is missing, such as --workdir=runs/ldm (not --workdri)"
   )
 
 

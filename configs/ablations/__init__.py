@@ -8,7 +8,7 @@ in one folder a row; `init` names them. A row asks only for the stages that it c
 
 import ml_collections
 
-from configs import ldm, ldm_coordinated, renderer, vae
+from configs import common, ldm, ldm_coordinated, renderer, vae
 
 _STAGES = dict(vae=vae, ldm=ldm, ldm_coordinated=ldm_coordinated, renderer=renderer)
 
@@ -29,7 +29,10 @@ def make_row(
   """
   stage, _, size = spec.partition(":")
   if stage not in stages:
-    raise ValueError(f"{row} has no stage {stage!r}; use one of {', '.join(stages)}, with :tiny, :default or :paper")
+    raise ValueError(f"{row} has no stage {stage!r}; use one of {', '.join(stages)}, with :tiny or :paper")
+  size = size or "paper"
+  if common.fits_photo(size):
+    raise ValueError(f"{row} changes the paper's model, which size {size!r} is not; use :tiny or :paper")
   config = _STAGES[stage].get_config(size)
   for name in config.init:
     if name != stage and config.init[name] and name in (*stages, *shared):

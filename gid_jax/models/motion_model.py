@@ -57,7 +57,7 @@ class MotionModel(nn.Module):
     unit_strength: normalise every window to one strength.
 
   Raises:
-    ValueError: unknown `normalization`, or parts that do not go with `swing`.
+    ValueError: unknown `normalization`, or parts that do not go with `swing` or `unit_strength`.
   """
 
   vae_fields: Any
@@ -75,10 +75,12 @@ class MotionModel(nn.Module):
     self.vae = make_codec(self.vae_fields)
     latent_channels = self.vae.latent_channels
     self.encoder = ConditionEncoder(**self.encoder_fields)
+    if (self.swing or self.unit_strength) and isinstance(self.vae, VAE):
+      raise ValueError("swing=True and unit_strength=True need a vae of kind 'area', as stage vae learns from slices "
+                       "as they are")  # fmt: skip
     if self.swing:
-      if isinstance(self.vae, VAE) or self.encoder.kind != "efficientnet_lite0":
-        raise ValueError("swing=True needs an encoder of kind 'efficientnet_lite0', whose features it reads, and "
-                         "a vae of kind 'area', as stage vae sees no photos")  # fmt: skip
+      if self.encoder.kind != "efficientnet_lite0":
+        raise ValueError("swing=True needs an encoder of kind 'efficientnet_lite0', whose features it reads")
       self.swing_head = SwingHead()
     self.unet = make_unet(self)
     if self.unit_strength:
