@@ -4,7 +4,8 @@
 
 Judged by the area under the ROC curve over the evaluation's regions, averaged over scenes, on scenes that the fit has
 not seen: folds of scenes, the indoor pots, which share a backdrop, in one. Flames are left out. `--stills` is a folder
-of photos in which nothing sways: every second one is fitted to, the others tell how much would move in them.
+of photos in which nothing sways: every second one is fitted to, the others tell how much would move in them. The last
+table is the curve over training scenes, with the strongest penalty.
 """
 
 import argparse
@@ -34,6 +35,8 @@ from gid_jax.swing import FAINT, STILL, cover, find_log_swing, fit_gate, make_ey
 
 GRID = (20, 32)
 NUM_FOLDS = 8
+# The curve over training scenes: how many, each so many times.
+NUM_SCENES, NUM_DRAWS = (4, 8, 16, 24), 3
 POTS = ("alocasia", "carnations", "hat", "orange_rose", "telephone", "yellow_tulip")
 FLAMES = ("candle", "candle_pillar", "fireplace", "campfire", "flames", "candle_2", "candle_3")
 
@@ -86,17 +89,23 @@ def centre(array: np.ndarray) -> np.ndarray:
 
 
 def cross_validate(features: Sequence[np.ndarray], clips: Sequence[Clip], folds: np.ndarray, *, penalty: float,
-                   within: bool, stills: Sequence[np.ndarray] = ()) -> list[np.ndarray]:  # fmt: skip
+                   within: bool, stills: Sequence[np.ndarray] = (), num_scenes: int = 999,
+                   draw: int = 0) -> list[np.ndarray]:  # fmt: skip
   """Log swings [20 32] of all clips from fits without their fold.
 
   Args:
     features: [20 32 c] of every clip.
     within: whether levels of whole clips are taken out of features and target; otherwise of all places together.
     stills: features of photos to be fitted to as swinging by `STILL` px, with the weight of a clip each.
+    num_scenes: at most so many scenes are fitted to, drawn at random.
+    draw: which.
   """
   predicted: list = [None] * len(clips)
   for fold in range(NUM_FOLDS):
     inside = np.flatnonzero(folds != fold)
+    names = sorted({clips[i].scene for i in inside})
+    kept = set(np.random.default_rng(draw).permutation(names)[:num_scenes])
+    inside = [i for i in inside if clips[i].scene in kept]
     pairs = [(features[i].reshape(-1, features[i].shape[-1]), clips[i].log_swing.ravel()) for i in inside]
     pairs += [
       (still.reshape(-1, still.shape[-1]), np.full(still[..., 0].size, np.log(STILL + FAINT))) for still in stills
@@ -174,6 +183,11 @@ def main() -> None:
   }
   for name, predicted in rows.items():
     report(name, clips, lambda i, p=predicted: p[i])
+  print("\n| fitted to | filmed: where | octaves off | loops: where | octaves off |\n|---|---|---|---|---|")
+  for number in NUM_SCENES:
+    for draw in range(NUM_DRAWS):
+      predicted = fit(usual, penalty=300.0, num_scenes=number, draw=draw)
+      report(f"{number} scenes, draw {draw + 1}", clips, lambda i, p=predicted: p[i])
 
   means, still_means = (np.stack([x.mean((0, 1)) for x in part]).astype(np.float64) for part in (usual, photos))
   kept, odds = still_means[::2], {}

@@ -138,7 +138,7 @@ def write_data(folder, source, scene):
   return folder
 
 
-def make_small_objective(config, *, band_scale):
+def make_small_objective(config, *, band_scale, strength):
   """One number instead of an auto-encoder, which would take a minute to compile."""
 
   def loss_fn(key, params, batch):
