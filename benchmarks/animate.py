@@ -3,9 +3,10 @@
   python benchmarks/animate.py [--weights FOLDER] [--photo PHOTO] [--size 256]
 
 Runs the command twice as a new process with an empty compile cache (first, second), prints seconds and peak memory,
-then reads the video back: displacement of the most- and least-moving fifth of the pixels (pixels of the working grid),
-first frame against the photo (dB), and flicker: the part of the change from frame to frame that is left in the
-calmest fifth of the pixels, in grey levels.
+how the second run's time divides (each part alone, in a process that has compiled already; the rest is starting,
+loading and reading the compile cache), then reads the video back: displacement of the most- and least-moving fifth of
+the pixels (pixels of the working grid), first frame against the photo (dB), and flicker: the part of the change from
+frame to frame that is left in the calmest fifth of the pixels, in grey levels.
 """
 
 import argparse
@@ -22,6 +23,21 @@ import numpy as np
 import gid_jax
 from gid_jax import media, spectral
 from gid_jax.pipeline import Animator, resize_image
+
+
+def time_parts(animator, photo, options, folder) -> dict[str, float]:
+  """Seconds of every part of a run, after one that compiled it."""
+  key, parts = jax.random.key(options.seed), {}
+  for _ in range(2):
+    start = time.perf_counter()
+    volume = animator.predict_spectrum(key, photo)
+    jax.block_until_ready(volume.coefficients)
+    sampled = time.perf_counter()
+    frames = list(animator.render(photo, volume, frames=150, fps=30.0, size=options.size))
+    rendered = time.perf_counter()
+    media.write_video(Path(folder) / "parts.mp4", iter(frames), fps=30.0, overwrite=True)
+    parts = {"sampling": sampled - start, "rendering": rendered - sampled, "encoding": time.perf_counter() - rendered}
+  return parts
 
 
 def main():
@@ -41,13 +57,17 @@ def main():
     for run in ("first", "second"):
       start = time.perf_counter()
       subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
-      print(f"{run} run: {time.perf_counter() - start:.1f} s")
+      total = time.perf_counter() - start
+      print(f"{run} run: {total:.1f} s")
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     print(f"peak memory: {peak:.2f} GiB")
     frames = media.read_clip(output).frames
+    photo = media.read_image(options.photo)
+    animator = Animator.from_pretrained(options.weights)
+    parts = time_parts(animator, photo, options, folder)
+  parts["the rest"] = total - sum(parts.values())
+  print("of the second run: " + ", ".join(f"{name} {value:.1f} s" for name, value in parts.items()))
 
-  photo = media.read_image(options.photo)
-  animator = Animator.from_pretrained(options.weights)
   volume = animator.predict_spectrum(jax.random.key(options.seed), photo)
   volume = spectral.resize_spectrum(volume, *animator.working_size(*photo.shape[:2]))
   motion = np.asarray(spectral.spectrum_to_motion(volume, anchor_first_frame=True))
