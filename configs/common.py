@@ -96,10 +96,10 @@ def schedule(size: str) -> ml_collections.ConfigDict:
 def sampling(size: str) -> ml_collections.ConfigDict:
   """How to sample a trained model by default; travels with the exported weights."""
   if choose(size, False, True):
-    steps = dict(steps=250, guidance=1.75, spacing="leading", eta=0.0)
+    steps = dict(steps=250, guidance=1.75, spacing="leading", eta=0.0, order=1)
     loop = dict(steps=500, weight=200.0, recurrences=2)
   else:
-    steps = dict(steps=12, guidance=1.0, spacing="trailing", eta=0.0)
+    steps = dict(steps=6, guidance=1.0, spacing="logsnr", eta=0.0, order=2)
     loop = dict(steps=12, weight=0.5, recurrences=1)
   return ml_collections.ConfigDict(steps | dict(loop=loop))
 

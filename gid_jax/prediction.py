@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gid_jax.diffusion.guidance import classifier_free, guided, loop_loss
-from gid_jax.diffusion.sampler import draw_noise, sample
+from gid_jax.diffusion.sampler import Draw, begin, draw_noise, sample
 from gid_jax.diffusion.schedule import SamplingSteps, Schedule, make_schedule, sampling_steps
 from gid_jax.errors import UserError
 from gid_jax.models.motion_model import MotionModel, View
@@ -58,6 +58,8 @@ def predict_spectra(
   looping = sampling["loop"] if loop else {"steps": sampling["steps"], "weight": None, "recurrences": 1}
   steps = looping["steps"] if steps is None else steps
   guidance = sampling["guidance"] if guidance is None else guidance
+  # Guidance changes where a step is going, which the step before knew nothing of. (Weights of before have no order.)
+  order = 1 if loop else sampling.get("order", 1)
   try:
     way = sampling_steps(schedule, steps, spacing=sampling["spacing"], recurrences=looping["recurrences"])
   except ValueError as error:
@@ -67,17 +69,17 @@ def predict_spectra(
   height, width = image.shape[0] // grid, image.shape[1] // grid
   view: View = _encode_image(model, params, image, height, width)
   noise_keys, keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-  latents = draw_noise(noise_keys, (sizes["num_bands"], height, width, model.latent_channels))
+  draw = begin(draw_noise(noise_keys, (sizes["num_bands"], height, width, model.latent_channels)))
   # A step at a time: any number of steps shares one compiled program, and the user sees them pass.
   total = len(way.timesteps)
   for index in range(total):
     keys, step_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-    latents = _sample(
+    draw = _sample(
       model,
       params,
       schedule,
       step_keys,
-      latents,
+      draw,
       view,
       # Without it the second, unconditional evaluation of every step is saved.
       None if guidance == 0 else jnp.float32(guidance),
@@ -86,11 +88,12 @@ def predict_spectra(
       num_frames=sizes["num_frames"],
       fps=sizes["fps"],
       eta=sampling["eta"],
+      order=order,
     )
     if progress is not None:
-      latents.block_until_ready()
+      draw.latents.block_until_ready()
       progress(index + 1, total)
-  slices = _decode_latents(model, params, latents, view.swing)
+  slices = _decode_latents(model, params, draw.latents, view.swing)
   return SpectralVolume(slices, num_frames=sizes["num_frames"], fps=sizes["fps"])
 
 
@@ -110,13 +113,14 @@ _decode_latents = functools.partial(jax.jit, static_argnames=("model",))(_decode
 
 
 @functools.partial(
-  jax.jit, static_argnames=("model", "num_frames", "fps", "eta"), donate_argnames=("latents",)
+  jax.jit, static_argnames=("model", "num_frames", "fps", "eta", "order"), donate_argnames=("draw",)
 )
 def _sample(
-  model: MotionModel, params, schedule: Schedule, keys, latents, view: View, weight, loop_weight,
-  steps: SamplingSteps, *, num_frames, fps, eta,
+  model: MotionModel, params, schedule: Schedule, keys, draw: Draw, view: View, weight, loop_weight,
+  steps: SamplingSteps, *, num_frames, fps, eta, order,
 ):  # fmt: skip
-  bands = jnp.arange(latents.shape[1])
+  num_examples, num_bands = draw.latents.shape[:2]
+  bands = jnp.arange(num_bands)
 
   def network(latents, timestep, condition):
     shape = latents.shape[:2]
@@ -133,11 +137,11 @@ def _sample(
     volume = SpectralVolume(_decode(model, params, clean, view.swing), num_frames=num_frames, fps=fps)
     return loop_loss(volume, cell=model.latent_factor)
 
-  condition = jnp.broadcast_to(view.condition, (latents.shape[0], *view.condition.shape[1:]))
+  condition = jnp.broadcast_to(view.condition, (num_examples, *view.condition.shape[1:]))
   if weight is None:
     denoise = lambda latents, timestep: network(latents, timestep, condition)
   else:
     denoise = classifier_free(network, condition, weight=weight)
   if loop_weight is not None:
     denoise = guided(denoise, seam, schedule=schedule, weight=loop_weight)
-  return sample(keys, latents, steps, denoise=denoise, schedule=schedule, eta=eta)
+  return sample(keys, draw, steps, denoise=denoise, schedule=schedule, eta=eta, order=order)

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
 from gid_jax import sharding
-from gid_jax.diffusion.sampler import draw_noise, sample
+from gid_jax.diffusion.sampler import begin, draw_noise, sample
 from gid_jax.diffusion.schedule import make_schedule, sampling_steps
 from gid_jax.models.motion_model import MotionModel
 from gid_jax.models.renderer import Renderer, RendererConfig
@@ -105,7 +105,7 @@ def _sample(model: MotionModel, config: Any, key, params, batch):
   noise_keys, keys = jax.random.split(key, (2, len(bands)))
   noise = draw_noise(noise_keys, (bands.shape[1], height, width, model.latent_channels))
   steps = sampling_steps(schedule, _NUM_STEPS, spacing="trailing")
-  latents = sample(keys, noise, steps, denoise=denoise, schedule=schedule)
+  latents = sample(keys, begin(noise), steps, denoise=denoise, schedule=schedule).latents
   return apply(latents, bands, swing=view.swing, method="latents_to_slices")
 
 

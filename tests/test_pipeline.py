@@ -14,6 +14,7 @@ from configs import ldm_coordinated
 from configs import renderer as renderer_config
 from gid_jax import pipeline, prediction
 from gid_jax.diffusion.guidance import loop_loss
+from gid_jax.diffusion.sampler import begin
 from gid_jax.diffusion.schedule import SamplingSteps, make_schedule
 from gid_jax.errors import UserError
 from gid_jax.models.motion_model import View
@@ -161,8 +162,8 @@ def test_a_loop_follows_the_gradient_of_the_seam(animator):
   def clean(latents, loop_weight):
     keys, view = jax.random.key(0)[None], View(condition, None)
     return prediction._sample(
-      model, params, noise_levels, keys, jnp.array(latents), view, jnp.float32(0.5), loop_weight, steps,
-      num_frames=150, fps=30.0, eta=0.0)
+      model, params, noise_levels, keys, begin(jnp.array(latents)), view, jnp.float32(0.5), loop_weight, steps,
+      num_frames=150, fps=30.0, eta=0.0, order=1).latents
 
   def loss(latents):
     volumes = prediction._decode_latents(model, params, clean(latents, None), None)

@@ -1,4 +1,4 @@
-"""DDIM steps against NumPy, diffusers and DDPM, and whole ways against data whose perfect denoiser is known."""
+"""Steps against NumPy, diffusers and DDPM, and whole ways against data whose perfect denoiser is known."""
 
 import jax
 import jax.numpy as jnp
@@ -126,16 +126,22 @@ def exact_output(made, latents, timestep):
 
 @pytest.fixture(scope="module")
 def draw():
-  def draw(made, keys, latents, steps, eta, weight):
+  def draw(made, keys, latents, steps, eta, weight, order):
     denoise = lambda latents, timestep: exact_output(made, latents, timestep)
     if weight:
       linear = lambda clean: clean.sum(axis=(1, 2, 3, 4))
       denoise = guidance.guided(denoise, linear, schedule=made, weight=weight)
-    return sampler.sample(keys, latents, steps, denoise=denoise, schedule=made, eta=eta)
+    begun = latents if isinstance(latents, sampler.Draw) else sampler.begin(latents)
+    return sampler.sample(keys, begun, steps, denoise=denoise, schedule=made, eta=eta, order=order)
 
-  jitted = jax.jit(draw, static_argnames=("eta", "weight"))
-  return lambda made, seed, latents, steps, eta=0.0, weight=0.0: np.asarray(
-    jitted(made, jax.random.split(jax.random.key(seed), len(latents)), latents, steps, eta=eta, weight=weight))
+  jitted = jax.jit(draw, static_argnames=("eta", "weight", "order"))
+
+  def run(made, seed, latents, steps, eta=0.0, weight=0.0, order=1, whole=False):
+    keys = jax.random.split(jax.random.key(seed), len(jax.tree.leaves(latents)[0]))
+    found = jitted(made, keys, latents, steps, eta=eta, weight=weight, order=order)
+    return found if whole else np.asarray(found.latents)
+
+  return run
 
 
 NOISE = np.random.default_rng(0).normal(size=(2, 2, 32, 32, 4)).astype(np.float32)
@@ -172,15 +178,94 @@ def test_leading_steps_end_one_step_before_clean(draw):
   np.testing.assert_allclose(samples.std(), np.sqrt(SIGNAL[0] * DEVIATION**2 + 1 - SIGNAL[0]), atol=0.02)
 
 
-@pytest.mark.parametrize("length", [1, 5])
-def test_pieces_of_the_steps_are_the_whole(draw, length):
+@pytest.mark.parametrize("length, order", [(1, 1), (5, 1), (1, 2), (5, 2)])
+def test_pieces_of_the_steps_are_the_whole(draw, length, order):
   made = schedule.make_schedule(**BETAS)
   steps = schedule.sampling_steps(made, 20)
-  whole = draw(made, 1, NOISE, steps)
+  whole = draw(made, 1, NOISE, steps, order=order)
   pieces = NOISE
   for start in range(0, 20, length):
-    pieces = draw(made, start, pieces, schedule.SamplingSteps(*(part[start : start + length] for part in steps)))
-  np.testing.assert_allclose(pieces, whole, atol=1e-5)
+    piece = schedule.SamplingSteps(*(part[start : start + length] for part in steps))
+    pieces = draw(made, start, pieces, piece, order=order, whole=True)
+  np.testing.assert_allclose(pieces.latents, whole, atol=1e-5)
+
+
+def integrate(made, steps, order):
+  """Largest error of a way from the exact solution for noise z: MEAN + DEVIATION z, but for the start's signal."""
+  denoise = lambda latents, timestep: exact_output(made, latents, timestep)
+  noise = np.linspace(-2, 2, 64).reshape(1, 1, 8, 8, 1).astype(np.float32)
+  signal = SIGNAL[steps.timesteps[0]]
+  score = (noise - np.sqrt(signal) * MEAN) / np.sqrt(signal * DEVIATION**2 + 1 - signal)
+  last = SIGNAL[steps.previous[-1]] if steps.previous[-1] >= 0 else 1.0
+  exact = np.sqrt(last) * MEAN + np.sqrt(last * DEVIATION**2 + 1 - last) * score
+  keys = jax.random.split(jax.random.key(0), 1)
+  found = sampler.sample(keys, sampler.begin(noise), steps, denoise=denoise, schedule=made, order=order).latents
+  return np.abs(found - exact).max()
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_errors_of_the_second_order_fall_with_the_square_of_the_step(prediction):
+  # Even steps of log signal over noise, up to time step 200: beyond, single training steps are too coarse.
+  made = schedule.make_schedule(**BETAS, prediction=prediction)
+  levels = np.log(SIGNAL / (1 - SIGNAL))
+  errors = {}
+  for order in (1, 2):
+    for number in (8, 16, 32):
+      wanted = np.linspace(levels[-1], levels[200], number + 1)
+      visited = np.abs(levels - wanted[:, None]).argmin(axis=1)
+      steps = schedule.SamplingSteps(visited[:-1], visited[1:], visited[1:])
+      errors[order, number] = integrate(made, steps, order)
+  assert 1.6 < errors[1, 16] / errors[1, 32] < 2.4
+  assert 3.0 < errors[2, 16] / errors[2, 32] < 5.5 and errors[2, 8] < errors[1, 16]
+
+
+def test_second_order_steps_equal_those_of_diffusers():
+  diffusers, torch = pytest.importorskip("diffusers"), pytest.importorskip("torch")
+  peer = diffusers.DPMSolverMultistepScheduler(
+    num_train_timesteps=1000, beta_schedule="scaled_linear", **BETAS, prediction_type="v_prediction", solver_order=2,
+    algorithm_type="dpmsolver++", solver_type="midpoint", timestep_spacing="trailing", lower_order_final=True,
+    final_sigmas_type="zero")  # fmt: skip
+  made = schedule.make_schedule(**BETAS, prediction="v")
+  peer.set_timesteps(10)
+  visited = peer.timesteps.numpy()
+  steps = schedule.SamplingSteps(visited, np.append(visited[1:], -1), np.append(visited[1:], -1))
+  latents = np.random.default_rng(0).normal(size=(1, 1, 4, 4, 2)).astype(np.float32)
+  keys = jax.random.split(jax.random.key(0), 1)
+  found = sampler.sample(
+    keys, sampler.begin(latents), steps, denoise=lambda z, t: exact_output(made, z, t), schedule=made, order=2)
+  expected = torch.from_numpy(latents)
+  for timestep in visited:
+    output = np.array(exact_output(made, expected.numpy(), int(timestep)))
+    expected = peer.step(torch.from_numpy(output), int(timestep), expected).prev_sample
+  np.testing.assert_allclose(found.latents, expected.numpy(), atol=2e-5)
+
+
+@pytest.mark.parametrize("number", [1, 2, 6, 50, 1000])
+def test_steps_even_in_signal_over_noise(number):
+  made = schedule.make_schedule(**BETAS)
+  steps = schedule.sampling_steps(made, number, spacing="logsnr")
+  assert steps.timesteps[0] == 999 and steps.previous[-1] == -1
+  np.testing.assert_array_equal(steps.previous[:-1], steps.timesteps[1:])
+  assert (np.diff(steps.timesteps) < 0).all() and len(steps.timesteps) <= number
+  if number > 1:
+    assert steps.timesteps[-1] == 20
+  if number == 6:
+    levels = np.log(SIGNAL / (1 - SIGNAL))[steps.timesteps]
+    np.testing.assert_allclose(np.diff(levels), np.diff(levels).mean(), rtol=0.02)
+
+
+def test_few_steps_of_second_order_end_closer_than_twice_as_many_of_the_first():
+  made = schedule.make_schedule(**BETAS, prediction="v")
+  few = integrate(made, schedule.sampling_steps(made, 6, spacing="logsnr"), 2)
+  assert few < 0.7 * integrate(made, schedule.sampling_steps(made, 12), 1)
+
+
+@pytest.mark.parametrize("order, eta", [(0, 0.0), (3, 0.0), (2, 0.5)])
+def test_other_orders_are_refused(order, eta):
+  made = schedule.make_schedule(**BETAS)
+  with pytest.raises(ValueError, match=f"not {order} with eta {eta}"):
+    sampler.sample(jax.random.split(jax.random.key(0), 2), sampler.begin(NOISE), schedule.sampling_steps(made, 2),
+                   denoise=lambda z, t: z, schedule=made, eta=eta, order=order)  # fmt: skip
 
 
 @pytest.mark.parametrize("eta, recurrences", [(1.0, 1), (0.0, 2)])
@@ -189,7 +274,7 @@ def test_an_example_does_not_depend_on_its_batch(draw, eta, recurrences):
   steps = schedule.sampling_steps(made, 5, recurrences=recurrences)
   keys = jax.random.split(jax.random.key(0), 2)
   run = lambda keys, latents: sampler.sample(
-    keys, latents, steps, denoise=lambda z, t: exact_output(made, z, t), schedule=made, eta=eta)
+    keys, sampler.begin(latents), steps, denoise=lambda z, t: exact_output(made, z, t), schedule=made, eta=eta).latents
   both = np.asarray(run(keys, NOISE))
   np.testing.assert_allclose(run(keys[1:], NOISE[1:])[0], both[1], atol=1e-5)
   assert np.abs(run(keys[:1], NOISE[1:])[0] - both[1]).max() > 1e-3
