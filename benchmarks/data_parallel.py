@@ -42,7 +42,7 @@ def make_batch(config, batch_size: int) -> dict[str, np.ndarray]:
     "image": rng.random((batch_size, height, width, 3), np.float32),
     "slice": rng.standard_normal((batch_size, num_bands, *grid, 4), np.float32),
     "band": np.tile(np.arange(num_bands, dtype=np.int32), (batch_size, 1)),
-  }
+  } | ({"strength": np.ones(batch_size, np.float32)} if config.model.unit_strength else {})
 
 
 def make_params(config, batch) -> dict:

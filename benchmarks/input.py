@@ -25,6 +25,8 @@ from gid_jax import input_pipeline
 from gid_jax.augmentation import config_to_augmentation, draw_matrix, jitter_colours, warp_window
 from gid_jax.storage import DATASET_NAME, DATASET_VERSION, example_to_window
 
+# Of `default`, which trains no auto-encoder.
+STAGES = ("ldm", "ldm_coordinated", "renderer")
 THREADS = (1, 2, 4)
 
 
@@ -75,7 +77,7 @@ def measure(directory: str, seconds: float) -> None:
   reading = count_per_second(read_forever(directory), 1, seconds)
   print(f"{os.cpu_count()} cores; reading alone {reading:.0f} windows/s; examples/s below")
   print(f"{'stage':<16}{'plain loop':>11}" + "".join(f"{f'{n} threads':>18}" for n in THREADS))
-  for stage in input_pipeline.STAGES:
+  for stage in STAGES:
     settings = import_module(f"configs.{stage}").get_config("default")
     config, batch_size = settings.data, settings.batch_size
     config.directory, config.sources = directory, {}

@@ -1,10 +1,10 @@
 """Claim: a training step on cached latents is quicker than one that encodes its slices.
 
-  python benchmarks/latents.py --data DIR --stage ldm [--draws 1] [--steps 8]
+  python benchmarks/latents.py --data DIR --stage ldm --start SWING [--draws 1] [--steps 8]
 
-The peer is the same stage without `config.data.latent_draws`, at `default` size, with the embedded weights: the two
-steps are run in turn in one process, batches made ahead of the clock. Prints the time and size of a draw of a window
-in the cache, the median time of both steps, and the memory that XLA reserves for each beside arguments and results.
+The peer is the same stage without `config.data.latent_draws`, at `default` size: the two steps are run in turn in one
+process, batches made ahead of the clock. Prints the time and size of a draw of a window in the cache, the median time
+of both steps, and the memory that XLA reserves for each beside arguments and results.
 """
 
 import argparse
@@ -16,14 +16,13 @@ import time
 from pathlib import Path
 
 import jax
+import numpy as np
 
-from gid_jax.input_pipeline import make_cached_iterator, make_train_iterator
+from gid_jax.input_pipeline import find_scale, make_cached_iterator, make_train_iterator
 from gid_jax.latent_cache import build_latent_cache
 from gid_jax.objectives import make_objective
 from gid_jax.train import make_optimizer
 from gid_jax.train_state import create_train_state, train_step
-
-WEIGHTS = str(Path(__file__).parents[1] / "gid_jax" / "pretrained" / "motion.safetensors")
 
 
 def main() -> None:
@@ -31,6 +30,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--data", required=True, help="data folder of the default size")
   parser.add_argument("--stage", choices=("ldm", "ldm_coordinated"), default="ldm")
+  parser.add_argument("--start", required=True, help="fitted swing; for ldm_coordinated a trained ldm")
   parser.add_argument("--draws", type=int, default=1, help="of each window")
   parser.add_argument("--steps", type=int, default=8, help="timed, of each kind")
   options = parser.parse_args()
@@ -38,11 +38,12 @@ def main() -> None:
 
   config = importlib.import_module(f"configs.{options.stage}").get_config("default")
   config.data.directory, config.data.latent_draws, config.data.sources = options.data, options.draws, {}
-  config.init["vae" if options.stage == "ldm" else "ldm"] = WEIGHTS
+  config.init["swing" if options.stage == "ldm" else "ldm"] = options.start
   config.num_init_batches = 1
   settings = dict(stage=options.stage, seed=0, batch_size=config.batch_size)
   fresh = make_train_iterator(config.data, **settings)
-  objective, tx = make_objective(config), make_optimizer(config.optimizer)
+  objective = make_objective(config, band_scale=find_scale(config.data), strength=np.ones(1))
+  tx = make_optimizer(config.optimizer)
   params = objective.initialize(jax.random.key(0, impl="rbg"), [next(fresh)])
   state = create_train_state(params, trainable=objective.trainable, tx=tx)
 

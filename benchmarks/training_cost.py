@@ -51,7 +51,8 @@ def make_shapes(config, num):
     init = functools.partial(model.init, method="reconstruct")
     return jax.eval_shape(init, key, key, batch["slice"], batch["band"])["params"], batch
   params = jax.eval_shape(model.init, key, slices, numbers, photo, numbers)["params"]
-  return params, dict(image=photo, slice=slices, band=numbers)
+  strength = {"strength": array()} if model.unit_strength else {}
+  return params, dict(image=photo, slice=slices, band=numbers) | strength
 
 
 def count(tree):

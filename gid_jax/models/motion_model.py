@@ -10,7 +10,7 @@ each place is likely to swing, and slices are divided by it. What is left for di
 everywhere, in every photo; how much moves where comes from few numbers fitted to all scenes at once.
 
 With `unit_strength=True` windows are also divided by their own strength, as no photo tells the wind. Sampled motion
-gets `strength`, the median of the training windows that move: whoever wants a storm magnifies it.
+gets `strength`, the median of the filmed scenes that move: whoever wants a storm magnifies it.
 """
 
 from typing import Any, NamedTuple
