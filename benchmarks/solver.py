@@ -39,10 +39,12 @@ def make_sampler(animator: Animator, photo: np.ndarray, guidance: float):
   condition = apply(image, height=height, width=width, method="encode_image").condition
   keys = jax.random.split(jax.random.key(1), 1)
   noise = draw_noise(keys, (config["model"]["num_bands"], height, width, model.latent_channels))
-  bands = jnp.arange(noise.shape[1])[None]
+  bands = jnp.arange(noise.shape[1])
 
   def network(latents, timestep, condition):
-    return apply(latents, jnp.broadcast_to(timestep, bands.shape), bands, condition, method="denoise")
+    # Guidance doubles the batch.
+    timesteps, numbers = (jnp.broadcast_to(part, latents.shape[:2]) for part in (timestep, bands))
+    return apply(latents, timesteps, numbers, condition, method="denoise")
 
   denoise = classifier_free(network, condition, weight=jnp.float32(guidance))
 
