@@ -1,4 +1,4 @@
-"""Stage 2 of the motion model: attention across frequencies, stage 1 frozen (section 4.2).
+"""Stage 2 of the motion model: attention across frequencies (section 4.2); stage 1 is frozen but in `default`.
 
   python -m gid_jax.train --config=configs/ldm_coordinated.py:default --workdir=runs/ldm_coordinated \
     --config.data.directory=data/windows --config.init.ldm=runs/ldm
@@ -23,6 +23,8 @@ def get_config(size: str = "default"):
   config.schedule = common.schedule(size)
   config.sampling = common.sampling(size)
   config.condition_drop = 0.1
+  # The paper trains the frequency attention alone. After the few steps of `default` the rest has much to learn too.
+  config.freeze_bands = size != "default"
   common.link_data(config)
   config.init = dict(ldm="runs/ldm")
   return config

@@ -67,11 +67,10 @@ def measure_strength(record: Sample, config: Any) -> np.ndarray:
 
 
 def find_strength(config: Any) -> np.ndarray:
-  """How strongly filmed scenes move when they do, [1] float32: the median of their windows' medians.
+  """How strongly scenes move when they do, [1] float32: the median of the medians of their windows.
 
-  Of scenes, not of windows, as a calm pot may have been filmed ten times; of filmed scenes where there are any, as
-  loops and simulations are as strong as somebody chose. Scenes of the least strength, in which nothing moves, do not
-  count.
+  Of scenes, not of windows, as a calm pot may have been filmed ten times. Scenes of the least strength, in which
+  nothing moves, do not count.
 
   Args:
     config: the `data` part of a config.
@@ -82,10 +81,8 @@ def find_strength(config: Any) -> np.ndarray:
   if not config.directory:
     raise UserError("config.model.unit_strength=True needs stored windows to take the strength from; give a "
                     "--config.data.directory")  # fmt: skip
-  sources = open_chosen(config)
-  chosen = [sources["real"]] if "real" in sources else list(sources.values())
   strengths: dict[str, list[float]] = {}
-  for chain in chosen:
+  for chain in open_chosen(config).values():
     for index in range(len(chain)):
       scene = chain[index].decode(fields=(), bands=[]).scene
       strengths.setdefault(scene, []).append(float(measure_strength(chain[index], config)))

@@ -105,7 +105,7 @@ def build_latent_cache(
   trunk = params.get("encoder", {}).get(FROZEN_TRUNK)
   sources = _open_sources(data)
   params = {name: jax.tree.map(_to_numpy, params[name]) for name in _ENCODER_PARTS if name in params}
-  if config.model.get("swing", False):
+  if config.model.swing:
     params["encoder"] = {FROZEN_TRUNK: jax.tree.map(_to_numpy, trunk)}
   fingerprint = _fingerprint(config, params, sources)
   counts = {name: data.latent_draws * len(source) for name, source in sources.items()}
@@ -125,7 +125,7 @@ def build_latent_cache(
   def draw(item: int) -> Drawn:
     record, rng = windows[item // data.latent_draws], np.random.default_rng([config.seed, item])
     window = draw_window(rng, record, np.arange(data.num_bands), config=data, ranges=ranges)
-    strength = measure_strength(record, data) if config.model.get("unit_strength", False) else None
+    strength = measure_strength(record, data) if config.model.unit_strength else None
     return record.number, window.image, window.spectrum, strength
 
   drawn = _prefetch(draw, itertools.chain.from_iterable(numbers for _, numbers in missing), data.num_threads)

@@ -14,7 +14,7 @@ from flax import traverse_util
 
 from gid_jax.checkpoint import import_weights, restore_params
 from gid_jax.convert import read_unet_init, read_vae_init
-from gid_jax.diffusion.schedule import add_noise, make_schedule, training_target
+from gid_jax.diffusion.schedule import add_noise, draw_timesteps, make_schedule, training_target
 from gid_jax.errors import UserError
 from gid_jax.models.encoders import FROZEN_TRUNK, efficientnet_lite0_params
 from gid_jax.models.features import gradient_loss, perceptual_loss, vgg16_params
@@ -109,7 +109,8 @@ def make_ldm_objective(
   `band_scale` [k] px and the fitted swing (`config.init.swing`, see `gid_jax.swing`), with a new U-Net or one of
   PyTorch (`config.init.unet`); or it goes on from a trained motion model (`config.init.ldm`). It draws a time step for
   every slice, for a volume one; stage "ldm_coordinated" starts from a trained stage 1 (`config.init.ldm`), draws one
-  time step for all bands of an example and trains the frequency attention only.
+  time step for all bands of an example and trains the frequency attention only, or with `config.freeze_bands=False`
+  everything that "ldm" does.
   """
   model = make_motion_model(config.model)
   schedule = make_schedule(**config.schedule)
@@ -147,7 +148,7 @@ def make_ldm_objective(
     return params | _measure_latents(model, params, batches)
 
   def trainable(path: str) -> bool:
-    if coordinated:
+    if coordinated and config.freeze_bands:
       return "frequency_attention" in path
     return path.startswith(("unet/", "encoder/")) and FROZEN_TRUNK not in path
 
@@ -163,9 +164,7 @@ def make_ldm_objective(
       scales = dict(swing=view.swing, strength=batch.get("strength"))
       latents = jax.lax.stop_gradient(apply(batch["slice"], bands, **scales, method="slices_to_latents"))
     keep = jax.random.bernoulli(drop_key, 1 - config.condition_drop, (latents.shape[0], 1, 1, 1))
-    timesteps = jax.random.randint(
-      time_key, (bands.shape[0], 1 if one_timestep else bands.shape[1]), 0, schedule.num_steps
-    )
+    timesteps = draw_timesteps(time_key, (len(bands), 1 if one_timestep else bands.shape[1]), schedule=schedule)
     timesteps = jnp.broadcast_to(timesteps, bands.shape)
     noise = jax.random.normal(noise_key, latents.shape)
     noisy = add_noise(schedule, latents, noise, timesteps)

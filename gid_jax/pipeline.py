@@ -44,8 +44,8 @@ def make_motion_model(config: Mapping[str, Any]) -> MotionModel:
     num_bands=config["num_bands"],
     normalization=config["normalization"],
     volume=config["volume"],
-    swing=config.get("swing", False),
-    unit_strength=config.get("unit_strength", False),
+    swing=config["swing"],
+    unit_strength=config["unit_strength"],
   )
 
 

@@ -58,8 +58,8 @@ def predict_spectra(
   looping = sampling["loop"] if loop else {"steps": sampling["steps"], "weight": None, "recurrences": 1}
   steps = looping["steps"] if steps is None else steps
   guidance = sampling["guidance"] if guidance is None else guidance
-  # Guidance changes where a step is going, which the step before knew nothing of. (Weights of before have no order.)
-  order = 1 if loop else sampling.get("order", 1)
+  # Guidance changes where a step is going, which the step before knew nothing of.
+  order = 1 if loop else sampling["order"]
   try:
     way = sampling_steps(schedule, steps, spacing=sampling["spacing"], recurrences=looping["recurrences"])
   except ValueError as error:

@@ -7,7 +7,8 @@ Linear in frozen image features, so it is solved, not trained, in one pass over 
 determine it: what they share, not what each looks like. Two fits make a `SwingHead`:
 
 - Where: ridge regression of log(swing + 0.1 px) within each window, both sides less their mean over the window, so that
-  a windy clip counts like a calm one. Features have unit deviation; the penalty leaves them few degrees of freedom.
+  a windy clip counts like a calm one. Features have unit deviation; the penalty leaves them few degrees of freedom. How
+  much contrast the fit has is decided by scenes that it has not seen.
 - Whether: ridge logistic regression of the features' mean over a photo, windows of filmed clips and loops against the
   photos of `--stills`, in which nothing sways.
 """
@@ -37,6 +38,7 @@ from gid_jax.types import SpectralVolume
 FAINT = 0.1  # px: what swings less counts as this much more, as flow cannot tell it from rest
 STILL = 0.03  # px that a photo without anything to move should swing
 _NUM_NEWTON_STEPS = 20
+_NUM_GROUPS = 100  # of scenes, left out one after the other
 
 
 class Ridge(NamedTuple):
@@ -62,7 +64,7 @@ class Ridge(NamedTuple):
     """Weights [c] of the features; `penalty` is relative to features of unit variance.
 
     The penalty chooses the direction; its length is then that of least squares, as a strong penalty would leave
-    a map of hardly any contrast (on held-out scenes the slope is larger still).
+    a map of hardly any contrast.
     """
     variance = np.diag(self.products) / self.count
     # Channels that never change get no weight.
@@ -76,6 +78,25 @@ class Ridge(NamedTuple):
 def start_ridge(num_features: int) -> Ridge:
   """No places yet."""
   return Ridge(np.zeros((num_features, num_features)), np.zeros(num_features), 0)
+
+
+def fit_kernel(groups: Sequence[Ridge], *, penalty: float) -> Float[np.ndarray, "c"]:
+  """Weights [c] of the features: ridge regression on all groups, of the length that suits the groups left out.
+
+  Each group is predicted by the fit to the others; the length of all is the slope of the truth over these predictions,
+  every group weighing the same. A single group keeps the length of least squares.
+  """
+  whole = Ridge(*(sum(parts) for parts in zip(*groups, strict=True)))
+  kernel = whole.solve(penalty)
+  if len(groups) == 1:
+    return kernel
+  agreement = size = 0.0
+  for group in groups:
+    others = Ridge(*(all_of - part for all_of, part in zip(whole, group, strict=True))).solve(penalty)
+    agreement += others @ group.moments / group.count
+    size += others @ group.products @ others / group.count
+  # Scenes that share nothing may disagree with every prediction; a map the wrong way round helps nobody.
+  return kernel * max(agreement / size, 0.0) if size > 0 else kernel
 
 
 def fit_gate(
@@ -122,7 +143,7 @@ def find_log_swing(volume: SpectralVolume, *, stride: int, factor: int) -> Float
 
 
 def fit_swing(
-  windows: Iterable[tuple[Float[np.ndarray, "h w c"], Float[np.ndarray, "h w"]]],
+  windows: Iterable[tuple[str, Float[np.ndarray, "h w c"], Float[np.ndarray, "h w"]]],
   stills: Iterable[Float[np.ndarray, "h w c"]],
   *,
   penalty: float,
@@ -131,7 +152,7 @@ def fit_swing(
   """Fits the parameters of a `SwingHead`.
 
   Args:
-    windows: (features [h w c], log swing [h w]) of windows in which something moves; see `find_log_swing`.
+    windows: (scene, features [h w c], log swing [h w]) of windows in which something moves; see `find_log_swing`.
     stills: features [h w c] of photos in which nothing does.
     penalty: of where.
     gate_penalty: of whether.
@@ -139,22 +160,27 @@ def fit_swing(
   Raises:
     UserError: there are no windows or no stills.
   """
-  ridge, moving, levels = None, [], []
-  for features, log_swing in windows:
+  groups: dict[int, Ridge] = {}
+  scenes: dict[str, int] = {}
+  moving, levels = [], []
+  for scene, features, log_swing in windows:
     flat = features.reshape(-1, features.shape[-1])
-    ridge = (ridge or start_ridge(flat.shape[1])).add(flat, log_swing.ravel())
+    group = scenes.setdefault(scene, len(scenes) % _NUM_GROUPS)
+    groups[group] = groups.get(group, start_ridge(flat.shape[1])).add(flat, log_swing.ravel())
     moving.append(flat.mean(0))
     levels.append(float(log_swing.mean()))
-  if ridge is None:
+  if not groups:
     raise UserError("there are no windows to learn from; build some with --clips or --loops")
   resting = [features.mean((0, 1)) for features in stills]
   is_moving = np.arange(len(moving) + len(resting)) < len(moving)
   gate, bias = fit_gate(np.stack(moving + resting).astype(np.float64), is_moving, penalty=gate_penalty)
   fitted = {
-    "kernel": ridge.solve(penalty),
+    "kernel": fit_kernel(list(groups.values()), penalty=penalty),
     "gate": gate,
     "gate_bias": np.array([bias]),
     "depth": np.array([np.mean(levels) - np.log(STILL)]),
+    # Of the typical place; less than 1 by construction, as log swings have it added.
+    "faint": np.array([min(FAINT / np.exp(np.mean(levels)), 0.9)]),
   }
   return {name: np.asarray(value, np.float32) for name, value in fitted.items()}
 
@@ -191,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument("--output", type=Path, required=True, help="file of the fit, .safetensors")
   parser.add_argument("--factor", type=int, default=4, help="motion grid pixels a cell, as the model's latents have")
   parser.add_argument("--num_bands", type=int, default=16)
-  parser.add_argument("--penalty", type=float, default=30.0, help="of where; of features with unit variance")
+  parser.add_argument("--penalty", type=float, default=300.0, help="of where; of features with unit variance")
   parser.add_argument("--gate_penalty", type=float, default=0.1, help="of whether anything moves")
   options = parser.parse_args(argv)
   data = ml_collections.ConfigDict(dict(directory=options.data, sources=dict(real=1.0, loop=1.0)))
@@ -208,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for record in records:
       window = record.decode(fields=("image", "spectrum"), bands=range(options.num_bands))
       volume = SpectralVolume(window.spectrum.astype(np.float32), num_frames=period)
-      yield see(window.image), find_log_swing(volume, stride=size[0] // grid[0], factor=options.factor)
+      yield window.scene, see(window.image), find_log_swing(volume, stride=size[0] // grid[0], factor=options.factor)
 
   stills = (see(cover(photo, *size)) for photo in load_backgrounds(options.stills))
   head = fit_swing(windows(), stills, penalty=options.penalty, gate_penalty=options.gate_penalty)

@@ -1,5 +1,6 @@
 """Noise schedule and time steps against NumPy in float64."""
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -114,3 +115,59 @@ def test_steps_descend_through_the_whole_schedule(spacing, last, total, data):
     assert timesteps[0] == total - 1 and np.all(np.abs(lengths - stride) <= 1)
   else:
     assert timesteps[0] >= total - stride - 1 and lengths[-1] == 1 and np.all(np.abs(lengths[:-1] - stride) <= 1)
+
+
+def covariance(height, width, reach, slope):
+  """Of Gaussian latents of a spectrum, [places places], mean variance 1."""
+  powers, basis = [], []
+  for y in range(height):
+    for x in range(width):
+      rows = np.cos(np.pi * y * (np.arange(height) + 0.5) / height) * np.sqrt((1 if y == 0 else 2) / height)
+      columns = np.cos(np.pi * x * (np.arange(width) + 0.5) / width) * np.sqrt((1 if x == 0 else 2) / width)
+      powers.append((1 + reach**2 * ((y / (2 * height)) ** 2 + (x / (2 * width)) ** 2)) ** -slope)
+      basis.append(np.outer(rows, columns).ravel())
+  return (np.array(basis).T * (np.array(powers) / np.mean(powers))) @ np.array(basis)
+
+
+@pytest.mark.parametrize("timestep", [3, 400, 990])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_what_is_expected_of_gaussian_latents_is_their_conditional_mean(prediction, timestep):
+  height, width = 5, 8
+  made = schedule.make_schedule(prediction=prediction, reach=20.0, slope=1.2)
+  spread = covariance(height, width, 20.0, 1.2)
+  assert spread[0, 1] > 0.5 * spread[0, 0] > abs(spread[0, -1])
+  signal = float(made.signal[timestep])
+  noisy = np.random.default_rng(0).normal(size=(1, height, width, 2)).astype(np.float32)
+  whole = signal * spread + (1 - signal) * np.eye(height * width)
+  clean = np.sqrt(signal) * spread @ np.linalg.solve(whole, noisy.reshape(-1, 2))
+  noise = np.sqrt(1 - signal) * np.linalg.solve(whole, noisy.reshape(-1, 2))
+  # A network that says nothing leaves the conditional means.
+  found = schedule.split_prediction(made, np.zeros_like(noisy), noisy, np.array([timestep]))
+  np.testing.assert_allclose(found[0].reshape(-1, 2), clean, atol=1e-3)
+  np.testing.assert_allclose(found[1].reshape(-1, 2), noise, atol=1e-3)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_target_is_what_the_expectation_leaves(prediction):
+  rng = np.random.default_rng(0)
+  clean, noise = rng.normal(size=(2, 3, 4, 5, 6, 2)).astype(np.float32)
+  timesteps = rng.integers(20, 800, (3, 4))
+  made = schedule.make_schedule(prediction=prediction, reach=20.0, slope=1.2)
+  target = schedule.training_target(made, clean, noise, timesteps)
+  noisy = schedule.add_noise(made, clean, noise, timesteps)
+  found = schedule.split_prediction(made, target, noisy, timesteps)
+  np.testing.assert_allclose(found[0], clean, atol=1e-3)
+  np.testing.assert_allclose(found[1], noise, atol=1e-3)
+  with pytest.raises(ValueError, match="reach must be 0 or more"):
+    schedule.make_schedule(reach=-1.0)
+
+
+def test_timesteps_to_train_at_are_evenly_apart_and_each_as_likely():
+  made = schedule.make_schedule(num_steps=12)
+  drawn = np.asarray(jax.vmap(lambda key: schedule.draw_timesteps(key, (2, 3), schedule=made))(
+    jax.random.split(jax.random.key(0), 4000)))  # fmt: skip
+  assert drawn.shape == (4000, 2, 3)
+  # Six of twelve: one from every pair of neighbours, or the pairs begin one later.
+  np.testing.assert_array_equal(np.diff(np.sort(drawn.reshape(4000, 6)), axis=1), 2)
+  counts = np.stack([np.bincount(place, minlength=12) for place in drawn.reshape(4000, 6).T])
+  assert counts.shape == (6, 12) and abs(counts / 4000 - 1 / 12).max() < 4 * np.sqrt(1 / 12 / 4000)

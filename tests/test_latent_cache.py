@@ -35,6 +35,7 @@ SHARED = {"image": (4, *CROP, 3), "record": (4,)}
 def make_whole_config(data, *, seed=5, stage="ldm", **changes):
   model = dict(
     image_size=CROP, num_bands=NUM_BANDS, motion_stride=2, normalization="frequency", volume=False,
+    swing=False, unit_strength=False,
     vae=dict(latent_channels=3, channels=4, groups=2, num_blocks=1, multipliers=(1, 2)),
     encoder=dict(kind="resnet", channels=2, hidden=4),
     unet=dict(channels=4, multipliers=(1,), num_blocks=1, attention_levels=(), groups=2),

@@ -59,6 +59,31 @@ def test_levels_of_whole_windows_do_not_disturb_the_fit():
   np.testing.assert_allclose(ridge.solve(1e-9), weights, rtol=1e-5)
 
 
+def test_the_contrast_is_the_slope_of_scenes_left_out():
+  windows, _ = make_windows(np.random.default_rng(5), num_windows=4)
+  # A scene in which everything swings three times as unevenly as the same features say elsewhere.
+  windows[3] = windows[3][0], windows[3][1] * 3
+  groups = [swing.start_ridge(7).add(features.reshape(-1, 7), target.ravel()) for features, target in windows]
+  whole = swing.start_ridge(7)
+  for features, target in windows:
+    whole = whole.add(features.reshape(-1, 7), target.ravel())
+  agreement = size = 0
+  for index, (features, target) in enumerate(windows):
+    others = swing.start_ridge(7)
+    for other, (more, truth) in enumerate(windows):
+      others = others if other == index else others.add(more.reshape(-1, 7), truth.ravel())
+    predicted = centre(features) @ others.solve(0.5)
+    agreement, size = agreement + (predicted * centre(target)).sum(), size + (predicted**2).sum()
+  expected = agreement / size * whole.solve(0.5)
+  np.testing.assert_allclose(swing.fit_kernel(groups, penalty=0.5), expected, rtol=1e-6)
+  assert abs(agreement / size - 1) > 0.05
+  np.testing.assert_allclose(swing.fit_kernel(groups[:1], penalty=0.5), groups[0].solve(0.5))
+  # Two scenes that contradict each other say nothing.
+  features, target = windows[0]
+  contrary = swing.start_ridge(7).add(features.reshape(-1, 7), -target.ravel())
+  assert not swing.fit_kernel([groups[0], contrary], penalty=0.5).any()
+
+
 def test_the_gate_is_the_minimum_of_the_penalised_logistic_loss():
   rng = np.random.default_rng(3)
   features = rng.normal(size=(60, 4)) * [1, 5, 0.3, 2] + [0, 2, 0, -1]
@@ -93,19 +118,26 @@ def test_a_fitted_head_finds_what_moves_and_calms_photos_of_nothing():
   windows, weights = make_windows(np.random.default_rng(4))
   shift = np.array([0, 0, 0, 0, 0, 0, 8.0])  # what only photos of nothing show
   stills = [RNG.normal(size=(5, 6, 7)) + shift for _ in range(10)]
-  head = swing.fit_swing(iter(windows), iter(stills), penalty=0.01, gate_penalty=0.01)
+  named = [(str(index), *window) for index, window in enumerate(windows)]
+  head = swing.fit_swing(iter(named), iter(stills), penalty=0.01, gate_penalty=0.01)
   apply = jax.jit(lambda features: SwingHead().apply({"params": head}, features))
   features = np.stack([features for features, _ in windows])
   found = np.asarray(apply(features))
   expected = (features - features.mean((1, 2), keepdims=True)) @ weights
-  inside = np.abs(expected) < 2.0
-  assert np.abs(found - found.mean((1, 2), keepdims=True) - expected)[inside].mean() < 0.3
+  # A tenth of a pixel was added before the logarithm, and is taken off again; the typical place keeps its 1.
   level = np.mean([target.mean() for _, target in windows])
+  faint = float(head["faint"][0])
+  np.testing.assert_allclose(faint, min(0.1 / np.exp(level), 0.9), rtol=1e-5)
+  inside = np.abs(expected) < 0.9 * abs(np.log(faint))
+  linear = np.log(np.exp(found) * (1 - faint) + faint)
+  assert np.abs(linear - linear.mean((1, 2), keepdims=True) - expected)[inside].mean() < 0.3
+  assert inside.mean() > 0.3
   calmed = np.asarray(apply(np.stack(stills))).mean((1, 2))
   np.testing.assert_allclose(head["depth"], level - np.log(swing.STILL), rtol=1e-5)
   assert calmed.max() < -0.7 * head["depth"] and found.mean((1, 2)).min() > -0.3 * head["depth"] > calmed.max()
   extreme = np.asarray(apply(1e6 * features))
-  assert extreme.min() >= SWING_RANGE[0] - head["depth"][0] and extreme.max() <= SWING_RANGE[1]
+  largest = np.log((np.exp(SWING_RANGE[1]) - faint) / (1 - faint))
+  assert extreme.min() >= SWING_RANGE[0] - head["depth"][0] and extreme.max() <= largest + 1e-5
 
 
 def test_fits_from_a_folder_and_a_motion_model_starts_from_it(tmp_path, quick_compilation):

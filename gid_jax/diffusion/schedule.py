@@ -1,14 +1,22 @@
 """The forward process: z_t = sqrt(a_t) z_0 + sqrt(1 - a_t) n, with a_t the cumulative product of 1 - beta.
 
 A network may predict the noise n ("epsilon"), the velocity v = sqrt(a) n - sqrt(1 - a) z_0 ("v"), or z_0 ("x0").
+
+Neighbouring places move alike, and how much so can be measured beforehand: the spectrum of latents over the photo. A
+schedule that knows it subtracts from the target what follows for Gaussian latents of that spectrum, by a linear filter
+of the noisy ones. The network learns the rest, and what it has not learnt yet stays as smooth as motion is.
 """
 
+import math
 from typing import NamedTuple
 
 import flax.struct
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
+
+from gid_jax.types import PRNGKey
 
 
 @flax.struct.dataclass
@@ -18,10 +26,14 @@ class Schedule:
   Attributes:
     signal: [n] float32, the cumulative product a_t of 1 - beta, falling.
     prediction: what the network predicts, "epsilon", "v" or "x0".
+    reach: latent pixels over which clean latents are alike; 0 expects nothing of them. See `expect`.
+    slope: how steeply their power falls with frequency.
   """
 
   signal: Float[Array, "n"]
   prediction: str = flax.struct.field(pytree_node=False, default="epsilon")
+  reach: float = flax.struct.field(pytree_node=False, default=0.0)
+  slope: float = flax.struct.field(pytree_node=False, default=0.0)
 
   @property
   def num_steps(self) -> int:
@@ -30,17 +42,36 @@ class Schedule:
 
 
 def make_schedule(
-  *, num_steps: int = 1000, beta_start: float = 0.0015, beta_end: float = 0.0195, prediction: str = "epsilon"
+  *,
+  num_steps: int = 1000,
+  beta_start: float = 0.0015,
+  beta_end: float = 0.0195,
+  prediction: str = "epsilon",
+  reach: float = 0.0,
+  slope: float = 0.0,
 ) -> Schedule:
   """Latent diffusion's "square linear" schedule of [num_steps]: betas = linspace(sqrt b0, sqrt b1, N)^2.
 
   Raises:
-    ValueError: unknown `prediction`.
+    ValueError: unknown `prediction`, or a negative `reach`.
   """
   if prediction not in ("epsilon", "v", "x0"):
     raise ValueError(f"prediction must be 'epsilon', 'v' or 'x0', not {prediction!r}")
+  if reach < 0:
+    raise ValueError(f"reach must be 0 or more latent pixels, not {reach}")
   betas = np.linspace(beta_start**0.5, beta_end**0.5, num_steps, dtype=np.float64) ** 2
-  return Schedule(jnp.asarray(np.cumprod(1 - betas), jnp.float32), prediction)
+  return Schedule(jnp.asarray(np.cumprod(1 - betas), jnp.float32), prediction, reach, slope)
+
+
+def draw_timesteps(key: PRNGKey, shape: tuple[int, ...], *, schedule: Schedule) -> Int[Array, "*shape"]:
+  """Time steps of `shape` to train at, each in 0 ... N-1 with equal chance, and evenly apart from one another.
+
+  The loss depends on the time step more than on anything else, so this takes noise off the gradients of small batches
+  (Kingma et al. 2021, Variational Diffusion Models, appendix I.1).
+  """
+  number = math.prod(shape)
+  places = (jax.random.uniform(key) + jnp.arange(number) / number) % 1.0
+  return jnp.minimum((places * schedule.num_steps).astype(jnp.int32), schedule.num_steps - 1).reshape(shape)
 
 
 def _levels(schedule: Schedule, timesteps, ndim: int):
@@ -57,12 +88,33 @@ def add_noise(
   return alpha * clean + sigma * noise
 
 
+def expect(
+  schedule: Schedule, noisy: Float[Array, "*b h w c"], timesteps: Int[Array, "..."]
+) -> Float[Array, "*b h w c"]:
+  """What the network's output would be for `noisy` latents [*b h w c] at `timesteps`, were clean ones Gaussian.
+
+  Their power would be P(f) = (1 + (reach f)^2)^-slope over its mean, f being the frequency in cycles a latent pixel.
+  Given z_t, the noise and the clean latent are sigma / (a P + sigma^2) and sqrt(a) P / (a P + sigma^2) times z_t, each
+  in the basis of cosines that level out at the borders (Wiener's filter).
+  """
+  height, width = noisy.shape[-3:-1]
+  frequency = np.hypot(np.arange(height)[:, None] / (2 * height), np.arange(width) / (2 * width))
+  power = (1 + (schedule.reach * frequency) ** 2) ** -schedule.slope
+  power = (power / power.mean()).astype(np.float32)[..., None]
+  alpha, sigma = _levels(schedule, timesteps, noisy.ndim)
+  gains = {"epsilon": sigma, "v": alpha * sigma * (1 - power), "x0": alpha * power}
+  gain = gains[schedule.prediction] / (alpha**2 * power + sigma**2)
+  cosines = jax.scipy.fft.dctn(noisy, axes=(-3, -2), norm="ortho")
+  return jax.scipy.fft.idctn(gain * cosines, axes=(-3, -2), norm="ortho")
+
+
 def training_target(
   schedule: Schedule, clean: Float[Array, "*b c"], noise: Float[Array, "*b c"], timesteps: Int[Array, "..."]
 ) -> Float[Array, "*b c"]:
   """What the network should output [*b ... c] at `timesteps`, by the schedule's kind of prediction."""
   alpha, sigma = _levels(schedule, timesteps, clean.ndim)
-  return {"epsilon": noise, "v": alpha * noise - sigma * clean, "x0": clean}[schedule.prediction]
+  target = {"epsilon": noise, "v": alpha * noise - sigma * clean, "x0": clean}[schedule.prediction]
+  return target - expect(schedule, alpha * clean + sigma * noise, timesteps) if schedule.reach else target
 
 
 def split_prediction(
@@ -70,6 +122,8 @@ def split_prediction(
 ) -> tuple[Float[Array, "*b c"], Float[Array, "*b c"]]:
   """Turns the network's output [*b ... c] for `noisy` at `timesteps` into (clean, noise) estimates of that shape."""
   alpha, sigma = _levels(schedule, timesteps, noisy.ndim)
+  if schedule.reach:
+    output = output + expect(schedule, noisy, timesteps)
   if schedule.prediction == "epsilon":
     return (noisy - sigma * output) / alpha, output
   if schedule.prediction == "v":

@@ -236,8 +236,9 @@ class ConditionEncoder(nn.Module):
 class SwingHead(nn.Module):
   """Frozen image features to how far each place is likely to swing; `gid_jax.swing` fits it.
 
-  What moves more or less within a photo is linear in the features less their mean over the photo. Whether anything
-  there moves at all is a logistic function of that mean: it lowers the whole photo by up to `depth`.
+  What moves more or less within a photo is linear in the features less their mean over the photo: the logarithm of the
+  swing and a little more, `faint`, which flow cannot tell from rest and which is taken off again. Whether anything
+  moves there at all is a logistic function of that mean: it lowers the whole photo by up to `depth`.
   """
 
   @nn.compact
@@ -248,9 +249,11 @@ class SwingHead(nn.Module):
     gate = self.param("gate", nn.initializers.zeros, (channels,))
     bias = self.param("gate_bias", nn.initializers.zeros, (1,))
     depth = self.param("depth", nn.initializers.zeros, (1,))
+    faint = self.param("faint", nn.initializers.zeros, (1,))
     mean = features.mean(axis=(1, 2), keepdims=True)
     is_moving = jax.nn.sigmoid(mean @ gate + bias)  # [b 1 1]
-    return jnp.clip((features - mean) @ kernel, *SWING_RANGE) - depth * (1 - is_moving)
+    swing = (jnp.exp(jnp.minimum((features - mean) @ kernel, SWING_RANGE[1])) - faint) / (1 - faint)
+    return jnp.log(jnp.maximum(swing, math.exp(SWING_RANGE[0]))) - depth * (1 - is_moving)
 
 
 def resize_image(x: Float[Array, "b h w c"], height: int, width: int) -> Float[Array, "b height width c"]:

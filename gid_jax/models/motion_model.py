@@ -10,7 +10,7 @@ each place is likely to swing, and slices are divided by it. What is left for di
 everywhere, in every photo; how much moves where comes from few numbers fitted to all scenes at once.
 
 With `unit_strength=True` windows are also divided by their own strength, as no photo tells the wind. Sampled motion
-gets `strength`, the median of the filmed scenes that move: whoever wants a storm magnifies it.
+gets `strength`, the median of the scenes that move: whoever wants a storm magnifies it.
 """
 
 from typing import Any, NamedTuple
@@ -20,9 +20,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from gid_jax.models.encoders import ConditionEncoder, SwingHead, resize_image
+from gid_jax.models.encoders import ConditionEncoder, SwingHead
 from gid_jax.models.unet import UNet
-from gid_jax.models.vae import VAE, make_codec
+from gid_jax.models.vae import AreaCodec, make_codec
 from gid_jax.normalization import denormalize, denormalize_by_resolution, normalize, normalize_by_resolution
 from gid_jax.types import PRNGKey
 
@@ -75,7 +75,7 @@ class MotionModel(nn.Module):
     self.vae = make_codec(self.vae_fields)
     latent_channels = self.vae.latent_channels
     self.encoder = ConditionEncoder(**self.encoder_fields)
-    if (self.swing or self.unit_strength) and isinstance(self.vae, VAE):
+    if (self.swing or self.unit_strength) and not self.averages:
       raise ValueError("swing=True and unit_strength=True need a vae of kind 'area', as stage vae learns from slices "
                        "as they are")  # fmt: skip
     if self.swing:
@@ -88,6 +88,11 @@ class MotionModel(nn.Module):
     self.band_scale = self.param("band_scale", nn.initializers.ones, (self.num_bands,))
     self.latent_mean = self.param("latent_mean", nn.initializers.zeros, (latent_channels,))
     self.latent_std = self.param("latent_std", nn.initializers.ones, (latent_channels,))
+
+  @property
+  def averages(self) -> bool:
+    """Whether latents are means over cells, without an auto-encoder to train."""
+    return isinstance(make_codec(self.vae_fields), AreaCodec)
 
   @property
   def latent_factor(self) -> int:
@@ -135,32 +140,36 @@ class MotionModel(nn.Module):
     `swing` [b h/f w/f] is that of the photos, see `View`, and `strength` [b] that of the windows, see
     `gid_jax.examples.measure_strength`; both only where the model asks for them.
     """
-    b, k, h, w, c = slices.shape
     if (strength is None) == self.unit_strength:
       raise ValueError("a model of unit_strength, and no other, needs the strength of the windows")
     if strength is not None:
       slices = slices / strength[:, None, None, None, None]
-    normalized = self.normalize(slices / self._swing_on_grid(swing, h, w), bands)
-    mean, _ = self.vae.encode(normalized.reshape(b * k, h, w, c))
-    return ((mean - self.latent_mean) / self.latent_std).reshape(b, k, *mean.shape[1:])
+    b, k = bands.shape
+    # Means of coefficients, not of their roots: between places that swing in opposite phase there is rest.
+    small = self.vae.average(slices) if self.averages else slices
+    mean = self.normalize(small / self._swing_factors(swing), bands)
+    if not self.averages:
+      mean, _ = self.vae.encode(mean.reshape(b * k, *mean.shape[2:]))
+    return (mean.reshape(b, k, *mean.shape[-3:]) - self.latent_mean) / self.latent_std
 
   def latents_to_slices(
     self, latents: Float[Array, "b k h w z"], bands: Int[Array, "b k"], *, swing: Float[Array, "b h w"] | None = None
   ) -> Float[Array, "b k h2 w2 4"]:
     """Inverse of `slices_to_latents`: raw slices [b k h*f w*f 4], pixels of the motion grid, of latents [b k h w z]."""
-    b, k, h, w, z = latents.shape
+    b, k, *cells = latents.shape
     raw = latents * self.latent_std + self.latent_mean
-    slices = self.vae.decode(raw.reshape(b * k, h, w, z))
-    slices = self.denormalize(slices.reshape(b, k, *slices.shape[1:]), bands)
+    if not self.averages:
+      raw = self.vae.decode(raw.reshape(b * k, *cells))
+    slices = self.denormalize(raw.reshape(b, k, *raw.shape[-3:]), bands) * self._swing_factors(swing)
     if self.unit_strength:
       slices = slices * self.strength
-    return slices * self._swing_on_grid(swing, *slices.shape[2:4])
+    return self.vae.enlarge(slices) if self.averages else slices
 
-  def _swing_on_grid(self, swing: Float[Array, "b h w"] | None, height: int, width: int):
-    """Factors [b 1 height width 1] on slices; 1 for a model that does not normalise by swing."""
+  def _swing_factors(self, swing: Float[Array, "b h w"] | None):
+    """Factors [b 1 h w 1] on cells of slices; 1 for a model that does not normalise by swing."""
     if (swing is None) == self.swing:
       raise ValueError("a model that normalises by swing, and no other, needs that of the photos; see encode_image")
-    return 1.0 if swing is None else jnp.exp(resize_image(swing[..., None], height, width))[:, None]
+    return 1.0 if swing is None else jnp.exp(swing)[:, None, :, :, None]
 
   def encode_image(self, image: Float[Array, "b h w 3"], *, height: int, width: int) -> View:
     """What there is to see in images [b h w 3] in [0, 1], on a grid of height x width."""

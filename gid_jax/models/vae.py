@@ -157,10 +157,13 @@ class VAE(nn.Module):
 
 
 class AreaCodec(nn.Module):
-  """Means over cells of a slice, and cubic interpolation back: an auto-encoder without parameters.
+  """Means over cells of a slice, and cubic interpolation back: in place of an auto-encoder, and without parameters.
 
   Motion is smooth, so little is lost: on measured motion less than a convolutional auto-encoder loses that was
   trained for 19 minutes on two CPU cores (`docs/embedded-model.md`). The latent has the channels of a slice.
+
+  Raw coefficients are averaged and interpolated, in pixels, and normalised in between, where there are cells: the root
+  of what is normalised has no slope at rest, so that its interpolation would press every change of sign to a seam.
 
   Attributes:
     factor: side of a cell, pixels of the motion grid.
@@ -173,17 +176,15 @@ class AreaCodec(nn.Module):
     """Channels of a latent: those of a slice."""
     return 4
 
-  def encode(self, slices: Float[Array, "b h w 4"]) -> tuple[Float[Array, "b h2 w2 4"], Float[Array, "b h2 w2 4"]]:
-    """Returns means over cells [b h/f w/f 4] of slices [b h w 4], and a log-variance of -30: nothing is random."""
-    b, h, w, c = slices.shape
-    cells = slices.reshape(b, h // self.factor, self.factor, w // self.factor, self.factor, c)
-    mean = cells.mean(axis=(2, 4))
-    return mean, jnp.full_like(mean, -30.0)
+  def average(self, slices: Float[Array, "*b h w 4"]) -> Float[Array, "*b h2 w2 4"]:
+    """Means over cells [*b h/f w/f 4] of slices [*b h w 4]."""
+    *b, h, w, c = slices.shape
+    return slices.reshape(*b, h // self.factor, self.factor, w // self.factor, self.factor, c).mean((-4, -2))
 
-  def decode(self, latents: Float[Array, "b h w 4"]) -> Float[Array, "b h2 w2 4"]:
-    """Returns slices [b h*f w*f 4] of latents [b h w 4]."""
-    b, h, w, c = latents.shape
-    return jax.image.resize(latents, (b, h * self.factor, w * self.factor, c), "cubic")
+  def enlarge(self, cells: Float[Array, "*b h w 4"]) -> Float[Array, "*b h2 w2 4"]:
+    """Slices [*b h*f w*f 4] of cells [*b h w 4]."""
+    *b, h, w, c = cells.shape
+    return jax.image.resize(cells, (*b, h * self.factor, w * self.factor, c), "cubic")
 
 
 def make_codec(fields: Mapping[str, Any]) -> VAE | AreaCodec:
