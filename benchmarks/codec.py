@@ -1,6 +1,6 @@
-"""Claim: averages over cells keep more of a measured slice than the embedded convolutional auto-encoder does.
+"""Claim: averages over cells keep more of a measured slice than a small convolutional auto-encoder does.
 
-  python benchmarks/codec.py --clips CLIPS --loops LOOPS --cache FOLDER
+  python benchmarks/codec.py --clips CLIPS --loops LOOPS --cache FOLDER --weights FOLDER
 
 Slices are encoded to an eighth of the photo's size and decoded: mean absolute error in normalised units
 where flow is confident, and root mean square error of the coefficients over that of the coefficients. One take a scene.
@@ -28,7 +28,7 @@ def main() -> None:
   parser.add_argument("--clips", required=True)
   parser.add_argument("--loops", required=True)
   parser.add_argument("--cache", type=Path, required=True, help="folder of measured motion")
-  parser.add_argument("--weights", help="folder of weights with a convolutional auto-encoder, by default the embedded")
+  parser.add_argument("--weights", required=True, help="folder of weights with a convolutional auto-encoder")
   options = parser.parse_args()
   params, config = load_pretrained(MOTION_WEIGHTS, directory=options.weights)
   convolutional = make_codec(config["model"]["vae"])

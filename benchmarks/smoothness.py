@@ -94,7 +94,7 @@ def main() -> None:
     inside = (frequency >= low) & (frequency < high)
     print(f"| {low:.3f} to {high:.3f} | " + " | ".join(f"{p[inside].mean():.2f}" for p in power.values()) + " |")
   for distance, *row in zip(DISTANCES, *(summarize(windows, correlate) for windows in sets.values()), strict=True):
-    print(f"| correlation {distance} on | " + " | ".join(f"{value:.2f}" for value in row) + " |")
+    print(f"| correlation {distance} on | " + " | ".join(f"{value:.2f}" for value in row) + " | |")
 
 
 if __name__ == "__main__":
