@@ -104,7 +104,8 @@ def test_swing_scales_slices_by_what_the_photo_says():
   )
   photos = np.stack([IMAGE[0], IMAGE[1, ::-1] ** 2])
   params = helpers.random_params(model.init, SLICES, BANDS, photos, TIMESTEPS)
-  assert "vae" not in params and {"kernel", "gate", "gate_bias", "depth"} == set(params["swing_head"])
+  assert "vae" not in params and {"kernel", "gate", "gate_bias", "depth", "faint"} == set(params["swing_head"])
+  params["swing_head"]["faint"] = np.array([0.2], np.float32)
   run = lambda method, *inputs, **options: jax.jit(
     lambda params: model.apply({"params": params}, *inputs, method=method, **options)
   )(params)
