@@ -76,7 +76,7 @@ def needs_strength(config: Any) -> bool:
 def make_vae_objective(config: Any, *, band_scale: np.ndarray) -> Objective:
   """Auto-encoder of frequency slices: L1 + w_g gradient consistency + w_kl KL on normalised [b h w 4] (section 4.1)."""
   model = make_motion_model(config.model)
-  if isinstance(make_codec(model.vae_fields), AreaCodec):
+  if model.averages:
     raise UserError("config.model.vae.kind='area' has nothing to train; begin with stage ldm")
   weights, start = config.loss, config.init.vae
 
@@ -118,13 +118,12 @@ def make_ldm_objective(
   # Bands that see each other are equally noisy, as they will be when sampled.
   one_timestep = coordinated or config.model.volume
   is_complete = coordinated or bool(config.init.ldm)
-  averages = isinstance(make_codec(model.vae_fields), AreaCodec)
   if model.swing and not (is_complete or config.init.swing):
     raise UserError("config.model.swing=True needs a fitted swing; fit one with python -m gid_jax.swing and name it by "
                     "--config.init.swing=FILE")  # fmt: skip
   if is_complete:
     start = config.init.ldm
-  elif averages:
+  elif model.averages:
     start = config.init.swing if model.swing else ""
   else:
     start = config.init.vae
@@ -135,12 +134,12 @@ def make_ldm_objective(
     params = jax.jit(model.init)(key, batch["slice"], batch["band"], batch["image"], timesteps)["params"]
     if is_complete:
       return _overlay(params, start, stages=("ldm", "ldm_coordinated"))
-    if averages:
+    if model.averages:
       params["band_scale"] = jnp.asarray(band_scale)
     if model.unit_strength:
       params["strength"] = jnp.asarray(strength)
     if start:
-      params = _overlay(params, start, stages=("swing",) if averages else ("vae", "ldm", "ldm_coordinated"))
+      params = _overlay(params, start, stages=("swing",) if model.averages else ("vae", "ldm", "ldm_coordinated"))
     if config.init.unet:
       params["unet"] = read_unet_init(config.init.unet, make_unet(model), params["unet"])
     if config.model.encoder.kind == "efficientnet_lite0":

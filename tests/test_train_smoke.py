@@ -131,6 +131,14 @@ def test_each_stage_trains_its_own_part_and_keeps_the_earlier_ones(runs):
   assert projections and all(np.any(leaf) for leaf in projections)
 
 
+@pytest.mark.parametrize("freeze, expected", [(True, [0, 1, 0, 0]), (False, [1, 1, 1, 0])])
+def test_stage_2_trains_the_rest_too_when_nothing_is_frozen(freeze, expected):
+  config = make_config(ldm_coordinated, "", ldm="runs/ldm")
+  config.freeze_bands = freeze
+  paths = ("unet/conv_in/kernel", "unet/middle_frequency_attention/out/kernel", "encoder/conv_in/kernel", "vae/x")
+  assert [make_objective(config).trainable(path) for path in paths] == expected
+
+
 def test_stage_2_restores_as_the_complete_motion_model(runs):
   params, config = restore_params(runs["ldm_coordinated"][1])
   assert set(params) == {"vae", "encoder", "unet", "band_scale", "latent_mean", "latent_std"}
