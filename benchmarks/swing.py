@@ -31,10 +31,11 @@ from gid_jax.evaluation.motion_baselines import score_photo
 from gid_jax.evaluation.results import estimate_mean
 from gid_jax.evaluation.scenes import list_clips, read_clip
 from gid_jax.pipeline import MOTION_WEIGHTS, load_pretrained
-from gid_jax.swing import FAINT, STILL, cover, find_log_swing, fit_gate, make_eye, start_ridge
+from gid_jax.swing import FAINT, cover, find_log_swing, fit_gate, make_eye, start_ridge
 
 GRID = (20, 32)
 NUM_FOLDS = 8
+STILL = 0.03  # px, of the row that fits photos of nothing as places that swing so much
 # The curve over training scenes: how many, each so many times.
 NUM_SCENES, NUM_DRAWS = (4, 8, 16, 24), 3
 POTS = ("alocasia", "carnations", "hat", "orange_rose", "telephone", "yellow_tulip")
@@ -145,6 +146,24 @@ def report(name: str, clips: Sequence[Clip], scores: Callable[[int], np.ndarray]
   print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
+def compare_scenes(clips: Sequence[Clip], scores: Sequence[np.ndarray]) -> None:
+  """Prints in how many scenes the areas exceed those of each measure of the photo alone."""
+  areas: dict[tuple[str, str], list] = {}
+  for clip, score in zip(clips, scores, strict=True):
+    height, width = clip.swing.shape
+    maps = {"fit": cv2.resize(np.float32(score), (width, height))} | score_photo(
+      clip.image / 255, height=height, width=width
+    )
+    if all(map(covers_enough, clip.regions)):
+      found = [area_under_curve(m, clip.regions) for m in maps.values()]
+      areas.setdefault((clip.source, clip.scene), []).append(found)
+  for source in ("real", "loop"):
+    means = np.array([np.mean(rows, axis=0) for (kind, _), rows in areas.items() if kind == source])
+    above = (means[:, :1] > means[:, 1:]).sum(0)
+    shares = ", ".join(f"{name} {count}" for name, count in zip([*maps][1:], above, strict=True))
+    print(f"{source}: within, penalty 300 is above, in so many of {len(means)} scenes: {shares}", flush=True)
+
+
 def main() -> None:
   """Measures and prints."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -183,6 +202,8 @@ def main() -> None:
   }
   for name, predicted in rows.items():
     report(name, clips, lambda i, p=predicted: p[i])
+  print()
+  compare_scenes(clips, rows["within, penalty 300"])
   print("\n| fitted to | filmed: where | octaves off | loops: where | octaves off |\n|---|---|---|---|---|")
   for number in NUM_SCENES:
     for draw in range(NUM_DRAWS):

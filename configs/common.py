@@ -111,7 +111,8 @@ def sampling(size: str) -> ml_collections.ConfigDict:
     # Guidance would make motion stronger than it was in training, and cost as much again.
     steps = dict(steps=6, guidance=0.0, spacing="logsnr", eta=0.0, order=2)
     loop = dict(steps=12, weight=0.5, recurrences=1)
-  return ml_collections.ConfigDict(steps | dict(loop=loop))
+  # Ours halve what chance adds to how far places swing; how far they should, the photo says (docs/embedded-model.md).
+  return ml_collections.ConfigDict(steps | dict(loop=loop, evenness=0.5 if fits_photo(size) else 0.0))
 
 
 def training(

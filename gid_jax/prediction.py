@@ -93,7 +93,7 @@ def predict_spectra(
     if progress is not None:
       draw.latents.block_until_ready()
       progress(index + 1, total)
-  slices = _decode_latents(model, params, draw.latents, view.swing)
+  slices = _decode_latents(model, params, draw.latents, view.swing, evenness=sampling["evenness"])
   return SpectralVolume(slices, num_frames=sizes["num_frames"], fps=sizes["fps"])
 
 
@@ -102,14 +102,14 @@ def _encode_image(model: MotionModel, params, image, height, width):
   return model.apply({"params": params}, image[None], height=height, width=width, method="encode_image")
 
 
-def _decode(model: MotionModel, params, latents, swing):
-  bands = jnp.broadcast_to(jnp.arange(latents.shape[1]), latents.shape[:2])
-  if swing is not None:
-    swing = jnp.broadcast_to(swing, (latents.shape[0], *swing.shape[1:]))
-  return model.apply({"params": params}, latents, bands, swing=swing, method="latents_to_slices")
+@functools.partial(jax.jit, static_argnames=("model", "evenness"))
+def _decode_latents(model: MotionModel, params, latents, swing, *, evenness):
+  swing = _repeat(swing, len(latents))
+  return model.apply({"params": params}, latents, swing=swing, evenness=evenness, method="latents_to_motion")
 
 
-_decode_latents = functools.partial(jax.jit, static_argnames=("model",))(_decode)
+def _repeat(swing, number):
+  return None if swing is None else jnp.broadcast_to(swing, (number, *swing.shape[1:]))
 
 
 @functools.partial(
@@ -134,8 +134,11 @@ def _sample(
     )
 
   def seam(clean):
-    volume = SpectralVolume(_decode(model, params, clean, view.swing), num_frames=num_frames, fps=fps)
-    return loop_loss(volume, cell=model.latent_factor)
+    # As strong as it is: brought to one strength, estimates of much noise, which are faint, would be pushed too hard.
+    all_bands = jnp.broadcast_to(bands, clean.shape[:2])
+    swing = _repeat(view.swing, len(clean))
+    slices = model.apply({"params": params}, clean, all_bands, swing=swing, method="latents_to_slices")
+    return loop_loss(SpectralVolume(slices, num_frames=num_frames, fps=fps), cell=model.latent_factor)
 
   condition = jnp.broadcast_to(view.condition, (num_examples, *view.condition.shape[1:]))
   if weight is None:

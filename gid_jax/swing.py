@@ -36,7 +36,7 @@ from gid_jax.trained_scenes import list_scenes
 from gid_jax.types import SpectralVolume
 
 FAINT = 0.1  # px: what swings less counts as this much more, as flow cannot tell it from rest
-STILL = 0.03  # px that a photo without anything to move should swing
+STILL = 0.1  # px that 5 % of a photo without anything to move may exceed
 _NUM_NEWTON_STEPS = 20
 _NUM_GROUPS = 100  # of scenes, left out one after the other
 
@@ -162,13 +162,14 @@ def fit_swing(
   """
   groups: dict[int, Ridge] = {}
   scenes: dict[str, int] = {}
-  moving, levels = [], []
+  moving, levels, tops = [], [], []
   for scene, features, log_swing in windows:
     flat = features.reshape(-1, features.shape[-1])
     group = scenes.setdefault(scene, len(scenes) % _NUM_GROUPS)
     groups[group] = groups.get(group, start_ridge(flat.shape[1])).add(flat, log_swing.ravel())
     moving.append(flat.mean(0))
     levels.append(float(log_swing.mean()))
+    tops.append(float(np.log(np.maximum(np.exp(np.percentile(log_swing, 95)) - FAINT, STILL))))
   if not groups:
     raise UserError("there are no windows to learn from; build some with --clips or --loops")
   resting = [features.mean((0, 1)) for features in stills]
@@ -178,7 +179,7 @@ def fit_swing(
     "kernel": fit_kernel(list(groups.values()), penalty=penalty),
     "gate": gate,
     "gate_bias": np.array([bias]),
-    "depth": np.array([np.mean(levels) - np.log(STILL)]),
+    "depth": np.array([np.mean(tops) - np.log(STILL)]),
     # Of the typical place; less than 1 by construction, as log swings have it added.
     "faint": np.array([min(FAINT / np.exp(np.mean(levels)), 0.9)]),
   }

@@ -4,6 +4,7 @@ import helpers
 import jax
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from gid_jax.models.motion_model import MotionModel
 from gid_jax.models.unet import UNet
@@ -124,6 +125,31 @@ def test_swing_scales_slices_by_what_the_photo_says():
   np.testing.assert_allclose(run("latents_to_slices", latents, BANDS, swing=view.swing), expected, rtol=1e-3, atol=1e-3)
 
 
+def test_evenness_flattens_how_far_places_swing_and_no_more():
+  model = MODEL.clone(vae_fields=dict(kind="area", factor=2))
+  params = helpers.random_params(model.init, SLICES, BANDS, IMAGE, TIMESTEPS)
+  # Phases vary from place to place; how far places swing falls from left to right, over more than a hundredfold.
+  rng = np.random.default_rng(1)
+  latents = rng.normal(size=(1, 5, 8, 12, 4)) * np.exp(-np.arange(12) / 5)[:, None]
+  params["latent_mean"], params["latent_std"] = np.zeros(4, np.float32), np.ones(4, np.float32)
+  bands = np.arange(5)[None]
+  decode = lambda evenness: np.asarray(
+    model.apply({"params": params}, latents.astype(np.float32), bands, evenness=evenness, method="latents_to_slices")
+  )
+  plain, half, even = (decode(evenness) for evenness in (0.0, 0.5, 1.0))
+  # Gains by hand, on cells, as the decoder is linear in what it enlarges.
+  raw = np.sign(latents) * latents**2 * params["band_scale"][:, None, None, None]
+  square = scipy.ndimage.gaussian_filter((raw[:, 1:] ** 2).sum((1, 4))[0], 1.0, mode="nearest", truncate=3.0)
+  for slices, evenness in ((half, 0.5), (even, 1.0)):
+    gain = np.maximum(square / square.mean(), 1e-3) ** (-evenness / 2)  # least places are enlarged no further
+    expected = jax.image.resize(raw * gain[:, :, None], (1, 5, 16, 24, 4), "cubic")
+    np.testing.assert_allclose(slices, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+  spread = lambda slices: np.std(np.log((slices[:, 1:] ** 2).sum((1, 2, 4))))
+  assert spread(plain) > 1.5 * spread(half) > 2 * spread(even)
+  # At rest nothing is divided by nothing.
+  assert not np.any(model.apply({"params": params}, 0 * latents, bands, evenness=1.0, method="latents_to_slices"))
+
+
 def test_unit_strength_divides_by_the_windows_and_multiplies_by_the_typical():
   model, mean = (
     MODEL.clone(unit_strength=strength, vae_fields=dict(kind="area", factor=2)) for strength in (True, False)
@@ -143,6 +169,36 @@ def test_unit_strength_divides_by_the_windows_and_multiplies_by_the_typical():
   np.testing.assert_allclose(slices, expected, rtol=1e-4, atol=1e-3)
   with pytest.raises(ValueError, match="needs the strength"):
     run(model, params, SLICES, BANDS, method="slices_to_latents")
+
+
+def test_sampled_motion_has_the_typical_strength_whatever_was_drawn():
+  model = MODEL.clone(unit_strength=True, vae_fields=dict(kind="area", factor=2), swing=True,
+                      encoder_fields=dict(kind="efficientnet_lite0", channels=2, hidden=4))  # fmt: skip
+  params = helpers.random_params(model.init, SLICES, BANDS, IMAGE, TIMESTEPS)
+  params["strength"] = np.array([40.0], np.float32)
+  latents = (
+    np.random.default_rng(2).normal(size=(2, 5, 8, 12, 4)).astype(np.float32)
+    * np.array([1, 3])[:, None, None, None, None]
+  )
+  swing = np.zeros((2, 8, 12), np.float32)
+  swing[0, :, :6] = -2.0
+  swing[1] = -1.5  # a photo of nothing
+  motion = lambda evenness: np.asarray(
+    model.apply({"params": params}, latents, swing=swing, evenness=evenness, method="latents_to_motion")
+  )
+  slices = model.apply(
+    {"params": params}, latents, np.arange(5)[None].repeat(2, 0), swing=swing, method="latents_to_slices"
+  )
+  for found in (motion(0.0), motion(0.5)):
+    lengths = np.sqrt((found[:, 1:] ** 2).sum((1, 4)))
+    np.testing.assert_allclose(np.percentile(lengths, 95, axis=(1, 2)), [40, 40 * np.exp(-1.5)], rtol=1e-4)
+  found = motion(0.0)
+  for sample, plain in zip(found, np.asarray(slices), strict=True):
+    np.testing.assert_allclose(sample, plain * np.vdot(sample, plain) / np.vdot(plain, plain), rtol=1e-3, atol=1e-3)
+  # At rest nothing is divided by nothing.
+  params["latent_mean"] = np.zeros(4, np.float32)
+  latents = 0 * latents
+  assert not np.any(motion(0.5))
 
 
 def test_swing_must_be_given_where_it_is_used_and_only_there(params):

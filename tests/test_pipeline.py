@@ -78,7 +78,7 @@ def animator(quick_compilation):
   motion["model"]["vae"]["multipliers"] = (1, 2)
   motion["model"]["unet"] |= {"multipliers": (1,), "attention_levels": (0,)}
   loop = {"steps": 2, "weight": 0.5, "recurrences": 2}
-  motion["sampling"] = {"steps": 3, "guidance": 0.5, "spacing": "trailing", "eta": 0.0, "order": 1, "loop": loop}
+  motion["sampling"] |= {"steps": 3, "guidance": 0.5, "spacing": "trailing", "eta": 0.0, "order": 1, "loop": loop}
   model = pipeline.make_motion_model(motion["model"])
   bands = np.zeros((1, NUM_BANDS), np.int32)
   inputs = (np.zeros((1, NUM_BANDS, 16, 24, 4)), bands, np.zeros((1, 32, 48, 3)), bands)
@@ -166,7 +166,7 @@ def test_a_loop_follows_the_gradient_of_the_seam(animator):
       num_frames=150, fps=30.0, eta=0.0, order=1).latents
 
   def loss(latents):
-    volumes = prediction._decode_latents(model, params, clean(latents, None), None)
+    volumes = prediction._decode_latents(model, params, clean(latents, None), None, evenness=0.0)
     return float(loop_loss(SpectralVolume(volumes, num_frames=150), cell=model.latent_factor)[0])
 
   signal = float(noise_levels.signal[timestep])

@@ -237,13 +237,15 @@ class SwingHead(nn.Module):
   """Frozen image features to how far each place is likely to swing; `gid_jax.swing` fits it.
 
   What moves more or less within a photo is linear in the features less their mean over the photo: the logarithm of the
-  swing and a little more, `faint`, which flow cannot tell from rest and which is taken off again. Whether anything
-  moves there at all is a logistic function of that mean: it lowers the whole photo by up to `depth`.
+  swing and a little more, `faint`, which flow cannot tell from rest and which is taken off again. It is relative to the
+  place that 5 % of the photo exceed, as the strength of windows is (`gid_jax.examples.measure_strength`): how strongly
+  things move has nothing to do with how little beside them does. Whether anything moves there at all is a logistic
+  function of the mean features: it lowers the whole photo by up to `depth`.
   """
 
   @nn.compact
   def __call__(self, features: Float[Array, "b h w c"]) -> Float[Array, "b h w"]:
-    """Features [b h w c] to the natural logarithm [b h w] of the swing, 0 where a typical moving photo has its mean."""
+    """Features [b h w c] to the natural logarithm [b h w] of the swing, 0 where 5 % of a moving photo swing more."""
     channels = features.shape[-1]
     kernel = self.param("kernel", nn.initializers.zeros, (channels,))
     gate = self.param("gate", nn.initializers.zeros, (channels,))
@@ -253,7 +255,8 @@ class SwingHead(nn.Module):
     mean = features.mean(axis=(1, 2), keepdims=True)
     is_moving = jax.nn.sigmoid(mean @ gate + bias)  # [b 1 1]
     swing = (jnp.exp(jnp.minimum((features - mean) @ kernel, SWING_RANGE[1])) - faint) / (1 - faint)
-    return jnp.log(jnp.maximum(swing, math.exp(SWING_RANGE[0]))) - depth * (1 - is_moving)
+    swing = jnp.log(jnp.maximum(swing, math.exp(SWING_RANGE[0])))
+    return swing - jnp.percentile(swing, 95, axis=(1, 2), keepdims=True) - depth * (1 - is_moving)
 
 
 def resize_image(x: Float[Array, "b h w c"], height: int, width: int) -> Float[Array, "b height width c"]:

@@ -24,9 +24,12 @@ from gid_jax.models.encoders import ConditionEncoder, SwingHead
 from gid_jax.models.unet import UNet
 from gid_jax.models.vae import AreaCodec, make_codec
 from gid_jax.normalization import denormalize, denormalize_by_resolution, normalize, normalize_by_resolution
+from gid_jax.pyramid import blur
 from gid_jax.types import PRNGKey
 
 _DITHER = 1e-3  # normalised units
+_EVEN_SIGMA = 1.0  # latent pixels
+_LEAST = 1e-3  # of the mean square, below which places are enlarged no further
 
 
 class View(NamedTuple):
@@ -153,17 +156,49 @@ class MotionModel(nn.Module):
     return (mean.reshape(b, k, *mean.shape[-3:]) - self.latent_mean) / self.latent_std
 
   def latents_to_slices(
-    self, latents: Float[Array, "b k h w z"], bands: Int[Array, "b k"], *, swing: Float[Array, "b h w"] | None = None
+    self,
+    latents: Float[Array, "b k h w z"],
+    bands: Int[Array, "b k"],
+    *,
+    swing: Float[Array, "b h w"] | None = None,
+    evenness: float = 0.0,
   ) -> Float[Array, "b k h2 w2 4"]:
-    """Inverse of `slices_to_latents`: raw slices [b k h*f w*f 4], pixels of the motion grid, of latents [b k h w z]."""
+    """Inverse of `slices_to_latents`: raw slices [b k h*f w*f 4], pixels of the motion grid, of latents [b k h w z].
+
+    `evenness` takes chance off, see `even_gains`; it is for all K bands at once.
+    """
     b, k, *cells = latents.shape
     raw = latents * self.latent_std + self.latent_mean
     if not self.averages:
       raw = self.vae.decode(raw.reshape(b * k, *cells))
-    slices = self.denormalize(raw.reshape(b, k, *raw.shape[-3:]), bands) * self._swing_factors(swing)
+    slices = self.denormalize(raw.reshape(b, k, *raw.shape[-3:]), bands)
+    if evenness:
+      slices = slices * even_gains(slices, bands, evenness=evenness)
+    slices = slices * self._swing_factors(swing)
     if self.unit_strength:
       slices = slices * self.strength
     return self.vae.enlarge(slices) if self.averages else slices
+
+  def latents_to_motion(
+    self,
+    latents: Float[Array, "b k h w z"],
+    *,
+    swing: Float[Array, "b h w"] | None = None,
+    evenness: float = 0.0,
+  ) -> Float[Array, "b k h2 w2 4"]:
+    """Raw slices [b k h*f w*f 4], pixels of the motion grid, of sampled latents [b k h w z] of all K bands in order.
+
+    With `unit_strength` every sample gets the very strength that all windows had in training, the typical one, less
+    what `swing` [b h w] takes off a photo in which nothing moves. For `evenness` see `even_gains`.
+    """
+    bands = jnp.broadcast_to(jnp.arange(latents.shape[1]), latents.shape[:2])
+    slices = self.latents_to_slices(latents, bands, swing=swing, evenness=evenness)
+    if not self.unit_strength:
+      return slices
+    # Percentiles as in `gid_jax.examples.measure_strength`.
+    found = jnp.percentile(jnp.sqrt(jnp.square(slices[:, 1:]).sum((1, 4))), 95, axis=(1, 2))
+    wanted = self.strength * (1.0 if swing is None else jnp.exp(jnp.percentile(swing, 95, axis=(1, 2))))
+    return slices * jnp.where(found > 0, wanted / jnp.where(found > 0, found, 1.0), 1.0)[:, None, None, None, None]
 
   def _swing_factors(self, swing: Float[Array, "b h w"] | None):
     """Factors [b 1 h w 1] on cells of slices; 1 for a model that does not normalise by swing."""
@@ -208,6 +243,29 @@ class MotionModel(nn.Module):
     strength = jnp.ones(len(slices)) if self.unit_strength else None
     latents = self.slices_to_latents(slices, bands, swing=view.swing, strength=strength)
     return self.latents_to_slices(self.denoise(latents, timesteps, bands, view.condition), bands, swing=view.swing)
+
+
+def even_gains(
+  slices: Float[Array, "b k h w 4"], bands: Int[Array, "b k"], *, evenness: float
+) -> Float[Array, "b 1 h w 1"]:
+  """Gains that bring places to the photo's mean swing, by a share of the way in logarithms, all bands alike.
+
+  For slices divided by what the photo says of their swing: what a sample has more here and less there is mostly
+  chance, and a chance rest in the middle of a flower looks wrong.
+
+  Args:
+    slices: [b k h w 4], all K bands.
+    bands: [b k]; 0 is no swing.
+    evenness: 0 leaves everything, 1 makes all places swing alike; those below 0.1 % of the mean square count as that.
+
+  Returns:
+    [b 1 h w 1], of the mean square over neighbouring places: from one to the next they change little.
+  """
+  square = jnp.sum(jnp.where(bands[..., None, None, None] > 0, slices, 0.0) ** 2, axis=(1, 4))
+  square = jax.vmap(lambda values: blur(values, _EVEN_SIGMA))(square)
+  mean = square.mean((1, 2), keepdims=True)
+  relative = jnp.where(mean > 0, square / jnp.where(mean > 0, mean, 1.0), 1.0)
+  return jnp.maximum(relative, _LEAST)[:, None, :, :, None] ** (-evenness / 2)
 
 
 def make_unet(model: MotionModel) -> UNet:
