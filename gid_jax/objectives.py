@@ -4,7 +4,7 @@ An `Objective` joins the three. Losses are pure functions (key, params, batch) -
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -86,7 +86,7 @@ def make_vae_objective(config: Any, *, band_scale: np.ndarray) -> Objective:
     params = init(key, key, batch["slice"], batch["band"])["params"] | {"band_scale": jnp.asarray(band_scale)}
     if config.init.photo_vae:
       params["vae"] = read_vae_init(config.init.photo_vae, VAE(**model.vae_fields), params["vae"])
-    return _overlay(params, start, stages=("vae", "ldm", "ldm_coordinated")) if start else params
+    return _overlay(params, start, stages=("vae", "ldm", "ldm_coordinated"))[0] if start else params
 
   def loss_fn(key: PRNGKey, params: Params, batch: Batch) -> tuple[jax.Array, Metrics]:
     results: Any = model.apply({"params": params}, key, batch["slice"], batch["band"], method="reconstruct")
@@ -110,7 +110,8 @@ def make_ldm_objective(
   PyTorch (`config.init.unet`); or it goes on from a trained motion model (`config.init.ldm`). It draws a time step for
   every slice, for a volume one; stage "ldm_coordinated" starts from a trained stage 1 (`config.init.ldm`), draws one
   time step for all bands of an example and trains the frequency attention only, or with `config.freeze_bands=False`
-  everything that "ldm" does.
+  everything that "ldm" does. Where the start was trained to predict something else, such as by a schedule that knew
+  nothing of the spectrum, its last layer begins anew at zero.
   """
   model = make_motion_model(config.model)
   schedule = make_schedule(**config.schedule)
@@ -133,13 +134,22 @@ def make_ldm_objective(
     timesteps = np.zeros_like(batch["band"])
     params = jax.jit(model.init)(key, batch["slice"], batch["band"], batch["image"], timesteps)["params"]
     if is_complete:
-      return _overlay(params, start, stages=("ldm", "ldm_coordinated"))
+      params, settings = _overlay(params, start, stages=("ldm", "ldm_coordinated"))
+      if _list_targets(settings["schedule"]) == _list_targets(config.schedule):
+        return params
+      if coordinated and config.freeze_bands:
+        raise UserError(f"{start}: its U-Net, which this stage freezes, predicts something else; give stage 1 the same "
+                        "--config.schedule, or set --config.freeze_bands=False")  # fmt: skip
+      # What it sees serves another target too, what it says of it does not.
+      silent = jax.tree.map(jnp.zeros_like, params["unet"]["conv_out"])
+      return params | {"unet": params["unet"] | {"conv_out": silent}}
     if model.averages:
       params["band_scale"] = jnp.asarray(band_scale)
     if model.unit_strength:
       params["strength"] = jnp.asarray(strength)
     if start:
-      params = _overlay(params, start, stages=("swing",) if model.averages else ("vae", "ldm", "ldm_coordinated"))
+      stages = ("swing",) if model.averages else ("vae", "ldm", "ldm_coordinated")
+      params, _ = _overlay(params, start, stages=stages)
     if config.init.unet:
       params["unet"] = read_unet_init(config.init.unet, make_unet(model), params["unet"])
     if config.model.encoder.kind == "efficientnet_lite0":
@@ -184,7 +194,7 @@ def make_renderer_objective(config: Any) -> Objective:
     batch = _blank(batches[0])
     noise = np.zeros((batch["image"].shape[0], model.config.style_dim), np.float32)
     params = jax.jit(model.init)(key, batch["image"], batch["flow"], batch["depth"], noise)["params"]
-    return _overlay(params, start, stages=("renderer",)) if start else params
+    return _overlay(params, start, stages=("renderer",))[0] if start else params
 
   def loss_fn(key: PRNGKey, params: Params, batch: Batch) -> tuple[jax.Array, Metrics]:
     noise = jax.random.normal(key, (batch["image"].shape[0], model.config.style_dim))
@@ -214,10 +224,16 @@ def _blank(batch: Batch) -> dict[str, np.ndarray]:
   return {name: np.zeros(array.shape, array.dtype) for name, array in batch.items()}
 
 
-def _overlay(params: Params, source: str, *, stages: Sequence[str]) -> Params:
+def _list_targets(schedule: Any) -> tuple:
+  """What a schedule has the network predict."""
+  return schedule["prediction"], schedule["reach"], schedule["slope"] if schedule["reach"] else 0.0
+
+
+def _overlay(params: Params, source: str, *, stages: Sequence[str]) -> tuple[Params, Mapping[str, Any]]:
   """Puts trained parameters over freshly made ones: those of a work folder or of an exported weights file.
 
-  A part that this stage's model lacks (frequency attention in stage 1) is left out.
+  A part that this stage's model lacks (frequency attention in stage 1) is left out. Returns them with the settings that
+  they were trained with.
 
   Raises:
     UserError: `source` holds another stage than one of `stages`, or a model of other sizes.
@@ -229,7 +245,8 @@ def _overlay(params: Params, source: str, *, stages: Sequence[str]) -> Params:
   trained = {path: leaf for path, leaf in traverse_util.flatten_dict(trained).items() if path in flat}
   if any(np.shape(leaf) != np.shape(flat[path]) for path, leaf in trained.items()):
     raise UserError(f"{source}: its model differs from this config's; train both stages with the same model sizes")
-  return traverse_util.unflatten_dict(flat | {path: jnp.asarray(leaf) for path, leaf in trained.items()})
+  trained = {path: jnp.asarray(leaf) for path, leaf in trained.items()}
+  return traverse_util.unflatten_dict(flat | trained), settings
 
 
 def _read_trunk(path: str) -> Params:

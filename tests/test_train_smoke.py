@@ -139,6 +139,27 @@ def test_stage_2_trains_the_rest_too_when_nothing_is_frozen(freeze, expected):
   assert [make_objective(config).trainable(path) for path in paths] == expected
 
 
+def test_stage_2_with_another_target_keeps_all_but_the_last_layer(runs):
+  stage_1, _ = restore_params(runs["ldm"][1])
+  config = make_config(ldm_coordinated, "", ldm=str(runs["ldm"][1]))
+  config.freeze_bands, config.schedule.reach = False, 20.0
+  batch = {
+    "slice": np.zeros((1, NUM_BANDS, 16, 24, 4), np.float32),
+    "band": np.arange(NUM_BANDS)[None],
+    "image": np.zeros((1, 32, 48, 3), np.float32),
+  }
+  start = lambda: flatten(make_objective(config).initialize(jax.random.key(0), [batch]))
+  before, after = flatten(stage_1), start()
+  changed = {path for path in before if np.any(before[path] != after[path])}
+  assert changed == {"unet/conv_out/kernel", "unet/conv_out/bias"}
+  assert not any(np.any(after[path]) for path in changed)
+  config.freeze_bands = True
+  with pytest.raises(UserError, match="predicts something else"):
+    start()
+  config.schedule.reach = 0.0
+  assert all(np.array_equal(before[path], leaf) for path, leaf in start().items() if path in before)
+
+
 def test_stage_2_restores_as_the_complete_motion_model(runs):
   params, config = restore_params(runs["ldm_coordinated"][1])
   assert set(params) == {"vae", "encoder", "unet", "band_scale", "latent_mean", "latent_std"}
