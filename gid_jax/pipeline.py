@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.core import FrozenDict
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, UInt8
 
 from gid_jax import spectral
@@ -28,6 +29,9 @@ from gid_jax.types import PRNGKey, SpectralVolume
 
 MOTION_WEIGHTS = "motion.safetensors"
 RENDERER_WEIGHTS = "renderer.safetensors"
+
+# Every device holds the working arrays of a frame of its own.
+_MAX_RENDER_DEVICES = 8
 
 
 def _hashable(fields: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -98,24 +102,39 @@ def _render_flow(model: Renderer, params, image, flow, depth, noise):
   return model.apply({"params": params}, image[None], flow[None], depth[None], noise[None]).rgb[0]
 
 
-@functools.partial(jax.jit, static_argnames=("model", "anchor"))
-def _render_frame(model: Renderer, params, image, photo, pyramid, spectrum: SpectralVolume, depth, noise, time, anchor):
-  motion = spectral.evaluate_motion(spectrum, time[None], anchor_first_frame=anchor)[0]
-  flow = spectral.resize_motion(motion, *image.shape[:2])
-  frame = model.apply({"params": params}, image[None], pyramid, flow[None], depth[None], noise[None], method="decode")
-  if photo.shape == image.shape:
-    rgb = frame.rgb[0]
-  else:
-    height, width = photo.shape[:2]
-    # W keeps its unit: only the order and spacing of depths matter, and they should not depend on the output size.
-    rgb = composite(
-      photo,
-      spectral.resize_motion(flow, height, width),
-      jax.image.resize(frame.depth[0], (height, width), "linear"),
-      frame.synthesis[0],
-      frame.mask[0],
-    )
-  return (jnp.clip(rgb, 0, 1) * 255 + 0.5).astype(jnp.uint8)
+@functools.partial(jax.jit, static_argnames=("model", "anchor", "mesh"))
+def _render_frames(
+  model: Renderer, params, image, photo, pyramid, spectrum: SpectralVolume, depth, noise, times, *, anchor, mesh: Mesh
+):
+  """The frames [n h2 w2 3] at times [n], each device its share."""
+
+  def render_frame(params, image, photo, pyramid, spectrum, depth, noise, time):
+    motion = spectral.evaluate_motion(spectrum, time[None], anchor_first_frame=anchor)[0]
+    flow = spectral.resize_motion(motion, *image.shape[:2])
+    frame = model.apply({"params": params}, image[None], pyramid, flow[None], depth[None], noise[None], method="decode")
+    if photo.shape == image.shape:
+      rgb = frame.rgb[0]
+    else:
+      height, width = photo.shape[:2]
+      # W keeps its unit: only the order and spacing of depths matter, and they should not depend on the output size.
+      rgb = composite(
+        photo,
+        spectral.resize_motion(flow, height, width),
+        jax.image.resize(frame.depth[0], (height, width), "linear"),
+        frame.synthesis[0],
+        frame.mask[0],
+      )
+    return (jnp.clip(rgb, 0, 1) * 255 + 0.5).astype(jnp.uint8)
+
+  def render_share(*operands):
+    return jax.lax.map(lambda time: render_frame(*operands[:-1], time), operands[-1])
+
+  whole, split = PartitionSpec(), PartitionSpec("frames")
+  operands = params, image, photo, pyramid, spectrum, depth, noise
+  share = jax.shard_map(
+    render_share, mesh=mesh, in_specs=(*(whole for _ in operands), split), out_specs=split, check_vma=False
+  )
+  return share(*operands, times)
 
 
 def load_pretrained(name: str, *, directory: str | Path | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -124,6 +143,10 @@ def load_pretrained(name: str, *, directory: str | Path | None = None) -> tuple[
     return import_weights(Path(directory) / name)
   with importlib.resources.as_file(importlib.resources.files("gid_jax") / "pretrained" / name) as path:
     return import_weights(path)
+
+
+def _fetch(number, frames):
+  return iter(np.asarray(frames)[:number])
 
 
 class ImageRenderer:
@@ -211,12 +234,22 @@ class ImageRenderer:
     pyramid = _encode_appearance(self._renderer, self.renderer_params, working)
     depth = _depth(spectrum, height, width, anchor_first_frame)
     noise = self._style(seed)
-    times = np.arange(frames) * (spectrum.fps / fps)
-    for time in times:
-      frame = _render_frame(
-        self._renderer, self.renderer_params, working, photo, pyramid, spectrum, depth, noise, jnp.float32(time),
-        anchor_first_frame)
-      yield np.asarray(frame)
+    # Splatting keeps one core busy, whatever their number: devices share the frames, not the pixels.
+    mesh = Mesh(np.asarray(jax.local_devices()[: min(frames, _MAX_RENDER_DEVICES)]), ("frames",))
+    times = np.float32(np.arange(frames) * (spectrum.fps / fps))
+    pending = []
+    for start in range(0, frames, mesh.size):
+      block = times[start : start + mesh.size]
+      padded = np.pad(block, (0, mesh.size - len(block)), mode="edge")
+      rendered = _render_frames(
+        self._renderer, self.renderer_params, working, photo, pyramid, spectrum, depth, noise, padded,
+        anchor=anchor_first_frame, mesh=mesh)
+      pending.append((len(block), rendered))
+      # One block ahead, so that devices render while their last frames are taken.
+      if len(pending) == 2:
+        yield from _fetch(*pending.pop(0))
+    for number, rendered in pending:
+      yield from _fetch(number, rendered)
 
 
 class Animator(ImageRenderer):

@@ -1,6 +1,10 @@
 """Sizes and grids of the animator, and a whole animation with tiny untrained networks."""
 
 import math
+import os
+import subprocess
+import sys
+import textwrap
 
 import helpers
 import jax
@@ -213,6 +217,45 @@ def test_the_same_request_gives_the_same_frames(animator, spectrum):
   first = render(animator, spectrum, frames=4)
   np.testing.assert_array_equal(render(animator, spectrum, frames=4), first)
   assert np.any(first[3] != first[0])
+
+
+def test_number_of_devices_does_not_matter():
+  code = """
+    import jax, numpy as np
+    from configs import renderer as renderer_config
+    from gid_jax import pipeline
+    from gid_jax.models.renderer import Renderer, RendererConfig
+    from gid_jax.types import SpectralVolume
+    jax.config.update("jax_disable_most_optimizations", True)
+    assert jax.local_device_count() == 2
+    used = []
+    plain = pipeline._render_frames
+
+    def spy(*args, mesh, **options):
+      used.append(mesh.size)
+      return plain(*args, mesh=mesh, **options)
+
+    pipeline._render_frames = spy
+    config = renderer_config.get_config("tiny").to_dict()
+    network = Renderer(RendererConfig(**config["model"]["renderer"]))
+    inputs = [np.zeros(shape, np.float32) for shape in ((1, 8, 8, 3), (1, 8, 8, 2), (1, 8, 8), (1, 64))]
+    renderer = pipeline.ImageRenderer((network.init(jax.random.key(0), *inputs)["params"], config))
+    photo = np.random.default_rng(0).random((45, 70, 3), np.float32)
+    coefficients = np.float32(np.random.default_rng(1).normal(size=(3, 20, 30, 4)) * 40)
+    volume = SpectralVolume(coefficients, num_frames=150)
+    together = np.stack(list(renderer.render(photo, volume, frames=5)))
+    pipeline._MAX_RENDER_DEVICES = 1
+    alone = np.stack(list(renderer.render(photo, volume, frames=5)))
+    assert used == [2] * 3 + [1] * 5, used
+    assert together.shape == (5, 44, 70, 3)
+    np.testing.assert_array_equal(together, alone)
+    assert all(np.any(later != alone[0]) for later in alone[1:])
+  """
+  environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
+  result = subprocess.run(
+    [sys.executable, "-c", textwrap.dedent(code)], env=environment, capture_output=True, text=True, timeout=300
+  )
+  assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_without_magnification_the_video_is_a_still(animator, spectrum):
