@@ -30,8 +30,9 @@ from gid_jax.types import PRNGKey, SpectralVolume
 MOTION_WEIGHTS = "motion.safetensors"
 RENDERER_WEIGHTS = "renderer.safetensors"
 
-# Every device holds the working arrays of a frame of its own.
-_MAX_RENDER_DEVICES = 8
+# The devices of a CPU share one memory, and each holds the working arrays of a frame: all of them together may have
+# so many pixels of the video, unless one frame alone has more.
+_MAX_PIXELS_AT_ONCE = 2**22
 
 
 def _hashable(fields: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -235,7 +236,10 @@ class ImageRenderer:
     depth = _depth(spectrum, height, width, anchor_first_frame)
     noise = self._style(seed)
     # Splatting keeps one core busy, whatever their number: devices share the frames, not the pixels.
-    mesh = Mesh(np.asarray(jax.local_devices()[: min(frames, _MAX_RENDER_DEVICES)]), ("frames",))
+    devices = jax.local_devices()[:frames]
+    if devices[0].platform == "cpu":
+      devices = devices[: max(1, _MAX_PIXELS_AT_ONCE // math.prod(photo.shape[:2]))]
+    mesh = Mesh(np.asarray(devices), ("frames",))
     times = np.float32(np.arange(frames) * (spectrum.fps / fps))
     pending = []
     for start in range(0, frames, mesh.size):
