@@ -10,6 +10,7 @@ frame to frame that is left in the calmest fifth of the pixels, in grey levels.
 """
 
 import argparse
+import os
 import resource
 import subprocess
 import sys
@@ -48,6 +49,8 @@ def main():
   parser.add_argument("--size", type=int, default=256)
   parser.add_argument("--seed", type=int, default=0)
   options = parser.parse_args()
+  # As the command does: the cores share the frames.
+  jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
   with tempfile.TemporaryDirectory() as folder:
     output = Path(folder) / "video.mp4"
     command = [sys.executable, "-m", "gid_jax", "animate", options.photo, "--output", str(output), "--force"]

@@ -1,4 +1,4 @@
-"""Claim, not met yet: the denoiser knows more of motion on held-out windows than its spectrum over the photo.
+"""Claim: the denoiser knows more of motion on held-out windows than its spectrum over the photo.
 
   python benchmarks/motion_model.py --data DIR [--weights FOLDER] [--windows 48]
 

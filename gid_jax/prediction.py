@@ -61,7 +61,8 @@ def predict_spectra(
   # Guidance changes where a step is going, which the step before knew nothing of.
   order = 1 if loop else sampling["order"]
   try:
-    way = sampling_steps(schedule, steps, spacing=sampling["spacing"], recurrences=looping["recurrences"])
+    how = dict(spacing=sampling["spacing"], last=sampling["last"], recurrences=looping["recurrences"])
+    way = sampling_steps(schedule, steps, **how)
   except ValueError as error:
     raise UserError(str(error)) from error
 

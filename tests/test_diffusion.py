@@ -46,6 +46,8 @@ def test_unknown_words_are_errors():
       schedule.sampling_steps(made, num_samples)
   with pytest.raises(ValueError, match="recurrences must be 1"):
     schedule.sampling_steps(made, 10, recurrences=0)
+  with pytest.raises(ValueError, match="less than 1 of all, not 1"):
+    schedule.sampling_steps(made, 10, spacing="logsnr", last=1.0)
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)

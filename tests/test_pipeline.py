@@ -82,7 +82,7 @@ def animator(quick_compilation):
   motion["model"]["vae"]["multipliers"] = (1, 2)
   motion["model"]["unet"] |= {"multipliers": (1,), "attention_levels": (0,)}
   loop = {"steps": 2, "weight": 0.5, "recurrences": 2}
-  motion["sampling"] |= {"steps": 3, "guidance": 0.5, "spacing": "trailing", "eta": 0.0, "order": 1, "loop": loop}
+  motion["sampling"] |= {"steps": 3, "guidance": 0.5, "spacing": "trailing", "order": 1, "loop": loop}
   model = pipeline.make_motion_model(motion["model"])
   bands = np.zeros((1, NUM_BANDS), np.int32)
   inputs = (np.zeros((1, NUM_BANDS, 16, 24, 4)), bands, np.zeros((1, 32, 48, 3)), bands)

@@ -240,15 +240,25 @@ def test_second_order_steps_equal_those_of_diffusers():
   np.testing.assert_allclose(found.latents, expected.numpy(), atol=2e-5)
 
 
-@pytest.mark.parametrize("number", [1, 2, 6, 50, 1000])
-def test_steps_even_in_signal_over_noise(number):
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_way_that_ends_early_leaves_the_mean_of_what_noise_hides(draw, order):
+  made = schedule.make_schedule(**BETAS, prediction="v")
+  samples = draw(made, 1, NOISE, schedule.sampling_steps(made, 200, spacing="logsnr", last=0.3), order=order)
+  # Wiener: of the variance, the share that the noisy latents at time step 300 tell remains.
+  told = SIGNAL[300] * DEVIATION**2
+  np.testing.assert_allclose(samples.mean(), MEAN, atol=0.02)
+  np.testing.assert_allclose(samples.std(), DEVIATION * np.sqrt(told / (told + 1 - SIGNAL[300])), atol=0.01)
+
+
+@pytest.mark.parametrize("number, last", [(1, 0.02), (2, 0.02), (6, 0.02), (50, 0.02), (1000, 0.02), (6, 0.15)])
+def test_steps_even_in_signal_over_noise(number, last):
   made = schedule.make_schedule(**BETAS)
-  steps = schedule.sampling_steps(made, number, spacing="logsnr")
+  steps = schedule.sampling_steps(made, number, spacing="logsnr", last=last)
   assert steps.timesteps[0] == 999 and steps.previous[-1] == -1
   np.testing.assert_array_equal(steps.previous[:-1], steps.timesteps[1:])
   assert (np.diff(steps.timesteps) < 0).all() and len(steps.timesteps) <= number
   if number > 1:
-    assert steps.timesteps[-1] == 20
+    assert steps.timesteps[-1] == 1000 * last
   if number == 6:
     levels = np.log(SIGNAL / (1 - SIGNAL))[steps.timesteps]
     np.testing.assert_allclose(np.diff(levels), np.diff(levels).mean(), rtol=0.02)

@@ -157,14 +157,15 @@ class SamplingSteps(NamedTuple):
 
 
 def sampling_steps(
-  schedule: Schedule, num_samples: int, *, spacing: str = "trailing", recurrences: int = 1
+  schedule: Schedule, num_samples: int, *, spacing: str = "trailing", recurrences: int = 1, last: float = 0.02
 ) -> SamplingSteps:
   """The time steps to visit, from noisy to clean, and where each of them leads.
 
   "leading" is latent diffusion's DDIM choice, range(0, N, N // s) + 1, spread evenly where s does not divide N; its
   last step leads to time step 0. "trailing" begins at the last training step and ends at the clean latent. "logsnr"
   does too, in even steps of the logarithm of signal over noise, which the multistep sampler wants where steps are few
-  (Lu et al. 2022, DPM-Solver); it asks for the last time at a fiftieth of the training steps.
+  (Lu et al. 2022, DPM-Solver), and ends with the clean latent that the network expects at `last`: where the noise there
+  hides a detail, the sample has its mean instead of one draw of it.
 
   Args:
     schedule: noise levels of the N training steps.
@@ -172,15 +173,18 @@ def sampling_steps(
     spacing: "leading", "trailing" or "logsnr"; of the last, time steps that would be asked for twice are left out.
     recurrences: how often every step is taken; before the next time the result is noised back to where the step began
       (self-recurrence), which gives guidance several tries. 1 is plain sampling; the paper's loops take 2.
+    last: of "logsnr", the time step to visit last, as a share of N, in 0 ... 1.
 
   Raises:
-    ValueError: `num_samples` or `recurrences` out of range, or unknown spacing.
+    ValueError: `num_samples`, `recurrences` or `last` out of range, or unknown spacing.
   """
   total = schedule.num_steps
   if not 1 <= num_samples <= total:
     raise ValueError(f"the number of sampling steps must lie in 1 ... {total}, not {num_samples}")
   if recurrences < 1:
     raise ValueError(f"recurrences must be 1 or more, not {recurrences}")
+  if not 0 <= last < 1:
+    raise ValueError(f"the last time step must be a share of 0 to less than 1 of all, not {last}")
   if spacing == "leading":
     ascending = np.minimum(np.arange(num_samples) * total // num_samples + 1, total - 1)
     previous = np.concatenate([[0], ascending[:-1]])
@@ -190,7 +194,7 @@ def sampling_steps(
   elif spacing == "logsnr":
     signal = np.asarray(schedule.signal, np.float64)
     levels = np.log(signal / (1 - signal))
-    wanted = np.linspace(levels[total // 50], levels[-1], num_samples) if num_samples > 1 else levels[-1:]
+    wanted = np.linspace(levels[int(last * total)], levels[-1], num_samples) if num_samples > 1 else levels[-1:]
     ascending = np.unique(np.abs(levels - wanted[:, None]).argmin(axis=1))
     previous = np.concatenate([[-1], ascending[:-1]])
   else:
