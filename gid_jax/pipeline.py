@@ -236,7 +236,7 @@ class ImageRenderer:
     depth = _depth(spectrum, height, width, anchor_first_frame)
     noise = self._style(seed)
     # Splatting keeps one core busy, whatever their number: devices share the frames, not the pixels.
-    devices = jax.local_devices()[:frames]
+    devices = jax.local_devices()[: max(1, frames)]
     if devices[0].platform == "cpu":
       devices = devices[: max(1, _MAX_PIXELS_AT_ONCE // math.prod(photo.shape[:2]))]
     mesh = Mesh(np.asarray(devices), ("frames",))

@@ -18,7 +18,7 @@ def test_weights_stay_under_60_megabytes():
 
 
 def test_bundled_photo_moves_where_it_should():
-  """The dandelion head sways; the sky behind it, the brightest of the upper fifth, hardly does."""
+  """The dandelion head sways three times as far as the sky behind it, which is the brightest of the upper fifth."""
   photo = media.read_image(FOLDER / "photo.jpg")
   animator = Animator.from_pretrained()
   volume = animator.predict_spectrum(jax.random.key(0), photo)
