@@ -37,11 +37,12 @@ def make_problem(size, bands):
   import numpy as np
 
   from configs.common import MOTION_STRIDES, motion_model
+  from gid_jax.models.vae import make_codec
 
   config = motion_model(size, frequency_attention=False)
-  factor = MOTION_STRIDES[size] * 2 ** (len(config.vae.multipliers) - 1)
-  height, width = (side // factor for side in config.image_size)
-  fields = config.unet.to_dict() | {"dtype": "float32", "out_channels": config.vae.latent_channels}
+  codec = make_codec(config.vae)
+  height, width = (side // (MOTION_STRIDES[size] * codec.factor) for side in config.image_size)
+  fields = config.unet.to_dict() | {"dtype": "float32", "out_channels": codec.latent_channels}
   rng = np.random.default_rng(0)
   latents = rng.normal(size=(1, bands, height, width, fields["out_channels"])).astype(np.float32)
   condition = rng.normal(size=(1, height, width, config.encoder.channels)).astype(np.float32)
@@ -188,7 +189,7 @@ def measure_alone(side, size, what, bands):
   """Compile time [s] and peak memory [MiB] of one side in a process of its own."""
   command = [sys.executable, __file__, "--size", size, "--what", what, "--bands", str(bands), "--alone", side.name]
   environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-  return json.loads(subprocess.run(command, check=True, capture_output=True, env=environment).stdout)
+  return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment).stdout)
 
 
 def run_alone(name, size, what, bands):

@@ -3,7 +3,7 @@
 The motion model must be the same in `vae`, `ldm` and `ldm_coordinated`, so its sizes stand here once:
 - `tiny`: tests; seconds on a CPU.
 - `default`: our recipe; hours on two CPU cores.
-- `large`: the same recipe for one GPU and a day: a finer motion grid, a U-Net of ten times the size.
+- `large`: the same recipe for one GPU and a day: a finer motion grid, a U-Net of twenty times the size.
 - `paper`: Li et al. 2024; accelerators.
 - `inpainting_512`: the paper's larger model for 512x288, fine-tuned from an inpainting latent-diffusion model.
 
@@ -46,7 +46,8 @@ def motion_model(size: str, *, frequency_attention: bool) -> ml_collections.Conf
     # Plain averages over 4x4 cells lose less than a small auto-encoder, and need no training (docs/embedded-model.md).
     vae = dict(kind="area", factor=4)
     encoder = dict(kind="efficientnet_lite0", channels=48, hidden=96)
-    unet |= dict(channels=64, multipliers=(1, 2, 4), num_blocks=1, attention_levels=(1, 2), head_channels=32, groups=16)
+    # Twice as wide, it learns less in so few steps (docs/embedded-model.md).
+    unet |= dict(channels=32, multipliers=(1, 2, 4), num_blocks=1, attention_levels=(1, 2), head_channels=32, groups=16)
     if size == "large":
       encoder |= dict(channels=96, hidden=192)
       unet |= dict(channels=128, num_blocks=2, groups=32, dtype="bfloat16", remat=False)

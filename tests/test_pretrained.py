@@ -18,7 +18,7 @@ def test_weights_stay_under_60_megabytes():
 
 
 def test_bundled_photo_moves_where_it_should():
-  """The dandelion head sways three times as far as the sky behind it, which is the brightest of the upper fifth."""
+  """The dandelion head sways four times as far as the sky behind it, which is the brightest of the upper fifth."""
   photo = media.read_image(FOLDER / "photo.jpg")
   animator = Animator.from_pretrained()
   volume = animator.predict_spectrum(jax.random.key(0), photo)
@@ -29,8 +29,8 @@ def test_bundled_photo_moves_where_it_should():
   flower = length[round(0.12 * height) : height // 2, round(0.14 * width) : round(0.44 * width)].mean()
   sky = resize_image(photo, height, width).mean(-1) > 0.85
   sky[height // 5 :] = False
-  assert flower >= 1.0 and sky.mean() > 0.05
-  assert length[sky].mean() <= flower / 3
+  assert flower >= 1.2 and sky.mean() > 0.05
+  assert length[sky].mean() <= flower / 4
   first, later = animator.render(photo, volume, frames=2, fps=2.0, size=256)
   reference = resize_image(photo, *first.shape[:2])
   assert -10 * np.log10(np.mean((first / 255.0 - reference) ** 2)) >= 32
