@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import runpy
 from pathlib import Path
 
 import jax
@@ -10,6 +11,7 @@ import pytest
 
 from configs import common
 from gid_jax.diffusion.schedule import make_schedule, sampling_steps
+from gid_jax.models.unet import UNet
 from gid_jax.pipeline import make_motion_model
 
 STAGES = ("vae", "ldm", "ldm_coordinated", "renderer")
@@ -64,6 +66,17 @@ def test_one_override_changes_model_and_data():
 def test_our_larger_model_is_twenty_times_the_size():
   sizes = [count_parameters(load("ldm", size))[0]["unet"] for size in ("default", "large", "paper")]
   assert 15 < sizes[1] / sizes[0] < 30 and sizes[1] < sizes[2] / 3
+
+
+@pytest.mark.parametrize("size", ["default", "paper"])
+def test_the_unet_that_is_timed_is_the_one_that_is_trained(size):
+  benchmark = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "unet.py"))
+  fields, inputs = benchmark["make_problem"](size, 2)
+  timed = jax.eval_shape(UNet(**fields).init, jax.random.key(0), *inputs)["params"]
+  config = load("ldm", size)
+  assert jax.tree.map(np.shape, timed) == jax.tree.map(np.shape, count_parameters(config)[1]["unet"])
+  cell = config.model.motion_stride * make_motion_model(config.model).latent_factor
+  assert inputs[0].shape[2:4] == tuple(side // cell for side in config.model.image_size)
 
 
 def test_the_papers_numbers():
