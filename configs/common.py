@@ -2,7 +2,7 @@
 
 The motion model must be the same in `vae`, `ldm` and `ldm_coordinated`, so its sizes stand here once:
 - `tiny`: tests; seconds on a CPU.
-- `default`: our recipe; hours on two CPU cores.
+- `default`: our recipe; an hour on two CPU cores.
 - `large`: the same recipe for one GPU and a day: a finer motion grid, a U-Net of twenty times the size.
 - `paper`: Li et al. 2024; accelerators.
 - `inpainting_512`: the paper's larger model for 512x288, fine-tuned from an inpainting latent-diffusion model.

@@ -173,7 +173,7 @@ def sampling_steps(
     spacing: "leading", "trailing" or "logsnr"; of the last, time steps that would be asked for twice are left out.
     recurrences: how often every step is taken; before the next time the result is noised back to where the step began
       (self-recurrence), which gives guidance several tries. 1 is plain sampling; the paper's loops take 2.
-    last: of "logsnr", the time step to visit last, as a share of N, in 0 ... 1.
+    last: of "logsnr", the time step to visit last, as a share of N, from 0 to less than 1.
 
   Raises:
     ValueError: `num_samples`, `recurrences` or `last` out of range, or unknown spacing.
