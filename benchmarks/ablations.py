@@ -24,12 +24,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gid_jax.checkpoint import checkpoint_directory
 from gid_jax.evaluation.frechet import estimate_frechet
 from gid_jax.evaluation.judging import MODEL, REAL, STILL, SceneResult, load_result
 from gid_jax.evaluation.results import Estimate, estimate_mean
-from gid_jax.pipeline import RENDERER_WEIGHTS
-from gid_jax.step_folders import list_steps
+from gid_jax.weights.checkpoint import checkpoint_directory, list_steps
+from gid_jax.weights.pretrained import RENDERER_WEIGHTS
 
 
 class Row(NamedTuple):

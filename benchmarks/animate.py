@@ -22,7 +22,8 @@ import jax
 import numpy as np
 
 import gid_jax
-from gid_jax import media, spectral
+from gid_jax.media import clips, encoding, photos
+from gid_jax.motion import spectral
 from gid_jax.pipeline import Animator, resize_image
 
 
@@ -36,7 +37,7 @@ def time_parts(animator, photo, options, folder) -> dict[str, float]:
     sampled = time.perf_counter()
     frames = list(animator.render(photo, volume, frames=150, fps=30.0, size=options.size))
     rendered = time.perf_counter()
-    media.write_video(Path(folder) / "parts.mp4", iter(frames), fps=30.0, overwrite=True)
+    encoding.write_video(Path(folder) / "parts.mp4", iter(frames), fps=30.0, overwrite=True)
     parts = {"sampling": sampled - start, "rendering": rendered - sampled, "encoding": time.perf_counter() - rendered}
   return parts
 
@@ -64,8 +65,8 @@ def main():
       print(f"{run} run: {total:.1f} s")
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     print(f"peak memory: {peak:.2f} GiB")
-    frames = media.read_clip(output).frames
-    photo = media.read_image(options.photo)
+    frames = clips.read_clip(output).frames
+    photo = photos.read_image(options.photo)
     animator = Animator.from_pretrained(options.weights)
     parts = time_parts(animator, photo, options, folder)
   parts["the rest"] = total - sum(parts.values())

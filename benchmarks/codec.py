@@ -18,8 +18,8 @@ from gid_jax.evaluation.motion import CONFIDENCE
 from gid_jax.evaluation.results import estimate_mean
 from gid_jax.evaluation.scenes import list_clips, read_clip
 from gid_jax.models.vae import VAE, AreaCodec, make_codec
-from gid_jax.normalization import denormalize, normalize
-from gid_jax.pipeline import MOTION_WEIGHTS, load_pretrained
+from gid_jax.motion.normalization import denormalize, normalize
+from gid_jax.weights.pretrained import MOTION_WEIGHTS, load_pretrained
 
 
 def main() -> None:

@@ -23,20 +23,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gid_jax.encoding import complete_or_nothing
 from gid_jax.evaluation.damage import DAMAGES, draw_takes, is_monotone, measure_worsening
-from gid_jax.evaluation.extractors import Extractor, load_extractor
 from gid_jax.evaluation.frechet import frechet_distance_of_features, kernel_distance
 from gid_jax.evaluation.judging import find_regions
 from gid_jax.evaluation.motion import judge_prediction
 from gid_jax.evaluation.motion_samples import judge_samples
+from gid_jax.evaluation.networks.extractors import Extractor, load_extractor
 from gid_jax.evaluation.rendering import measure_flicker, perceptual_distances, predict_by_softmax, psnr, ssim
 from gid_jax.evaluation.scenes import JudgedScene, list_clips, read_clip
 from gid_jax.evaluation.tables import MOTION_COLUMNS
+from gid_jax.files import complete_or_nothing
 from gid_jax.models.features import vgg16_params
-from gid_jax.pipeline import MOTION_WEIGHTS, load_pretrained
-from gid_jax.spectral import evaluate_motion, motion_magnitude, resize_motion
+from gid_jax.motion.spectral import evaluate_motion, motion_magnitude, resize_motion
 from gid_jax.types import SpectralVolume
+from gid_jax.weights.pretrained import MOTION_WEIGHTS, load_pretrained
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 # Of damaged motion, as every strength and network takes half a minute.

@@ -21,11 +21,11 @@ import jax
 import numpy as np
 
 from configs import ldm, ldm_coordinated
-from gid_jax import sharding
-from gid_jax.objectives import make_objective
-from gid_jax.pipeline import make_motion_model
+from gid_jax.models.build import make_motion_model
 from gid_jax.train import make_optimizer
-from gid_jax.train_state import create_train_state, train_step
+from gid_jax.training import sharding
+from gid_jax.training.objectives import make_objective
+from gid_jax.training.train_state import create_train_state, train_step
 
 MESHES = ((1, 1), (4, 1), (2, 2), (1, 4))
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")

@@ -30,11 +30,11 @@ import cv2
 import jax
 import numpy as np
 
-from data_pipeline.clips import find_clips
 from data_pipeline.synthetic.scene import sample_scene
-from gid_jax import media
-from gid_jax.flow import DEFAULT, REFERENCE, FlowSettings, estimate_flow
-from gid_jax.tracking import measure_motion
+from gid_jax.flow.estimate import DEFAULT, REFERENCE, FlowSettings, estimate_flow
+from gid_jax.flow.tracking import measure_motion
+from gid_jax.media import clips
+from gid_jax.media.clips import find_clips
 
 NAMES = ("alocasia_1", "carnations_2", "daffodils", "flag", "straw", "telephone_3", "shrub_windy", "oak_leaves")
 WALLS = ("hat_0", "telephone_1")
@@ -71,8 +71,8 @@ def our_flow(settings: FlowSettings, reference: np.ndarray, targets: np.ndarray)
 
 def read_frames(path: Path, *, last: int) -> np.ndarray:
   """Frames 0 ... `last` of a clip, as far as it has them: [t h w 3] uint8, the whole picture resized."""
-  clip = media.read_clip(path, max_frames=2 * last + 60, short_side=480)
-  frames = media.resample_clip(clip, fps=FPS).frames[: last + 1]
+  clip = clips.read_clip(path, max_frames=2 * last + 60, short_side=480)
+  frames = clips.resample_clip(clip, fps=FPS).frames[: last + 1]
   return np.stack([cv2.resize(frame, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA) for frame in frames])
 
 

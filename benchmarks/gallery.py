@@ -17,11 +17,13 @@ import cv2
 import jax
 import numpy as np
 
-from gid_jax import media, spectral
-from gid_jax.encoding import complete_or_nothing
-from gid_jax.evaluation.motion import rms_swing, share_moving
+from gid_jax.evaluation.motion import share_moving
+from gid_jax.files import complete_or_nothing
+from gid_jax.media import encoding, photos
+from gid_jax.motion import spectral
+from gid_jax.motion.measures import rms_swing
+from gid_jax.motion.visualize import find_liveliest_row, slice_xt
 from gid_jax.pipeline import Animator
-from gid_jax.visualize import find_liveliest_row, slice_xt
 
 LARGEST = 3.0  # px of the working grid, the white of the maps
 ACROSS, DOWN, MARGIN = 256, 160, 4
@@ -69,7 +71,7 @@ def main():
   stride = animator.motion_config["model"]["motion_stride"]
   rows, shares = [], {}
   for path in options.photos:
-    photo = media.read_image(path)
+    photo = photos.read_image(path)
     keys = jax.vmap(jax.random.key)(np.arange(options.seeds))
     volumes = animator.predict_spectra(keys, photo)
     volumes = [volumes.replace(coefficients=np.asarray(volumes.coefficients[seed])) for seed in range(options.seeds)]
@@ -83,7 +85,7 @@ def main():
       clip = animator.render(photo, volume, frames=NUM_FRAMES, fps=float(volume.fps), size=options.size)
       frames = np.stack([np.asarray(frame) for frame in clip])
       if options.videos:
-        media.write_video(
+        encoding.write_video(
           options.output / f"{path.stem}_{seed}.mp4", iter(frames), fps=float(volume.fps), overwrite=True
         )
       if seed == 0:

@@ -18,11 +18,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from gid_jax.input_pipeline import find_scale, make_cached_iterator, make_train_iterator
-from gid_jax.latent_cache import build_latent_cache
-from gid_jax.objectives import make_objective
+from gid_jax.data.input_pipeline import find_scale, make_cached_iterator, make_train_iterator
+from gid_jax.data.latent_cache import build_latent_cache
 from gid_jax.train import make_optimizer
-from gid_jax.train_state import create_train_state, train_step
+from gid_jax.training.objectives import make_objective
+from gid_jax.training.train_state import create_train_state, train_step
 
 
 def main() -> None:

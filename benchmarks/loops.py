@@ -27,8 +27,10 @@ import jax
 import numpy as np
 
 import gid_jax
-from gid_jax import media, spectral
-from gid_jax.pipeline import MOTION_WEIGHTS, RENDERER_WEIGHTS, Animator, load_pretrained, resize_image
+from gid_jax.media import photos
+from gid_jax.motion import spectral
+from gid_jax.pipeline import Animator, resize_image
+from gid_jax.weights.pretrained import MOTION_WEIGHTS, RENDERER_WEIGHTS, load_pretrained
 
 KINDS = ("cut", "free", "unguided", "guided")
 QUANTITIES = ("displacement", "position gap", "velocity gap", "pos/energy", "vel/energy", "pos/step", "vel/step")
@@ -54,7 +56,7 @@ def main():
 
   rows = []
   for photo in find_photos(options.photos, options.number):
-    image = crop(media.read_image(photo), options.height, options.width)
+    image = crop(photos.read_image(photo), options.height, options.width)
     for seed in range(options.seeds):
       volumes, seconds = [], []
       for sampler, loop in ((animator, False), (unguided, True), (animator, True)):

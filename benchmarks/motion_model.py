@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from gid_jax.data.examples import measure_strength
+from gid_jax.data.records import open_records
 from gid_jax.diffusion.schedule import add_noise, make_schedule, training_target
-from gid_jax.examples import measure_strength
-from gid_jax.pipeline import Animator, make_motion_model
-from gid_jax.records import open_records
+from gid_jax.models.build import make_motion_model
+from gid_jax.pipeline import Animator
 
 
 def main():

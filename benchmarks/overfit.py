@@ -23,11 +23,7 @@ import tensorflow_datasets as tfds
 from configs import ldm, ldm_coordinated, vae
 from data_pipeline.synthetic.scene import sample_scene
 from data_pipeline.synthetic.windows import scene_to_window
-from gid_jax.checkpoint import restore_params
-from gid_jax.normalization import band_scale
-from gid_jax.pipeline import RENDERER_WEIGHTS, Animator, load_pretrained, make_motion_model
-from gid_jax.spectral import spectrum_to_motion
-from gid_jax.storage import (
+from gid_jax.data.storage import (
   DATASET_NAME,
   DATASET_VERSION,
   example_to_window,
@@ -35,8 +31,14 @@ from gid_jax.storage import (
   open_split,
   window_to_example,
 )
+from gid_jax.models.build import make_motion_model
+from gid_jax.motion.normalization import band_scale
+from gid_jax.motion.spectral import spectrum_to_motion
+from gid_jax.pipeline import Animator
 from gid_jax.train import train
 from gid_jax.types import SpectralVolume
+from gid_jax.weights.checkpoint import restore_params
+from gid_jax.weights.pretrained import RENDERER_WEIGHTS, load_pretrained
 
 HEIGHT, WIDTH, SHRINK, NUM_BANDS = 32, 48, 5, 16
 # Steps, examples a step, learning rate.

@@ -13,10 +13,10 @@ import sys
 
 import numpy as np
 
-from data_pipeline.synthetic.folders import load_backgrounds, load_sprites
 from data_pipeline.synthetic.scene import sample_scene
 from gid_jax.evaluation.rendering import METRICS, PREDICTORS, REGIONS, judge_pair
 from gid_jax.evaluation.results import estimate_mean
+from gid_jax.media.folders import load_backgrounds, load_sprites
 from gid_jax.models.features import vgg16_params
 from gid_jax.pipeline import ImageRenderer
 

@@ -15,11 +15,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from data_pipeline.synthetic.folders import load_backgrounds, load_sprites
+from data_pipeline.synthetic.scene import sample_scene
 from gid_jax.evaluation.judging import MODEL, judge_motion
 from gid_jax.evaluation.results import estimate_mean
 from gid_jax.evaluation.scenes import list_clips, read_clip, simulate_scenes
 from gid_jax.evaluation.tables import MOTION_COLUMNS
+from gid_jax.media.folders import load_backgrounds, load_sprites
 from gid_jax.pipeline import Animator
 
 METRICS = (
@@ -42,7 +43,7 @@ def find_scenes(options, animator):
     backgrounds=load_backgrounds(options.backgrounds) if options.backgrounds else (),
     sprites=load_sprites(options.sprites) if options.sprites else (),
   )
-  yield from simulate_scenes(range(FIRST_SEED, FIRST_SEED + options.simulated), model, **photos)
+  yield from simulate_scenes(sample_scene, range(FIRST_SEED, FIRST_SEED + options.simulated), model, **photos)
 
 
 def sample_volumes(animator, key, image, setting):

@@ -17,11 +17,11 @@ import ml_collections
 import numpy as np
 import scipy.fft
 
+from gid_jax.data.examples import measure_strength
+from gid_jax.data.records import open_chosen
+from gid_jax.diffusion.prediction import predict_spectra
 from gid_jax.errors import UserError
-from gid_jax.examples import measure_strength
 from gid_jax.pipeline import Animator
-from gid_jax.prediction import predict_spectra
-from gid_jax.records import open_chosen
 
 EDGES = (0.0, 0.001, 0.04, 0.1, 0.15, 0.2, 0.3, 0.4, 0.8)
 DISTANCES = (1, 2, 4)

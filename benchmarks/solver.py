@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import gid_jax
-from gid_jax import media
 from gid_jax.diffusion.guidance import classifier_free
 from gid_jax.diffusion.sampler import begin, draw_noise, sample
 from gid_jax.diffusion.schedule import SamplingSteps, make_schedule, sampling_steps
+from gid_jax.media import photos
 from gid_jax.pipeline import Animator, resize_image
 
 WAYS = [
@@ -72,7 +72,7 @@ def main():
   animator = Animator.from_pretrained(options.weights)
   found: dict[tuple, list] = {way: [] for way in WAYS}
   for path in options.photos:
-    run = make_sampler(animator, media.read_image(path), options.guidance)
+    run = make_sampler(animator, photos.read_image(path), options.guidance)
     goal = run(options.reference, "trailing", 2)
     for way in WAYS:
       latents = run(*way)

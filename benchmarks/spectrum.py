@@ -18,8 +18,8 @@ import matplotlib
 import numpy as np
 
 from data_pipeline.synthetic.scene import sample_scene
-from data_pipeline.trajectories import motion_to_coefficients
-from gid_jax.tracking import measure_motion
+from gid_jax.flow.tracking import measure_motion
+from gid_jax.motion.spectral import motion_to_coefficients
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

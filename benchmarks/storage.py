@@ -16,12 +16,12 @@ import zlib
 import cv2
 import numpy as np
 
-from data_pipeline.clips import clip_to_sequences, find_clips
 from data_pipeline.synthetic.scene import sample_scene
 from data_pipeline.synthetic.windows import scene_to_window
 from data_pipeline.trajectories import sequence_to_window
-from gid_jax import storage
+from gid_jax.data import storage
 from gid_jax.errors import UserError
+from gid_jax.media.clips import clip_to_sequences, find_clips
 
 NUM_FRAMES, NUM_BANDS, NUM_PAIRS = 150, 16, 6
 

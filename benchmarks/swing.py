@@ -16,7 +16,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from data_pipeline.synthetic.folders import load_backgrounds
 from gid_jax.errors import UserError
 from gid_jax.evaluation.motion import (
   Regions,
@@ -25,13 +24,14 @@ from gid_jax.evaluation.motion import (
   find_moving,
   measure_texture,
   median_ratio,
-  rms_swing,
 )
 from gid_jax.evaluation.motion_baselines import score_photo
 from gid_jax.evaluation.results import estimate_mean
 from gid_jax.evaluation.scenes import list_clips, read_clip
-from gid_jax.pipeline import MOTION_WEIGHTS, load_pretrained
-from gid_jax.swing import FAINT, cover, find_log_swing, fit_gate, make_eye, start_ridge
+from gid_jax.media.folders import load_backgrounds
+from gid_jax.motion.measures import rms_swing
+from gid_jax.training.swing import FAINT, cover, find_log_swing, fit_gate, make_eye, start_ridge
+from gid_jax.weights.pretrained import MOTION_WEIGHTS, load_pretrained
 
 GRID = (20, 32)
 NUM_FOLDS = 8

@@ -32,10 +32,10 @@ import cv2
 import matplotlib
 import numpy as np
 
-from data_pipeline.synthetic.folders import load_backgrounds, load_sprites
 from data_pipeline.synthetic.scene import sample_scene
-from data_pipeline.trajectories import motion_to_coefficients
-from gid_jax import splat
+from gid_jax.media.folders import load_backgrounds, load_sprites
+from gid_jax.motion import splat
+from gid_jax.motion.spectral import motion_to_coefficients
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

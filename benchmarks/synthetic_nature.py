@@ -21,13 +21,13 @@ import cv2
 import matplotlib
 import numpy as np
 
-from data_pipeline.clips import clip_to_sequences
 from data_pipeline.synthetic.families import draw_setting
-from data_pipeline.synthetic.folders import load_backgrounds, load_sprites
 from data_pipeline.synthetic.scene import sample_scene
-from data_pipeline.trajectories import motion_to_coefficients
 from gid_jax.errors import UserError
-from gid_jax.tracking import measure_motion
+from gid_jax.flow.tracking import measure_motion
+from gid_jax.media.clips import clip_to_sequences
+from gid_jax.media.folders import load_backgrounds, load_sprites
+from gid_jax.motion.spectral import motion_to_coefficients
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

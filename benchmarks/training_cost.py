@@ -17,11 +17,11 @@ import jax
 import jax.numpy as jnp
 from absl import app, flags
 
+from gid_jax.models.build import make_motion_model
 from gid_jax.models.renderer import Renderer, RendererConfig
-from gid_jax.objectives import make_objective
-from gid_jax.pipeline import make_motion_model
-from gid_jax.train import make_optimizer  # which also defines --config
-from gid_jax.train_state import create_train_state, train_step
+from gid_jax.train import make_optimizer
+from gid_jax.training.objectives import make_objective
+from gid_jax.training.train_state import create_train_state, train_step
 
 _EXAMPLES = flags.DEFINE_integer("examples", 4, "Examples on the device in one step.")
 _SHARE = flags.DEFINE_float("share", 0.35, "Assumed share of the peak that training reaches.")

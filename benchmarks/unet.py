@@ -266,7 +266,7 @@ def compare(size, what, bands, repetitions, *, kinds):
   import jax
   import numpy as np
 
-  from gid_jax.convert import unet_to_tensors
+  from gid_jax.weights.convert import unet_to_tensors
 
   alone = [measure_alone(side, size, what, bands) for side in (Ours, Diffusers)]
   ours = Ours(size, bands)

@@ -31,15 +31,15 @@ import numpy as np
 import optax
 from scipy.stats import rankdata
 
-from data_pipeline.clips import clip_to_sequences
-from data_pipeline.synthetic.folders import load_backgrounds, load_sprites
 from data_pipeline.synthetic.photos import move_photo
 from data_pipeline.synthetic.scene import sample_scene
 from data_pipeline.synthetic.vegetation import segment_vegetation
 from gid_jax.errors import UserError
+from gid_jax.flow.tracking import mean_magnitude, measure_motion
+from gid_jax.media.clips import clip_to_sequences
+from gid_jax.media.folders import load_backgrounds, load_sprites
 from gid_jax.models.encoders import FEATURE_DEVIATIONS, FROZEN_TRUNK, EfficientNetLite0, resize_image
-from gid_jax.pipeline import MOTION_WEIGHTS, load_pretrained
-from gid_jax.tracking import mean_magnitude, measure_motion
+from gid_jax.weights.pretrained import MOTION_WEIGHTS, load_pretrained
 
 CELL = 8
 SIZE = {"height": 160, "width": 256}

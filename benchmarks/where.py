@@ -12,11 +12,12 @@ import argparse
 from pathlib import Path
 
 from gid_jax.errors import UserError
-from gid_jax.evaluation.motion import TEXTURE, area_under_curve, find_moving, measure_texture, rms_swing
+from gid_jax.evaluation.motion import TEXTURE, area_under_curve, find_moving, measure_texture
 from gid_jax.evaluation.motion_baselines import score_photo
 from gid_jax.evaluation.results import estimate_mean
 from gid_jax.evaluation.scenes import list_clips, read_clip
-from gid_jax.pipeline import MOTION_WEIGHTS, load_pretrained
+from gid_jax.motion.measures import rms_swing
+from gid_jax.weights.pretrained import MOTION_WEIGHTS, load_pretrained
 
 THRESHOLDS = {"any": -1.0, "1 grey level": TEXTURE / 2, "2": TEXTURE, "4": 2 * TEXTURE}
 

@@ -80,7 +80,7 @@ def motion_model(size: str, *, frequency_attention: bool) -> ml_collections.Conf
 
 
 def fits_photo(size: str) -> bool:
-  """Whether a size normalises by what the photo says (`gid_jax.swing`): ours do, the paper's and tests do not."""
+  """Whether a size normalises by what the photo says (`gid_jax.training.swing`): ours do, the paper's, tiny don't."""
   return size in ("default", "large")
 
 
@@ -173,7 +173,7 @@ def training(
       log_every=1 if tiny else 20,
       eval_every=2 if tiny else 500,
       num_eval_batches=1 if tiny else 8,
-      # Whether evaluations also draw some of what the model predicts; see `gid_jax.validation`.
+      # Whether evaluations also draw some of what the model predicts; see `gid_jax.training.validation`.
       eval_pictures=True,
       num_init_batches=1 if tiny else 16,
       save_every=2 if tiny else 250,

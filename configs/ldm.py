@@ -3,14 +3,14 @@
   python -m gid_jax.train --config=configs/ldm.py:default --workdir=runs/ldm \
     --config.data.directory=data/windows --config.init.swing=runs/swing.safetensors
 
-Needs: windows; at `default` and `large` the swing that `python -m gid_jax.swing` fits to them, at the other sizes the
-work folder of a trained `vae` (`--config.init.vae=runs/vae`). `default` and `large` see photos through
+Needs: windows; at `default` and `large` the swing that `python -m gid_jax.training.swing` fits to them, at the other
+sizes the work folder of a trained `vae` (`--config.init.vae=runs/vae`). `default` and `large` see photos through
 EfficientNet-Lite0, whose ImageNet weights they take from the embedded weights, or from a PyTorch file given as
 `--config.init.encoder=FILE.safetensors`; `paper` trains a ResNet instead.
 
 `inpainting_512` is for photos of 512x288. It starts from an inpainting latent-diffusion model, such as Stable
-Diffusion's, whose safetensors file is named by `--config.init.unet=FILE.safetensors` (`gid_jax.convert` says what
-becomes of its nine input channels and of its text); `--config.init.unet=` starts from nothing.
+Diffusion's, whose safetensors file is named by `--config.init.unet=FILE.safetensors` (`gid_jax.weights.convert` says
+what becomes of its nine input channels and of its text); `--config.init.unet=` starts from nothing.
 """
 
 from configs import common

@@ -37,18 +37,10 @@ from typing import Any
 
 from data_pipeline.dataset import write_source
 from data_pipeline.statistics import write_statistics
-from data_pipeline.tasks import (
-  SHARED_SETTINGS,
-  Task,
-  cache_path,
-  find_record,
-  plan_tasks,
-  run_task,
-  run_task_apart,
-)
+from data_pipeline.tasks import SHARED_SETTINGS, Task, cache_path, find_record, plan_tasks, run_task, run_task_apart
 from data_pipeline.trajectories import FILTER_RULES
+from gid_jax.data.storage import DATASET_NAME, DATASET_VERSION
 from gid_jax.errors import UserError
-from gid_jax.storage import DATASET_NAME, DATASET_VERSION
 
 Records = dict[str, dict[str, Any]]
 

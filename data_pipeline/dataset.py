@@ -13,7 +13,7 @@ from tensorflow_datasets.core.writer import ExampleWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
 from data_pipeline.tasks import SOURCES, SPLITS, read_examples
-from gid_jax.storage import DATASET_NAME, DATASET_VERSION, make_features
+from gid_jax.data.storage import DATASET_NAME, DATASET_VERSION, make_features
 
 
 class OrderedWriter(ExampleWriter):

@@ -14,70 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
+from gid_jax.data.storage import example_to_window, list_sources, open_split
 from gid_jax.errors import UserError
-from gid_jax.storage import example_to_window, list_sources, open_split
-
-_LOWEST, _BIN_WIDTH, _NUM_BINS = np.log(1e-4), 0.005, 4146
-_EDGES = _LOWEST + _BIN_WIDTH * np.arange(_NUM_BINS)
-
-
-class BandHistogram:
-  """Counts of coefficient magnitudes per band, from which percentiles are read.
-
-  Attributes:
-    counts: [k n] float64, one histogram per band over the logarithm of the magnitude.
-    power: [k 2] float64, running sum of the squared magnitudes of x and y.
-    num_values: coefficients counted per band and axis.
-  """
-
-  def __init__(self, num_bands: int):
-    self.counts = np.zeros((num_bands, _NUM_BINS + 1))
-    self.power = np.zeros((num_bands, 2))
-    self.num_values = 0
-
-  def add(self, coefficients: Float[np.ndarray, "k h w 4"]) -> None:
-    """Counts the coefficients of one window, [k h w 4] (Re x, Re y, Im x, Im y), pixels."""
-    squares = coefficients.astype(np.float32) ** 2
-    squares = squares[..., :2] + squares[..., 2:]
-    self.power += squares.sum((1, 2), dtype=np.float64)
-    self.num_values += squares.shape[1] * squares.shape[2]
-    logarithms = np.log(np.maximum(squares, np.float32(1e-12))) / 2
-    bins = np.clip(np.ceil((logarithms - _LOWEST) / _BIN_WIDTH), 0, _NUM_BINS).astype(np.int64)
-    for band, values in enumerate(bins):
-      self.counts[band] += np.bincount(values.ravel(), minlength=_NUM_BINS + 1)
-
-  def merge(self, other: "BandHistogram") -> None:
-    """Adds what another histogram of as many bands has counted."""
-    self.counts += other.counts
-    self.power += other.power
-    self.num_values += other.num_values
-
-
-def histograms_to_percentile(
-  histograms: Sequence[BandHistogram], percentile: float
-) -> Float[np.ndarray, "k"]:
-  """Reads a percentile per band from one or more histograms, each given the same weight (section 4.1).
-
-  Args:
-    histograms: groups of windows; empty ones are ignored.
-    percentile: 0 ... 100.
-
-  Returns:
-    [k] float64 magnitudes in pixels.
-
-  Raises:
-    UserError: every histogram is empty.
-  """
-  filled = [histogram for histogram in histograms if histogram.num_values]
-  if not filled:
-    raise UserError("No training windows to take statistics from: build the data first.")
-  density = sum(histogram.counts / histogram.counts.sum(1, keepdims=True) for histogram in filled)
-  assert isinstance(density, np.ndarray)
-  cumulative = np.cumsum(density, axis=1) / len(filled)
-  edges = np.concatenate([_EDGES, _EDGES[-1:]])
-  return np.exp([np.interp(percentile / 100, band, edges) for band in cumulative])
+from gid_jax.motion.normalization import BandHistogram, histograms_to_percentile
 
 
 def read_spectra(directory: str | Path, *, source: str, bands: Sequence[int] | None = None) -> Iterator[np.ndarray]:

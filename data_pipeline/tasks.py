@@ -27,15 +27,15 @@ import cv2
 import msgpack
 import numpy as np
 
-from data_pipeline.clips import clip_to_sequences, find_clips
-from data_pipeline.synthetic.folders import load_photos
 from data_pipeline.synthetic.photos import move_photo
 from data_pipeline.synthetic.scene import sample_scene
 from data_pipeline.synthetic.windows import scene_to_window
 from data_pipeline.trajectories import sequence_to_window
 from gid_jax import __version__
+from gid_jax.data.storage import window_to_example
 from gid_jax.errors import UserError
-from gid_jax.storage import window_to_example
+from gid_jax.media.clips import clip_to_sequences, find_clips
+from gid_jax.media.folders import load_photos
 from gid_jax.types import Window
 
 SPLITS = ("train", "validation")

@@ -1,6 +1,6 @@
 """From a cut sequence of frames to one training window: the filters, the motion grid, the renderer's pairs (section 6).
 
-The motion itself is measured by `gid_jax.tracking`, which `gid inspect` and `gid animate VIDEO` use as well.
+The motion itself is measured by `gid_jax.flow.tracking`, which `gid inspect` and `gid animate VIDEO` use as well.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from gid_jax.errors import UserError
-from gid_jax.tracking import mean_magnitude, measure_motion
+from gid_jax.flow.tracking import mean_magnitude, measure_motion
+from gid_jax.motion.spectral import motion_to_coefficients, shrink_vectors
 from gid_jax.types import Window
 
 # Each rule of the two published versions: bounds on the mean displacement, pixels of the window's own grid.
@@ -46,37 +47,6 @@ def filter_window(motion: Float[np.ndarray, "t h w 2"], *, rule: str = "main") -
     if per_pixel.mean() < 1:
       return False, "still"
   return True, ""
-
-
-def shrink_vectors(
-  vectors: Float[np.ndarray, "*b h w c"], *, stride: int
-) -> Float[np.ndarray, "*b h/stride w/stride c"]:
-  """Brings vectors [*b h w c] to a coarser grid: the mean of stride x stride pixels, in pixels of the new grid.
-
-  Raises:
-    UserError: the sides are no multiples of `stride`.
-  """
-  *batch, height, width, channels = vectors.shape
-  if height % stride or width % stride:
-    raise UserError(f"Frames of {height}x{width} px: both sides must be multiples of the motion stride {stride}.")
-  blocks = vectors.reshape(*batch, height // stride, stride, width // stride, stride, channels)
-  return blocks.mean((-4, -2)) / stride
-
-
-def motion_to_coefficients(
-  motion: Float[np.ndarray, "t h w 2"], *, num_bands: int
-) -> Float[np.ndarray, "k h w 4"]:
-  """Transforms trajectories to their lowest Fourier coefficients in NumPy, so that workers never start JAX (eq. 2).
-
-  Args:
-    motion: [t h w 2] pixels.
-    num_bands: number K of bands kept, the constant one included.
-
-  Returns:
-    [k h w 4] float32, channels (Re x, Re y, Im x, Im y), unnormalised forward transform.
-  """
-  bands = np.fft.rfft(motion, axis=0)[:num_bands]
-  return np.concatenate([bands.real, bands.imag], -1).astype(np.float32)
 
 
 def sequence_to_window(

@@ -16,21 +16,21 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from data_pipeline.synthetic.folders import load_backgrounds, load_sprites
-from gid_jax.encoding import complete_or_nothing
 from gid_jax.errors import UserError
-from gid_jax.evaluation.extractors import Extractor, digest_params, load_extractor
 from gid_jax.evaluation.judging import MODEL, judge_scene, load_result, save_result
-from gid_jax.evaluation.report import ClipGroup, Figure, Report, read_report, write_report
-from gid_jax.evaluation.report_comparison import compare
-from gid_jax.evaluation.report_figures import draw_amplitudes, draw_slices
-from gid_jax.evaluation.report_page import write_page
+from gid_jax.evaluation.networks.extractors import Extractor, digest_params, load_extractor
+from gid_jax.evaluation.report.comparison import compare
+from gid_jax.evaluation.report.content import ClipGroup, Figure, Report, read_report, write_report
+from gid_jax.evaluation.report.figures import draw_amplitudes, draw_slices
+from gid_jax.evaluation.report.page import write_page
 from gid_jax.evaluation.scenes import ClipFile, JudgedScene, list_clips, read_clip, simulate_scenes
 from gid_jax.evaluation.tables import make_motion_table, make_rendering_table, make_time_tables, make_video_table
-from gid_jax.media import write_video
+from gid_jax.files import complete_or_nothing
+from gid_jax.media.encoding import write_video
+from gid_jax.media.folders import load_backgrounds, load_sprites
 from gid_jax.models.features import vgg16_params
 from gid_jax.pipeline import Animator
-from gid_jax.settings import parse_flags
+from gid_jax.training.settings import parse_flags
 
 
 def load_extractors(config: Any) -> tuple[list[Extractor], list[str]]:
@@ -202,11 +202,16 @@ def _judge_simulated(config, workdir, animator, progress, *, vgg_params):
   backgrounds = load_backgrounds(settings.backgrounds) if settings.backgrounds else []
   sprites = load_sprites(settings.sprites) if settings.sprites else []
   seeds = range(settings.first_seed, settings.first_seed + settings.number)
+  if seeds:
+    try:
+      from data_pipeline.synthetic.scene import sample_scene
+    except ImportError as error:
+      raise UserError("config.simulated: simulated scenes come with the checkout; start from there") from error
   for seed in progress.track(seeds, description="simulated"):
     path = workdir / "results" / f"synthetic-{seed}.safetensors"
     if not path.exists():
-      scenes = simulate_scenes([seed], animator.motion_config["model"], backgrounds=backgrounds, sprites=sprites)
-      for scene in scenes:
+      model = animator.motion_config["model"]
+      for scene in simulate_scenes(sample_scene, [seed], model, backgrounds=backgrounds, sprites=sprites):
         key = jax.random.fold_in(jax.random.key(config.seed), seed)
         rendered = seed - settings.first_seed < settings.rendered
         result, _, _ = judge_scene(key, scene, animator, num_samples=1, rendered=rendered, vgg_params=vgg_params)

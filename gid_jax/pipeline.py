@@ -6,52 +6,27 @@ grid is the video's. Displacements are rescaled, per axis, whenever they change 
 """
 
 import functools
-import importlib.resources
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.core import FrozenDict
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, UInt8
 
-from gid_jax import spectral
-from gid_jax.checkpoint import import_weights
-from gid_jax.models.motion_model import MotionModel
+from gid_jax.diffusion.prediction import Progress, predict_spectra
+from gid_jax.models.build import hashable, make_motion_model
 from gid_jax.models.renderer import Renderer, RendererConfig, composite
-from gid_jax.prediction import Progress, predict_spectra
+from gid_jax.motion import spectral
 from gid_jax.types import PRNGKey, SpectralVolume
-
-MOTION_WEIGHTS = "motion.safetensors"
-RENDERER_WEIGHTS = "renderer.safetensors"
+from gid_jax.weights.pretrained import MOTION_WEIGHTS, RENDERER_WEIGHTS, load_pretrained
 
 # The devices of a CPU share one memory, and each holds the working arrays of a frame: all of them together may have
 # so many pixels of the video, unless one frame alone has more.
 _MAX_PIXELS_AT_ONCE = 2**22
-
-
-def _hashable(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-  """Frozen, with tuples for the lists that JSON makes of them, so that a module of these fields can be hashed."""
-  return FrozenDict({name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
-
-
-def make_motion_model(config: Mapping[str, Any]) -> MotionModel:
-  """The motion model of a config's `model` part (from a config file or from a weights file)."""
-  return MotionModel(
-    vae_fields=_hashable(config["vae"]),
-    encoder_fields=_hashable(config["encoder"]),
-    unet_fields=_hashable(config["unet"]),
-    num_bands=config["num_bands"],
-    normalization=config["normalization"],
-    volume=config["volume"],
-    swing=config["swing"],
-    unit_strength=config["unit_strength"],
-  )
 
 
 def working_size(height: int, width: int, *, area: int, multiple: int) -> tuple[int, int]:
@@ -138,14 +113,6 @@ def _render_frames(
   return share(*operands, times)
 
 
-def load_pretrained(name: str, *, directory: str | Path | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-  """(parameters, config) of `MOTION_WEIGHTS` or `RENDERER_WEIGHTS`, the embedded file or that of a directory."""
-  if directory is not None:
-    return import_weights(Path(directory) / name)
-  with importlib.resources.as_file(importlib.resources.files("gid_jax") / "pretrained" / name) as path:
-    return import_weights(path)
-
-
 def _fetch(number, frames):
   return iter(np.asarray(frames)[:number])
 
@@ -162,7 +129,7 @@ class ImageRenderer:
     """Takes (parameters, config) of the renderer, as `checkpoint.import_weights` gives."""
     params, self.renderer_config = renderer
     self.renderer_params = jax.tree.map(jnp.asarray, dict(params))
-    self._renderer = Renderer(RendererConfig(**_hashable(self.renderer_config["model"]["renderer"])))
+    self._renderer = Renderer(RendererConfig(**hashable(self.renderer_config["model"]["renderer"])))
 
   @classmethod
   def from_pretrained(cls, directory: str | Path | None = None) -> "ImageRenderer":

@@ -22,33 +22,29 @@ from clu import parameter_overview
 from ml_collections import config_flags
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gid_jax import sharding
-from gid_jax.checkpoint import CheckpointStore, checkpoint_directory, read_settings
-from gid_jax.data_checks import check_config
-from gid_jax.divergence import DivergenceGuard
-from gid_jax.errors import UserError
-from gid_jax.examples import find_strength
-from gid_jax.input_pipeline import (
+from gid_jax.data.checks import check_config
+from gid_jax.data.examples import find_strength
+from gid_jax.data.input_pipeline import (
   find_scale,
   make_cached_iterator,
   make_eval_batches,
   make_train_iterator,
   name_records,
 )
-from gid_jax.interruption import StopRequest
-from gid_jax.latent_cache import build_latent_cache
-from gid_jax.metric_writer import MetricWriter
-from gid_jax.objectives import make_objective, needs_band_scale, needs_strength
-from gid_jax.settings import check_resumable, check_settings, parse_flags
-from gid_jax.step_folders import read_config
-from gid_jax.train_state import Batch, LossFn, Metrics, TrainState, create_train_state, merge_params, train_step
-from gid_jax.trained_scenes import find_trained_scenes
-from gid_jax.types import PRNGKey
-from gid_jax.validation import make_validation_drawing
-
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Stage and size, such as configs/ldm.py:default.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints and metrics; resumed when it has some.")
-
+from gid_jax.data.latent_cache import build_latent_cache
+from gid_jax.data.records import OpenScenes
+from gid_jax.data.scenes import find_trained_scenes
+from gid_jax.errors import UserError
+from gid_jax.training import sharding
+from gid_jax.training.divergence import DivergenceGuard
+from gid_jax.training.interruption import StopRequest
+from gid_jax.training.metric_writer import MetricWriter
+from gid_jax.training.objectives import make_objective, needs_band_scale, needs_strength
+from gid_jax.training.settings import check_resumable, check_settings, parse_flags
+from gid_jax.training.train_state import TrainState, create_train_state, merge_params, train_step
+from gid_jax.training.validation import make_validation_drawing
+from gid_jax.types import Batch, LossFn, Metrics, PRNGKey
+from gid_jax.weights.checkpoint import CheckpointStore, checkpoint_directory, read_config, read_settings
 
 # What shells report for a program ended by SIGTERM, so that a stage begun after `&&` does not build on half a training.
 _STOPPED = 143
@@ -95,6 +91,19 @@ def evaluate(key: PRNGKey, state: TrainState, batches: list[Batch], *, eval_fn: 
   return mean.compute()
 
 
+def open_scenes(data: Any) -> OpenScenes:
+  """Opens the simulated scenes of a config's `data` part; they are imported when they are asked for."""
+
+  def open_split(split):
+    try:
+      from data_pipeline.synthetic.source import SceneSource
+    except ImportError as error:
+      raise UserError("config.data.sources.live: simulated scenes come with the checkout; start from there") from error
+    return SceneSource(dict(data.live), split, motion_stride=data.motion_stride)
+
+  return open_split
+
+
 def train(config: Any, workdir: str | Path) -> TrainState:
   """Trains the stage that `config` describes and returns its final state.
 
@@ -117,23 +126,19 @@ def train(config: Any, workdir: str | Path) -> TrainState:
   check_settings(config)
   check_config(config)
   process = dict(process_index=jax.process_index(), process_count=jax.process_count())
-  iterator = make_train_iterator(
-    config.data, stage=config.stage, seed=config.seed, batch_size=config.batch_size, **process
-  )
+  feed = dict(stage=config.stage, batch_size=config.batch_size, open_live=open_scenes(config.data), **process)
+  iterator = make_train_iterator(config.data, seed=config.seed, **feed)
   # The latents' whitening is measured on training data; another seed, so that the run's own order is untouched.
   first_batches = itertools.islice(
-    make_train_iterator(config.data, stage=config.stage, seed=config.seed + 1, batch_size=config.batch_size, **process),
-    config.num_init_batches,
+    make_train_iterator(config.data, seed=config.seed + 1, **feed), config.num_init_batches
   )
-  eval_batches = make_eval_batches(
-    config.data, stage=config.stage, batch_size=config.batch_size, num_batches=config.num_eval_batches, **process
-  )
+  eval_batches = make_eval_batches(config.data, num_batches=config.num_eval_batches, **feed)
   # Record numbers stay here: they are for messages.
   put = lambda batch: sharding.put_batch({name: batch[name] for name in batch if name != "record"}, mesh)
   first_batches, eval_batches = ([put(batch) for batch in batches] for batches in (first_batches, eval_batches))
 
   # --- model ----------------------------------------------------------------------------------------------------
-  scale = find_scale(config.data) if needs_band_scale(config) else None
+  scale = find_scale(config.data, open_live=feed["open_live"]) if needs_band_scale(config) else None
   strength = find_strength(config.data) if needs_strength(config) else None
   objective = make_objective(config, band_scale=scale, strength=strength)
   tx = make_optimizer(config.optimizer)
@@ -262,19 +267,22 @@ def main(argv: list[str]) -> None:
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)  # Otherwise every library's notes bury the progress.
   try:
-    state = train(_CONFIG.value, _WORKDIR.value)
+    state = train(flags.FLAGS.config, flags.FLAGS.workdir)
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
   except KeyboardInterrupt:
     print("interrupted; run the same command to go on from the newest checkpoint", file=sys.stderr)
     sys.exit(130)
-  if state.step < _CONFIG.value.optimizer.num_steps:
+  if state.step < flags.FLAGS.config.optimizer.num_steps:
     if jax.process_index() == 0:
       print(f"stopped at step {state.step}; run the same command to go on")
     sys.exit(_STOPPED)
 
 
 if __name__ == "__main__":
+  # Here, as a program that imports `train` may have flags of the same names.
+  config_flags.DEFINE_config_file("config", None, "Stage and size, such as configs/ldm.py:default.")
+  flags.DEFINE_string("workdir", None, "Folder of checkpoints and metrics; resumed when it has some.")
   flags.mark_flags_as_required(["config", "workdir"])
   app.run(main, flags_parser=parse_flags)

@@ -7,7 +7,8 @@ A spectral volume stores, for band k, the four channels (Re x, Im x are channels
 that is the order (Re x, Re y, Im x, Im y), of the unnormalised forward DFT over `num_frames` frames.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -15,6 +16,10 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 PRNGKey = jax.Array
+Params = dict[str, Any]
+Batch = dict[str, Array]
+Metrics = dict[str, Array]
+LossFn = Callable[[PRNGKey, Params, Batch], tuple[Array, Metrics]]
 
 
 @flax.struct.dataclass

@@ -15,9 +15,9 @@ import helpers
 import jax
 import numpy as np
 
-from gid_jax.convert import unet_to_diffusers_config, vae_to_diffusers_config
 from gid_jax.models.unet import UNet
 from gid_jax.models.vae import VAE
+from gid_jax.weights.convert import unet_to_diffusers_config, vae_to_diffusers_config
 
 PATH = pathlib.Path(__file__).parent / "data" / "diffusers.npz"
 

@@ -105,7 +105,7 @@ def write_dataset(directory, source, windows, *, statistics=None):
   """
   import tensorflow_datasets as tfds
 
-  from gid_jax.storage import DATASET_NAME, DATASET_VERSION, make_features, window_to_example
+  from gid_jax.data.storage import DATASET_NAME, DATASET_VERSION, make_features, window_to_example
 
   with tfds.core.registered.skip_registration():
 

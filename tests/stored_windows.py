@@ -6,8 +6,8 @@ import helpers
 import ml_collections
 import numpy as np
 
-from gid_jax.records import open_records
-from gid_jax.storage import example_to_window
+from gid_jax.data.records import open_records
+from gid_jax.data.storage import example_to_window
 from gid_jax.types import Window
 
 SIZE, NUM_BANDS, NUM_FRAMES = (32, 48), 4, 3

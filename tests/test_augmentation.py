@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gid_jax import augmentation as aug
+from gid_jax.data import augmentation as aug
 from gid_jax.errors import UserError
 from gid_jax.types import Window
 

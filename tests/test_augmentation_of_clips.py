@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from gid_jax import augmentation as aug
+from gid_jax.data import augmentation as aug
 from gid_jax.types import Window
 
 STRIDES = pytest.mark.parametrize("motion_stride", [1, 2])

@@ -15,10 +15,10 @@ import pytest
 import stored_windows
 
 from data_pipeline import builder, tasks
+from gid_jax.data.scenes import list_scenes
+from gid_jax.data.storage import example_to_window, list_sources, open_split
 from gid_jax.errors import UserError
-from gid_jax.media import write_video
-from gid_jax.storage import example_to_window, list_sources, open_split
-from gid_jax.trained_scenes import list_scenes
+from gid_jax.media.encoding import write_video
 
 NUM_FRAMES, NUM_BANDS = 16, 4
 SMALL = [
@@ -322,7 +322,7 @@ def test_exclude_and_minor_limit_the_windows(videos, tmp_path):
 def test_no_tensorflow_is_needed(videos, tmp_path):
   command = ["--output", str(tmp_path), "--synthetic", "2", "--num_workers", "0", *SMALL]
   code = (
-    "import sys; from data_pipeline import builder; from gid_jax.storage import open_split, example_to_window\n"
+    "import sys; from data_pipeline import builder; from gid_jax.data.storage import open_split, example_to_window\n"
     f"builder.main({command!r})\n"
     f"example_to_window(open_split({str(tmp_path)!r}, 'synthetic', 'train')[0])\n"
     "sys.exit('tensorflow' in sys.modules)"

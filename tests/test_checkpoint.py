@@ -12,13 +12,8 @@ import numpy as np
 import optax
 import pytest
 
-from gid_jax.checkpoint import (
-  CheckpointStore,
-  checkpoint_directory,
-  restore_params,
-)
 from gid_jax.errors import UserError
-from gid_jax.step_folders import read_config
+from gid_jax.weights.checkpoint import CheckpointStore, checkpoint_directory, read_config, restore_params
 
 CONFIG = {"stage": "vae", "model": {"channels": [8, 16]}, "rate": 1e-4}
 

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gid_jax import cli, media, options
+from gid_jax.app import cli, options
 from gid_jax.errors import UserError
+from gid_jax.media import clips, photos
 
-CHECKOUT = Path(cli.__file__).parents[1]
+CHECKOUT = Path(__file__).parents[1]
 CONFIGURED_VARIABLES = (
   "XLA_PYTHON_CLIENT_PREALLOCATE",
   "JAX_COMPILATION_CACHE_DIR",
@@ -94,7 +95,7 @@ def assert_refused(capsys, *arguments, match):
 def test_animate_writes_beside_the_photo_and_says_so(photo, engine, capsys):
   assert cli.main(["animate", photo, "--frames", "5", "--fps", "25"]) == 0
   assert sorted(os.listdir()) == ["beach.png", "beach_animated.mp4"]
-  clip = media.read_clip("beach_animated.mp4")
+  clip = clips.read_clip("beach_animated.mp4")
   np.testing.assert_allclose(clip.frames.mean(axis=(1, 2, 3)), 40 + 10 * np.arange(5), atol=3)
   np.testing.assert_allclose(clip.times, np.arange(5) / 25, atol=1e-3)
   out = capsys.readouterr().out
@@ -112,7 +113,7 @@ def test_animate_hands_over_every_option(photo, engine):
   import jax
 
   np.testing.assert_array_equal(jax.random.key_data(key), jax.random.key_data(jax.random.key(7)))
-  np.testing.assert_array_equal(image, media.read_image(photo))
+  np.testing.assert_array_equal(image, photos.read_image(photo))
   assert steps == 3 and not loop
   assert render == ("render", "spectrum", 4, 12.5, -1.5, 640)
   assert sorted(os.listdir()) == ["beach.png", "out.webm"]
@@ -125,7 +126,7 @@ def test_a_loop_is_one_period(photo, engine, fps, num_frames):
   assert loop and frames == num_frames
   # The frame after the last would be the first again, exactly one period later.
   assert frames / shown_fps == engine.period
-  assert len(media.read_clip("beach_animated.mp4").frames) == num_frames
+  assert len(clips.read_clip("beach_animated.mp4").frames) == num_frames
 
 
 def test_refuses_a_loop_of_another_length(photo, engine, capsys):
@@ -148,7 +149,7 @@ def test_animate_never_overwrites_without_force(photo, engine, capsys):
   assert Path("beach_animated.mp4").read_bytes() == b"precious"
   assert engine.calls == []
   assert cli.main(["animate", photo, "--frames", "3", "--force"]) == 0
-  assert len(media.read_clip("beach_animated.mp4").frames) == 3
+  assert len(clips.read_clip("beach_animated.mp4").frames) == 3
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".gif"])

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gid_jax import cli, media, pipeline
+from gid_jax import pipeline
+from gid_jax.app import cli
+from gid_jax.media import clips, encoding
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 NUM_FRAMES = 18
@@ -27,7 +29,7 @@ def folder(film, monkeypatch, tmp_path):
   """A working folder that holds the film as swing.mp4; the environment stays as it was."""
   monkeypatch.setattr(cli, "configure_jax", lambda: None)
   monkeypatch.chdir(tmp_path)
-  media.write_video("swing.mp4", film, fps=30, quality=95)
+  encoding.write_video("swing.mp4", film, fps=30, quality=95)
 
 
 def assert_refused(capsys, *arguments, match):
@@ -64,7 +66,7 @@ def test_inspect_refuses(capsys, monkeypatch):
   Path("empty.mp4").touch()
   Image.new("RGB", (20, 20)).save("photo.png")
   write_sound("sound.mp4")
-  media.write_video("short.mp4", np.zeros((8, 16, 16, 3), np.uint8), fps=30)
+  encoding.write_video("short.mp4", np.zeros((8, 16, 16, 3), np.uint8), fps=30)
   assert_refused(capsys, "inspect", "missing.mp4", match="cannot read missing.mp4: no such file")
   assert_refused(capsys, "inspect", ".", match=". is not a file; give a video")
   assert_refused(capsys, "inspect", "empty.mp4", match="empty.mp4 is empty")
@@ -99,7 +101,7 @@ def test_animate_reproduces_a_film_from_its_first_frame(film, capsys, monkeypatc
   monkeypatch.setattr(pipeline.Animator, "from_pretrained", None)  # The motion model is not for videos.
   assert cli.main(["animate", "swing.mp4", "--seed", "5"]) == 0
   assert sorted(os.listdir()) == ["swing.mp4", "swing_animated.mp4"]
-  video = media.read_clip("swing_animated.mp4").frames.astype(np.float64)
+  video = clips.read_clip("swing_animated.mp4").frames.astype(np.float64)
   assert video.shape == film.shape
   differences = np.abs(video - film).mean((1, 2, 3))
   at_rest = np.abs(film[:1].astype(np.float64) - film).mean((1, 2, 3))
@@ -146,8 +148,8 @@ def test_animate_hands_over_the_options_of_a_video(calls, capsys):
 
 
 def test_animate_takes_a_long_gif_for_a_video_and_a_short_one_for_a_photo(film, calls, monkeypatch):
-  media.write_video("long.gif", film, fps=30)
-  media.write_video("short.gif", film[:5], fps=30)
+  encoding.write_video("long.gif", film, fps=30)
+  encoding.write_video("short.gif", film[:5], fps=30)
   assert cli.main(["animate", "long.gif"]) == 0
   assert len(calls) == 2
 
@@ -160,7 +162,7 @@ def test_animate_takes_a_long_gif_for_a_video_and_a_short_one_for_a_photo(film, 
 
 
 def test_animate_refuses_videos_it_cannot_follow(calls, capsys):
-  media.write_video("short.mp4", np.zeros((8, 16, 16, 3), np.uint8), fps=30)
+  encoding.write_video("short.mp4", np.zeros((8, 16, 16, 3), np.uint8), fps=30)
   Path("text.mov").write_text("not a video\n" * 50)
   write_sound("sound.mp4")
   assert_refused(capsys, "animate", "swing.mp4", "--steps", "5", match="--steps is for photos; .* is measured")

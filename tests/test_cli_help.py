@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from gid_jax import cli, encoding, media, options
+from gid_jax.app import cli, options
+from gid_jax.media import encoding, photos
 
-CHECKOUT = Path(cli.__file__).parents[1]
+CHECKOUT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +69,7 @@ def test_help_names_every_option_and_version_is_the_package(capsys):
 
 def test_suffixes_agree_with_the_encoder():
   assert options.VIDEO_SUFFIXES == encoding.VIDEO_SUFFIXES
-  assert set(options.PICTURE_SUFFIXES) <= set(media.IMAGE_SUFFIXES)
+  assert set(options.PICTURE_SUFFIXES) <= set(photos.IMAGE_SUFFIXES)
 
 
 CONFIGURED = """
@@ -92,14 +93,14 @@ def test_configure_jax_respects_the_user(monkeypatch, tmp_path):
 
 
 def test_compiled_programs_are_kept(tmp_path):
-  program = "from gid_jax.cli import configure_jax; configure_jax(); import jax; jax.jit(lambda x: x + 1)(1.0)"
+  program = "from gid_jax.app.cli import configure_jax; configure_jax(); import jax; jax.jit(lambda x: x + 1)(1.0)"
   result = run_isolated(program)
   assert result.returncode == 0, result.stderr
   assert os.listdir(tmp_path / "cache" / "gid-jax" / "xla") != []
 
 
 def test_every_core_is_a_device():
-  program = "from gid_jax.cli import configure_jax; configure_jax(); import jax; print(len(jax.devices('cpu')))"
+  program = "from gid_jax.app.cli import configure_jax; configure_jax(); import jax; print(len(jax.devices('cpu')))"
   assert int(run_isolated(program).stdout) == os.cpu_count()
   assert int(run_isolated(program, JAX_NUM_CPU_DEVICES="3").stdout) == 3
   assert int(run_isolated(program, XLA_FLAGS="--xla_force_host_platform_device_count=4").stdout) == 4

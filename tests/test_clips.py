@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from test_cuts import make_shot
 from videos import encode, sliding_frames
 
-from data_pipeline import clips
-from data_pipeline.cuts import Crop, make_overview
 from gid_jax.errors import UserError
-from gid_jax.media import read_clip
+from gid_jax.media import clips
+from gid_jax.media.clips import read_clip
+from gid_jax.media.cuts import Crop, make_overview
 from gid_jax.types import Clip
 
 

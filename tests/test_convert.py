@@ -11,7 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from gid_jax.convert import (
+from gid_jax.models.unet import UNet
+from gid_jax.weights.convert import (
   tensors_to_unet,
   tensors_to_vae,
   unet_to_diffusers_config,
@@ -19,7 +20,6 @@ from gid_jax.convert import (
   vae_to_diffusers_config,
   vae_to_tensors,
 )
-from gid_jax.models.unet import UNet
 
 
 @pytest.fixture(scope="module", autouse=True)

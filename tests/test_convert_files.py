@@ -8,8 +8,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from gid_jax.checkpoint import export_weights
-from gid_jax.convert import (
+from gid_jax.errors import UserError
+from gid_jax.models.unet import UNet
+from gid_jax.models.vae import VAE
+from gid_jax.weights.convert import (
   read_tensors,
   read_unet_init,
   read_vae_init,
@@ -20,9 +22,7 @@ from gid_jax.convert import (
   vae_to_tensors,
   write_tensors,
 )
-from gid_jax.errors import UserError
-from gid_jax.models.unet import UNet
-from gid_jax.models.vae import VAE
+from gid_jax.weights.pretrained import export_weights
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data_pipeline import cuts
+from gid_jax.media import cuts
 
 FPS = 30.0
 

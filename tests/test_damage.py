@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from gid_jax.errors import UserError
-from gid_jax.evaluation import damage, extractors, motion, motion_samples, rendering
+from gid_jax.evaluation import damage, motion, motion_samples, rendering
+from gid_jax.evaluation.networks import extractors
 from gid_jax.types import SpectralVolume
 
 GRID = np.linspace(0, 1, 6)

@@ -6,7 +6,7 @@ import ml_collections
 import pytest
 from stored_windows import NUM_BANDS, SIZE, make_config, write_sources
 
-from gid_jax.data_checks import check_config
+from gid_jax.data.checks import check_config
 from gid_jax.errors import UserError
 
 

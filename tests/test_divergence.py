@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gid_jax.divergence import MAX_CONSECUTIVE_ERRORS, DivergenceGuard, find_not_finite
 from gid_jax.errors import UserError
+from gid_jax.training.divergence import MAX_CONSECUTIVE_ERRORS, DivergenceGuard
+from gid_jax.weights.checkpoint import find_not_finite
 
 
 def watch(finite, *, loss=math.nan, norm=1.0):

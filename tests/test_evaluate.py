@@ -11,12 +11,12 @@ from test_evaluation_scenes import MODEL, write_clip
 from configs import evaluation, ldm_coordinated
 from configs import renderer as renderer_config
 from gid_jax import evaluate as program
-from gid_jax.checkpoint import export_weights
 from gid_jax.errors import UserError
 from gid_jax.evaluation import judging
-from gid_jax.evaluation.report import read_report
+from gid_jax.evaluation.report.content import read_report
+from gid_jax.models.build import make_motion_model
 from gid_jax.models.renderer import Renderer, RendererConfig
-from gid_jax.pipeline import MOTION_WEIGHTS, RENDERER_WEIGHTS, make_motion_model
+from gid_jax.weights.pretrained import MOTION_WEIGHTS, RENDERER_WEIGHTS, export_weights
 
 HEIGHT, WIDTH = MODEL["image_size"]
 

@@ -4,9 +4,10 @@ import helpers
 import numpy as np
 import pytest
 
+from data_pipeline.synthetic.scene import sample_scene
 from gid_jax.errors import UserError
 from gid_jax.evaluation import scenes
-from gid_jax.media import write_video
+from gid_jax.media.encoding import write_video
 
 MODEL = {"image_size": (48, 64), "num_frames": 24, "fps": 30.0, "num_bands": 4, "motion_stride": 2}
 AMPLITUDE, BAND = 1.5, 2
@@ -75,8 +76,9 @@ def test_measured_motion_is_the_true_one_and_is_measured_once(folder, tmp_path, 
 
 
 def test_simulated_scenes_move_and_are_repeatable():
-  found = list(scenes.simulate_scenes(range(10**6, 10**6 + 4), MODEL | {"num_frames": 150}))
+  found = list(scenes.simulate_scenes(sample_scene, range(10**6, 10**6 + 4), MODEL | {"num_frames": 150}))
   assert found and all(scene.volume.coefficients.any() for scene in found)
-  again = next(iter(scenes.simulate_scenes([int(found[-1].name.split("-")[1])], MODEL | {"num_frames": 150})))
+  seed = int(found[-1].name.split("-")[1])
+  again = next(iter(scenes.simulate_scenes(sample_scene, [seed], MODEL | {"num_frames": 150})))
   np.testing.assert_array_equal(again.volume.coefficients, found[-1].volume.coefficients)
   np.testing.assert_array_equal(again.image, found[-1].image)

@@ -5,9 +5,10 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-from gid_jax import cli
-from gid_jax.checkpoint import CheckpointStore, checkpoint_directory, import_weights
-from gid_jax.train_state import TrainState
+from gid_jax.app import cli
+from gid_jax.training.train_state import TrainState
+from gid_jax.weights.checkpoint import CheckpointStore, checkpoint_directory
+from gid_jax.weights.pretrained import import_weights
 
 TRAINED_ON = {"real": ["fern", "oak"], "loop": []}
 

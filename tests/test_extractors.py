@@ -7,7 +7,7 @@ import pytest
 import safetensors.numpy
 
 from gid_jax.errors import UserError
-from gid_jax.evaluation import extractors
+from gid_jax.evaluation.networks import extractors
 from gid_jax.models import features
 
 GRIDS = {

@@ -18,10 +18,10 @@ from stored_windows import (
   write_sources,
 )
 
-from gid_jax import input_pipeline as ip
+from gid_jax.data import input_pipeline as ip
+from gid_jax.data.examples import find_strength
 from gid_jax.errors import UserError
-from gid_jax.examples import find_strength
-from gid_jax.normalization import WEAKEST
+from gid_jax.motion.normalization import WEAKEST
 
 
 @pytest.fixture(scope="module")

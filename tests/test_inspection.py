@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gid_jax import drawing, inspection, media, page, shots
+from gid_jax.app import inspection
+from gid_jax.app import inspection_sheet as drawing
 from gid_jax.errors import UserError
-from gid_jax.spectral import motion_power
+from gid_jax.media import encoding, shots
+from gid_jax.motion import visualize
+from gid_jax.motion.spectral import motion_power
 from gid_jax.types import SpectralVolume
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -20,7 +23,7 @@ MOTION = filming.make_swing()
 def video(tmp_path_factory):
   """One second of a swing at 2 Hz, 30 frames."""
   path = tmp_path_factory.mktemp("film") / "swing.mp4"
-  media.write_video(path, filming.film(filming.make_texture(), MOTION), fps=30, quality=95)
+  encoding.write_video(path, filming.film(filming.make_texture(), MOTION), fps=30, quality=95)
   return path
 
 
@@ -99,7 +102,7 @@ def test_the_page_is_a_picture_with_all_its_parts(found):
 @pytest.mark.parametrize(
   "value, rounded", [(0.1, 0.1), (0.11, 0.15), (1.0, 1), (1.7, 2), (2.1, 3), (6.1, 8), (8.2, 10), (99, 100)])
 def test_scales_are_round(value, rounded):
-  assert abs(page.round_up(value) - rounded) < 1e-9
+  assert abs(visualize.round_up(value) - rounded) < 1e-9
 
 
 def test_rendered_frames_are_compared_at_their_own_time():
@@ -119,7 +122,7 @@ def test_rendered_frames_are_compared_at_their_own_time():
 
 def test_a_shot_begins_where_it_is_told(tmp_path):
   frames = np.zeros((91, 16, 24, 3), np.uint8) + (2 * np.arange(91, dtype=np.uint8))[:, None, None, None]
-  media.write_video(tmp_path / "grey.mp4", frames, fps=60)
+  encoding.write_video(tmp_path / "grey.mp4", frames, fps=60)
   keep = lambda height, width: (height, width)
   whole = shots.read_shot(tmp_path / "grey.mp4", size=keep)
   np.testing.assert_allclose(whole.frames.mean((1, 2, 3)), 4 * np.arange(len(whole.frames)), atol=3)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from gid_jax.errors import UserError
-from gid_jax.models import i3d, inception, resnet
+from gid_jax.evaluation.networks import i3d, inception
+from gid_jax.models import resnet
 
 STORED = reference.load()
 

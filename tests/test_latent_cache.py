@@ -18,14 +18,14 @@ import numpy as np
 import pytest
 from stored_windows import AUGMENTATION, NUM_BANDS, make_config, write_sources
 
-from gid_jax import latent_cache
-from gid_jax.augmentation import config_to_augmentation
+from gid_jax.data import latent_cache
+from gid_jax.data.augmentation import config_to_augmentation
+from gid_jax.data.examples import draw_window
+from gid_jax.data.input_pipeline import make_cached_iterator, make_train_iterator
+from gid_jax.data.latent_cache import build_latent_cache
+from gid_jax.data.records import open_records
 from gid_jax.errors import UserError
-from gid_jax.examples import draw_window
-from gid_jax.input_pipeline import make_cached_iterator, make_train_iterator
-from gid_jax.latent_cache import build_latent_cache
-from gid_jax.pipeline import make_motion_model
-from gid_jax.records import open_records
+from gid_jax.models.build import make_motion_model
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 SOURCES, DRAWS, CROP = {"loop": 3, "real": 9}, 3, (16, 24)

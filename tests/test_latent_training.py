@@ -10,9 +10,9 @@ import training_runs
 
 from configs import ldm
 from gid_jax import train as training
-from gid_jax.checkpoint import CheckpointStore
-from gid_jax.objectives import make_objective
-from gid_jax.pipeline import make_motion_model
+from gid_jax.models.build import make_motion_model
+from gid_jax.training.objectives import make_objective
+from gid_jax.weights.checkpoint import CheckpointStore
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -11,11 +11,13 @@ import pytest
 from PIL import Image
 
 from configs import common, ldm, ldm_coordinated, renderer, vae
-from data_pipeline.synthetic.folders import load_backgrounds, load_sprites
 from data_pipeline.synthetic.scene import sample_scene
-from data_pipeline.synthetic.source import SceneRecord, SceneSource, measure_scale
-from gid_jax import input_pipeline as ip
+from data_pipeline.synthetic.source import SceneRecord, SceneSource
+from gid_jax.data import input_pipeline as ip
+from gid_jax.data.input_pipeline import measure_scale
 from gid_jax.errors import UserError
+from gid_jax.media.folders import load_backgrounds, load_sprites
+from gid_jax.train import open_scenes
 from gid_jax.types import Window
 
 SIZE = dict(height=32, width=48, num_frames=20, fps=10.0)
@@ -52,6 +54,16 @@ def make_config(**changes):
     num_threads=1,
   )
   return ml_collections.ConfigDict({**settings, **changes})
+
+
+def make_train_iterator(config, **settings):
+  """With live scenes to open."""
+  return ip.make_train_iterator(config, open_live=open_scenes(config), **settings)
+
+
+def make_eval_batches(config, **settings):
+  """With live scenes to open."""
+  return ip.make_eval_batches(config, open_live=open_scenes(config), **settings)
 
 
 def expect_example(scene, stage, found, *, crop):
@@ -111,13 +123,13 @@ SHAPES = {
 @pytest.mark.parametrize("stage", ip.STAGES)
 def test_batches_of_live_scenes(stage):
   config = make_config()
-  (batch,) = helpers.take(ip.make_train_iterator(config, stage=stage, seed=0, batch_size=2), 1)
+  (batch,) = helpers.take(make_train_iterator(config, stage=stage, seed=0, batch_size=2), 1)
   assert {name: array.shape for name, array in batch.items()} == SHAPES[stage] | {"record": (2,)}
   seeds = [int(place.removeprefix("live scene ")) for place in ip.name_records(config, batch["record"])]
   for example, seed in enumerate(seeds):
     image = np.float32(simulate(seed).image) / 255
     assert stage == "vae" or np.array_equal(batch["image"][example], image)
-  make = lambda: list(ip.make_eval_batches(config, stage=stage, batch_size=2, num_batches=1))
+  make = lambda: list(make_eval_batches(config, stage=stage, batch_size=2, num_batches=1))
   validation = make()
   assert [{name: array.shape for name, array in batch.items()} for batch in validation] == [SHAPES[stage]]
   helpers.assert_same_batches(validation, make())
@@ -160,7 +172,7 @@ def test_seeds_are_divided_between_training_and_validation():
 @pytest.mark.parametrize("stage", ["vae", "renderer"])
 def test_resume_is_exact(stage):
   config = make_config(augmentation=AUGMENTATION)
-  make = lambda seed: ip.make_train_iterator(config, stage=stage, batch_size=1, seed=seed)
+  make = lambda seed: make_train_iterator(config, stage=stage, batch_size=1, seed=seed)
   iterator = make(3)
   helpers.take(iterator, 1)
   state = json.loads(json.dumps(iterator.get_state()))
@@ -209,19 +221,19 @@ def stored(tmp_path_factory):
 
 def test_live_scenes_mix_with_stored_windows(stored):
   config = make_config(directory=stored, sources={"real": 0.25, "live": 0.75})
-  batches = helpers.take(ip.make_train_iterator(config, stage="ldm_coordinated", seed=0, batch_size=4), 3)
+  batches = helpers.take(make_train_iterator(config, stage="ldm_coordinated", seed=0, batch_size=4), 3)
   is_stored = np.concatenate([np.all(np.abs(batch["slice"] - 7) < 0.01, axis=(1, 2, 3, 4)) for batch in batches])
   assert is_stored.mean() == 0.25
   # Validation and scale are the folder's.
-  (batch, *_) = ip.make_eval_batches(config, stage="ldm_coordinated", batch_size=4, num_batches=1)
+  (batch, *_) = make_eval_batches(config, stage="ldm_coordinated", batch_size=4, num_batches=1)
   np.testing.assert_allclose(batch["slice"], 7, atol=0.01)
-  np.testing.assert_array_equal(ip.find_scale(config), np.float32([5, 4, 3, 2]))
+  np.testing.assert_array_equal(ip.find_scale(config, open_live=open_scenes(config)), np.float32([5, 4, 3, 2]))
 
 
 def test_a_weight_of_zero_reads_the_folder_as_without_it(stored):
   configs = [make_config(directory=stored, sources=sources) for sources in ({}, {"live": 0.0})]
   without, live = (
-    helpers.take(ip.make_train_iterator(config, stage="ldm", seed=0, batch_size=2), 3) for config in configs)
+    helpers.take(make_train_iterator(config, stage="ldm", seed=0, batch_size=2), 3) for config in configs)
   helpers.assert_same_batches(live, without)
 
 
@@ -250,7 +262,7 @@ def test_the_scale_is_the_percentile_of_the_first_scenes():
 def test_the_scale_of_live_scenes_alone(monkeypatch):
   measured = []
   monkeypatch.setattr(ip, "measure_scale", lambda source, *, num_bands: measured.append((source[9].seed, num_bands)))
-  ip.find_scale(make_config())
+  ip.find_scale(make_config(), open_live=open_scenes(make_config()))
   assert measured == [(10, NUM_BANDS)]  # training scenes
 
 
@@ -278,7 +290,7 @@ def test_the_scale_of_live_scenes_alone(monkeypatch):
 def test_settings_that_do_not_fit_are_user_errors(stage, changes, message):
   config = make_config(**changes)
   with pytest.raises(UserError, match=message) as caught:
-    next(ip.make_train_iterator(config, stage=stage, seed=0, batch_size=2))
+    next(make_train_iterator(config, stage=stage, seed=0, batch_size=2))
   assert "\n" not in str(caught.value)
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from configs import vae
-from data_pipeline.synthetic.source import SceneSource, measure_scale
-from gid_jax import input_pipeline
+from data_pipeline.synthetic.source import SceneSource
 from gid_jax import train as training
-from gid_jax.checkpoint import restore_params
+from gid_jax.data import input_pipeline
+from gid_jax.data.input_pipeline import measure_scale
+from gid_jax.weights.checkpoint import restore_params
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 NUM_BANDS = 4

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image, ImageCms
 from videos import SWATCHES, assert_refused, moving_frames, read_swatches, swatch_frame
 
-from gid_jax import media
 from gid_jax.errors import UserError
+from gid_jax.media import clips, encoding, photos
 
 
 def png(width, height, *, rows=b""):
@@ -32,7 +32,7 @@ def png(width, height, *, rows=b""):
 def test_read_image_returns_the_pixels(tmp_path):
   pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
   Image.fromarray(pixels).save(tmp_path / "a.png")
-  image = media.read_image(tmp_path / "a.png")
+  image = photos.read_image(tmp_path / "a.png")
   assert image.dtype == np.float32
   np.testing.assert_allclose(image, pixels / 255, atol=1e-6)
 
@@ -56,7 +56,7 @@ def test_read_image_obeys_exif_orientation(tmp_path, orientation):
   exif = Image.Exif()
   exif[0x0112] = orientation
   Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
-  np.testing.assert_allclose(media.read_image(tmp_path / "a.png"), ORIENTATIONS[orientation](pixels) / 255, atol=1e-6)
+  np.testing.assert_allclose(photos.read_image(tmp_path / "a.png"), ORIENTATIONS[orientation](pixels) / 255, atol=1e-6)
 
 
 def test_read_image_shows_transparency_over_white(tmp_path):
@@ -64,7 +64,7 @@ def test_read_image_shows_transparency_over_white(tmp_path):
   Image.fromarray(pixels).save(tmp_path / "a.png")
   alpha = pixels[..., 3:] / 255
   expected = pixels[..., :3] / 255 * alpha + (1 - alpha)
-  np.testing.assert_allclose(media.read_image(tmp_path / "a.png"), expected, atol=1e-6)
+  np.testing.assert_allclose(photos.read_image(tmp_path / "a.png"), expected, atol=1e-6)
 
 
 def test_read_image_palette_with_a_transparent_colour(tmp_path):
@@ -73,35 +73,35 @@ def test_read_image_palette_with_a_transparent_colour(tmp_path):
   picture.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
   picture.save(tmp_path / "a.png", transparency=1)
   expected = np.array([[1, 0, 0], [1, 1, 1], [0, 0, 1]], np.float32)[indices]
-  np.testing.assert_array_equal(media.read_image(tmp_path / "a.png"), expected)
+  np.testing.assert_array_equal(photos.read_image(tmp_path / "a.png"), expected)
 
 
 def test_read_image_keeps_the_precision_of_16_bit_grey(tmp_path):
   values = np.linspace(0, 65535, 32 * 32).astype(np.uint16).reshape(32, 32)
   Image.fromarray(values).save(tmp_path / "a.png")
   expected = np.repeat(values[..., None] / 65535, 3, axis=-1)
-  np.testing.assert_allclose(media.read_image(tmp_path / "a.png"), expected, atol=1e-6)
+  np.testing.assert_allclose(photos.read_image(tmp_path / "a.png"), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["1", "L"])
 def test_read_image_accepts_grey(tmp_path, mode):
   values = np.random.default_rng(4).integers(0, 2, (16, 18), np.uint8) * 255
   Image.fromarray(values).convert(mode).save(tmp_path / "a.png")
-  np.testing.assert_array_equal(media.read_image(tmp_path / "a.png"), np.repeat(values[..., None] / 255, 3, axis=-1))
+  np.testing.assert_array_equal(photos.read_image(tmp_path / "a.png"), np.repeat(values[..., None] / 255, 3, axis=-1))
 
 
 def test_read_image_accepts_cmyk(tmp_path):
   ink = np.zeros((24, 24, 4), np.uint8)
   ink[..., 1] = 255  # magenta ink alone absorbs green
   Image.fromarray(ink, "CMYK").save(tmp_path / "a.jpg", quality=100)
-  image = media.read_image(tmp_path / "a.jpg")
+  image = photos.read_image(tmp_path / "a.jpg")
   np.testing.assert_allclose(image[12, 12], [1, 0, 1], atol=0.02)
 
 
 def test_read_image_takes_the_first_frame_of_an_animation(tmp_path):
   frames = [Image.new("RGB", (20, 16), colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
   frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=100)
-  np.testing.assert_array_equal(media.read_image(tmp_path / "a.gif"), np.broadcast_to([1.0, 0, 0], (16, 20, 3)))
+  np.testing.assert_array_equal(photos.read_image(tmp_path / "a.gif"), np.broadcast_to([1.0, 0, 0], (16, 20, 3)))
 
 
 def gamma_profile(gamma):
@@ -124,13 +124,13 @@ def test_read_image_converts_its_profile_to_srgb(tmp_path):
   Image.fromarray(values).save(tmp_path / "a.png", icc_profile=gamma_profile(1.0))
   linear = values / 255
   expected = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-  np.testing.assert_allclose(media.read_image(tmp_path / "a.png"), expected, atol=0.015)
+  np.testing.assert_allclose(photos.read_image(tmp_path / "a.png"), expected, atol=0.015)
 
 
 def test_read_image_ignores_a_broken_profile(tmp_path):
   pixels = np.random.default_rng(5).integers(0, 256, (16, 16, 3), np.uint8)
   Image.fromarray(pixels).save(tmp_path / "a.png", icc_profile=b"this is no profile")
-  np.testing.assert_allclose(media.read_image(tmp_path / "a.png"), pixels / 255, atol=1e-6)
+  np.testing.assert_allclose(photos.read_image(tmp_path / "a.png"), pixels / 255, atol=1e-6)
 
 
 def test_read_image_refuses_in_one_line(tmp_path):
@@ -143,32 +143,32 @@ def test_read_image_refuses_in_one_line(tmp_path):
   Image.fromarray(np.random.default_rng(6).integers(0, 256, (64, 64, 3), np.uint8)).save(tmp_path / "a.jpg")
   (tmp_path / "cut.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:-2000])
   (tmp_path / "cut.png").write_bytes(png(64, 64, rows=bytes(10)))
-  assert_refused(media.read_image, tmp_path / "missing.jpg", match=r"missing\.jpg: no such file")
-  assert_refused(media.read_image, tmp_path, match="is a folder")
-  assert_refused(media.read_image, tmp_path / "empty.jpg", match="empty")
-  assert_refused(media.read_image, tmp_path / "text.jpg", match="is not an image")
-  assert_refused(media.read_image, tmp_path / "photo.heic", match="HEIC")
-  assert_refused(media.read_image, tmp_path / "dot.png", match="1 x 1 pixels")
-  assert_refused(media.read_image, tmp_path / "huge.png", match="megapixels.*resize it below")
-  assert_refused(media.read_image, tmp_path / "large.png", match=r"megapixels \(10001 x 10000\)")
-  assert_refused(media.read_image, tmp_path / "cut.jpg", match="truncated or damaged")
-  assert_refused(media.read_image, tmp_path / "cut.png", match="truncated or damaged")
+  assert_refused(photos.read_image, tmp_path / "missing.jpg", match=r"missing\.jpg: no such file")
+  assert_refused(photos.read_image, tmp_path, match="is a folder")
+  assert_refused(photos.read_image, tmp_path / "empty.jpg", match="empty")
+  assert_refused(photos.read_image, tmp_path / "text.jpg", match="is not an image")
+  assert_refused(photos.read_image, tmp_path / "photo.heic", match="HEIC")
+  assert_refused(photos.read_image, tmp_path / "dot.png", match="1 x 1 pixels")
+  assert_refused(photos.read_image, tmp_path / "huge.png", match="megapixels.*resize it below")
+  assert_refused(photos.read_image, tmp_path / "large.png", match=r"megapixels \(10001 x 10000\)")
+  assert_refused(photos.read_image, tmp_path / "cut.jpg", match="truncated or damaged")
+  assert_refused(photos.read_image, tmp_path / "cut.png", match="truncated or damaged")
 
 
 def test_read_image_refuses_a_fifo(tmp_path):
   os.mkfifo(tmp_path / "pipe.jpg")
-  assert_refused(media.read_image, tmp_path / "pipe.jpg", match="not a regular file")
+  assert_refused(photos.read_image, tmp_path / "pipe.jpg", match="not a regular file")
 
 
 # Writing
 
 
-@pytest.mark.parametrize("suffix", media.VIDEO_SUFFIXES)
+@pytest.mark.parametrize("suffix", encoding.VIDEO_SUFFIXES)
 def test_write_video_keeps_colours_and_times(tmp_path, suffix):
   frames = [swatch_frame() for _ in range(5)]
   for index, frame in enumerate(frames):
     frame[0, index] = 77  # identical frames may be merged
-  written = media.write_video(tmp_path / f"a{suffix}", iter(frames), fps=25)
+  written = encoding.write_video(tmp_path / f"a{suffix}", iter(frames), fps=25)
   assert written == (tmp_path / f"a{suffix}", 128, 64, 5, (tmp_path / f"a{suffix}").stat().st_size)
   assert os.listdir(tmp_path) == [f"a{suffix}"]
   if suffix == ".webp":
@@ -178,7 +178,7 @@ def test_write_video_keeps_colours_and_times(tmp_path, suffix):
       decoded = np.asarray(picture.convert("RGB"))
       assert picture.info["timestamp"] == 3 * 40
   else:
-    clip = media.read_clip(tmp_path / f"a{suffix}")
+    clip = clips.read_clip(tmp_path / f"a{suffix}")
     np.testing.assert_allclose(clip.times, np.arange(5) / 25, atol=1e-3)
     decoded = clip.frames[3]
   np.testing.assert_allclose(read_swatches(decoded).astype(int), SWATCHES, atol=4)
@@ -186,7 +186,7 @@ def test_write_video_keeps_colours_and_times(tmp_path, suffix):
 
 @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
 def test_write_video_says_bt709_limited_range(tmp_path, suffix):
-  media.write_video(tmp_path / f"a{suffix}", [swatch_frame()] * 2, fps=30)
+  encoding.write_video(tmp_path / f"a{suffix}", [swatch_frame()] * 2, fps=30)
   with av.open(str(tmp_path / f"a{suffix}")) as container:
     context = container.streams.video[0].codec_context
     assert (context.colorspace, context.color_primaries, context.color_trc, context.color_range) == (1, 1, 1, 1)
@@ -197,7 +197,7 @@ def test_write_video_says_bt709_limited_range(tmp_path, suffix):
 
 
 def test_write_video_puts_the_index_first(tmp_path):
-  media.write_video(tmp_path / "a.mp4", moving_frames(5), fps=30)
+  encoding.write_video(tmp_path / "a.mp4", moving_frames(5), fps=30)
   data = (tmp_path / "a.mp4").read_bytes()
   assert data.index(b"moov") < data.index(b"mdat")
 
@@ -206,14 +206,14 @@ def test_write_video_puts_the_index_first(tmp_path):
 def test_write_video_repeats_the_edge_of_odd_sizes(tmp_path, suffix):
   frame = np.full((33, 47, 3), 100, np.uint8)
   frame[-1] = 200
-  written = media.write_video(tmp_path / f"a{suffix}", [frame] * 2, fps=30, quality=100)
+  written = encoding.write_video(tmp_path / f"a{suffix}", [frame] * 2, fps=30, quality=100)
   assert (written.height, written.width) == (34, 48)
-  decoded = media.read_clip(tmp_path / f"a{suffix}").frames[0].astype(int)
+  decoded = clips.read_clip(tmp_path / f"a{suffix}").frames[0].astype(int)
   np.testing.assert_allclose(decoded[33, :40], 200, atol=8)
   np.testing.assert_allclose(decoded[16], 100, atol=4)
 
 
-@pytest.mark.parametrize("suffix", media.VIDEO_SUFFIXES)
+@pytest.mark.parametrize("suffix", encoding.VIDEO_SUFFIXES)
 def test_write_video_lets_go_of_frames_as_it_goes(tmp_path, suffix):
   alive = []
 
@@ -224,7 +224,7 @@ def test_write_video_lets_go_of_frames_as_it_goes(tmp_path, suffix):
       alive.append(sum(reference() is not None for reference in made))
       yield frame
 
-  media.write_video(tmp_path / f"a{suffix}", frames(), fps=30)
+  encoding.write_video(tmp_path / f"a{suffix}", frames(), fps=30)
   assert max(alive) <= 4
 
 
@@ -232,7 +232,7 @@ def test_write_video_quality_trades_size(tmp_path):
   frames = [np.random.default_rng(i).integers(0, 256, (64, 64, 3), np.uint8) for i in range(4)]
   for suffix in (".mp4", ".webm", ".webp"):
     sizes = [
-      media.write_video(tmp_path / f"{quality}{suffix}", frames, fps=30, quality=quality).num_bytes
+      encoding.write_video(tmp_path / f"{quality}{suffix}", frames, fps=30, quality=quality).num_bytes
       for quality in (20, 60, 95)
     ]
     assert sizes == sorted(sizes) and sizes[0] < 0.7 * sizes[2]
@@ -240,7 +240,7 @@ def test_write_video_quality_trades_size(tmp_path):
 
 def test_write_video_refuses_in_one_line(tmp_path):
   def write(name, frames=(), **options):
-    media.write_video(tmp_path / name, frames, **{"fps": 30, **options})
+    encoding.write_video(tmp_path / name, frames, **{"fps": 30, **options})
 
   (tmp_path / "there.mp4").write_bytes(b"precious")
   assert_refused(write, "a.avi", match=r"'\.avi'; use one of \.mp4, \.webm, \.gif, \.webp")
@@ -260,11 +260,11 @@ def test_write_video_refuses_in_one_line(tmp_path):
 
 def test_write_video_overwrites_when_told(tmp_path):
   (tmp_path / "a.mp4").write_bytes(b"old")
-  media.write_video(tmp_path / "a.mp4", moving_frames(3), fps=30, overwrite=True)
-  assert len(media.read_clip(tmp_path / "a.mp4").frames) == 3
+  encoding.write_video(tmp_path / "a.mp4", moving_frames(3), fps=30, overwrite=True)
+  assert len(clips.read_clip(tmp_path / "a.mp4").frames) == 3
 
 
-@pytest.mark.parametrize("suffix", media.VIDEO_SUFFIXES)
+@pytest.mark.parametrize("suffix", encoding.VIDEO_SUFFIXES)
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, UserError])
 def test_write_video_leaves_nothing_when_the_frames_fail(tmp_path, suffix, error):
   def frames():
@@ -273,7 +273,7 @@ def test_write_video_leaves_nothing_when_the_frames_fail(tmp_path, suffix, error
 
   (tmp_path / f"a{suffix}").write_bytes(b"precious")
   with pytest.raises(error):
-    media.write_video(tmp_path / f"a{suffix}", frames(), fps=30, overwrite=True)
+    encoding.write_video(tmp_path / f"a{suffix}", frames(), fps=30, overwrite=True)
   assert os.listdir(tmp_path) == [f"a{suffix}"]
   assert (tmp_path / f"a{suffix}").read_bytes() == b"precious"
 
@@ -287,7 +287,7 @@ noise = [np.random.default_rng(i).integers(0, 256, (64, 64, 3), np.uint8) for i 
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 for name in sys.argv[1:]:
   try:
-    media.write_image(name, noise[0]) if name.endswith(".png") else media.write_video(name, noise, fps=30)
+    photos.write_image(name, noise[0]) if name.endswith(".png") else encoding.write_video(name, noise, fps=30)
   except UserError as error:
     print(error)
 """
@@ -295,7 +295,7 @@ for name in sys.argv[1:]:
 
 def test_writing_to_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
   # A limit on the size of files makes the kernel refuse writes half way, as a full disk does.
-  names = [str(tmp_path / f"a{suffix}") for suffix in (*media.VIDEO_SUFFIXES, ".png")]
+  names = [str(tmp_path / f"a{suffix}") for suffix in (*encoding.VIDEO_SUFFIXES, ".png")]
   result = subprocess.run([sys.executable, "-c", FULL_DISK, *names], capture_output=True, text=True, check=True)
   lines = result.stdout.splitlines()
   assert len(lines) == len(names) and result.stderr == ""
@@ -304,17 +304,17 @@ def test_writing_to_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
   assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("suffix", media.IMAGE_SUFFIXES)
+@pytest.mark.parametrize("suffix", photos.IMAGE_SUFFIXES)
 def test_write_image_comes_back(tmp_path, suffix):
   ramp = np.linspace(0, 1, 32 * 32 * 3).reshape(32, 32, 3)
-  media.write_image(tmp_path / f"a{suffix}", ramp)
+  photos.write_image(tmp_path / f"a{suffix}", ramp)
   tolerance = 0.5001 / 255 if suffix == ".png" else 0.05
-  np.testing.assert_allclose(media.read_image(tmp_path / f"a{suffix}"), ramp, atol=tolerance)
+  np.testing.assert_allclose(photos.read_image(tmp_path / f"a{suffix}"), ramp, atol=tolerance)
   assert os.listdir(tmp_path) == [f"a{suffix}"]
 
 
 def test_write_image_refuses_and_clips(tmp_path):
-  media.write_image(tmp_path / "a.png", np.array([[[-1.0, 0.5, 2.0]]]))
+  photos.write_image(tmp_path / "a.png", np.array([[[-1.0, 0.5, 2.0]]]))
   np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), [[[0, 128, 255]]])
-  assert_refused(media.write_image, tmp_path / "a.png", np.zeros((4, 4, 3)), match="already exists")
-  assert_refused(media.write_image, tmp_path / "a.xyz", np.zeros((4, 4, 3)), match="unknown image format")
+  assert_refused(photos.write_image, tmp_path / "a.png", np.zeros((4, 4, 3)), match="already exists")
+  assert_refused(photos.write_image, tmp_path / "a.xyz", np.zeros((4, 4, 3)), match="unknown image format")

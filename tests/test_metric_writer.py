@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gid_jax.errors import UserError
-from gid_jax.metric_writer import MetricWriter
+from gid_jax.training.metric_writer import MetricWriter
 
 
 def read_lines(workdir):

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
-from gid_jax import modal, spectral
 from gid_jax.errors import UserError
+from gid_jax.motion import modal, spectral
 from gid_jax.types import SpectralVolume
 
 HEIGHT, WIDTH = 10, 12

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from motion_volumes import evaluate_trajectories, make_volume
 
-from gid_jax import spectral
 from gid_jax.errors import UserError
 from gid_jax.evaluation import motion_baselines
+from gid_jax.motion import spectral
 
 GRID = dict(height=24, width=32, num_frames=12, fps=10.0)
 POWER = np.array([[9.0, 1.0], [4.0, 25.0], [0.5, 0.0], [2.0, 3.0]])

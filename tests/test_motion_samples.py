@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from motion_volumes import evaluate_trajectories, make_volume
 
-from gid_jax import spectral
 from gid_jax.errors import UserError
 from gid_jax.evaluation import motion_samples
+from gid_jax.motion import spectral
 
 LEFT = np.arange(8)[None].repeat(6, 0) < 4
 NOWHERE = np.zeros((6, 8), bool)

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import training_runs
 
-from gid_jax.checkpoint import checkpoint_directory
-from gid_jax.step_folders import list_steps
+from gid_jax.weights.checkpoint import checkpoint_directory, list_steps
 
 NUM_STEPS, SAVED = 6, 3
 SETTINGS = {

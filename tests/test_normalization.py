@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gid_jax import normalization
 from gid_jax.errors import UserError
+from gid_jax.motion import normalization
 
 
 def _coefficients(shape=(6, 4, 5, 7, 4), seed=0):

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from configs import ldm_coordinated
 from configs import renderer as renderer_config
-from gid_jax import pipeline, prediction
+from gid_jax import pipeline
+from gid_jax.diffusion import prediction
 from gid_jax.diffusion.guidance import loop_loss
 from gid_jax.diffusion.sampler import begin
 from gid_jax.diffusion.schedule import SamplingSteps, make_schedule

@@ -6,8 +6,10 @@ import jax
 import numpy as np
 
 import gid_jax
-from gid_jax import media, spectral
-from gid_jax.pipeline import MOTION_WEIGHTS, RENDERER_WEIGHTS, Animator, resize_image
+from gid_jax.media import photos
+from gid_jax.motion import spectral
+from gid_jax.pipeline import Animator, resize_image
+from gid_jax.weights.pretrained import MOTION_WEIGHTS, RENDERER_WEIGHTS
 
 FOLDER = Path(gid_jax.__file__).parent / "pretrained"
 
@@ -19,7 +21,7 @@ def test_weights_stay_under_60_megabytes():
 
 def test_bundled_photo_moves_where_it_should():
   """The dandelion head sways four times as far as the sky behind it, which is the brightest of the upper fifth."""
-  photo = media.read_image(FOLDER / "photo.jpg")
+  photo = photos.read_image(FOLDER / "photo.jpg")
   animator = Animator.from_pretrained()
   volume = animator.predict_spectrum(jax.random.key(0), photo)
   working = animator.working_size(*photo.shape[:2])

@@ -7,8 +7,8 @@ import pytest
 import scipy.ndimage
 from helpers import run
 
-from gid_jax.flow import DEFAULT, REFERENCE
-from gid_jax.pyramid import blur, correlate, image_to_features, pyramid_sizes
+from gid_jax.flow.estimate import DEFAULT, REFERENCE
+from gid_jax.flow.pyramid import blur, correlate, image_to_features, pyramid_sizes
 
 SETTINGS = dataclasses.replace(DEFAULT, min_size=16)
 

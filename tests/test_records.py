@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from stored_windows import NUM_BANDS, SOURCES, make_config, numbers_of, read_all, write_sources
 
-from gid_jax import input_pipeline as ip
-from gid_jax import records
+from gid_jax.data import input_pipeline as ip
+from gid_jax.data import records
+from gid_jax.data.examples import STAGES, make_example
+from gid_jax.data.storage import DATASET_VERSION
 from gid_jax.errors import UserError
-from gid_jax.examples import STAGES, make_example
-from gid_jax.storage import DATASET_VERSION
 
 
 @pytest.fixture(scope="module")

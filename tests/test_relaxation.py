@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse
 from helpers import run
 
-from gid_jax.relaxation import relax
+from gid_jax.flow.relaxation import relax
 
 
 def make_system(height, width, seed=0):

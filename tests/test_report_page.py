@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gid_jax.errors import UserError
-from gid_jax.evaluation.report import ClipGroup, Column, Figure, Report, Row, Table
-from gid_jax.evaluation.report_comparison import compare
-from gid_jax.evaluation.report_page import report_to_html, write_page
+from gid_jax.evaluation.report.comparison import compare
+from gid_jax.evaluation.report.content import ClipGroup, Column, Figure, Report, Row, Table
+from gid_jax.evaluation.report.page import report_to_html, write_page
 from gid_jax.evaluation.results import Estimate
 
 PNG = cv2.imencode(".png", np.zeros((7, 5, 3), np.uint8))[1].tobytes()

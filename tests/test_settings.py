@@ -8,7 +8,7 @@ import pytest
 
 from configs import ldm, vae
 from gid_jax.errors import UserError
-from gid_jax.settings import check_resumable, check_settings, explain_flags
+from gid_jax.training.settings import check_resumable, check_settings, explain_flags
 
 CHECKOUT = Path(__file__).parents[1]
 TINY = "--config=configs/vae.py:tiny"

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import training_runs
 
-from gid_jax import sharding
 from gid_jax.errors import UserError
+from gid_jax.training import sharding
 
 
 def test_mesh_params_batch_and_restore_on_four_devices(tmp_path):

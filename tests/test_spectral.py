@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gid_jax import spectral
 from gid_jax.errors import UserError
+from gid_jax.motion import spectral
 from gid_jax.types import SpectralVolume
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from gid_jax import splat
+from gid_jax.motion import splat
 
 sum_splat = jax.jit(splat.sum_splat)
 average_splat = jax.jit(splat.average_splat)

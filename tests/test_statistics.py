@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from data_pipeline import statistics
+from gid_jax.data.storage import decode_band, encode_band
 from gid_jax.errors import UserError
-from gid_jax.storage import decode_band, encode_band
+from gid_jax.motion.normalization import BandHistogram, histograms_to_percentile
 from gid_jax.types import Window
 
 BANDS, FRAMES, FPS = 3, 30, 15.0
@@ -45,16 +46,16 @@ def magnitudes(spectra):
 @pytest.mark.parametrize("percentile", [50, 95, 97])
 def test_percentiles_are_those_of_all_values_at_once(dataset, percentile):
   _, spectra = dataset
-  histogram = statistics.BandHistogram(BANDS)
+  histogram = BandHistogram(BANDS)
   for window in spectra["real"]:
     histogram.add(window)
-  found = statistics.histograms_to_percentile([histogram], percentile)
+  found = histograms_to_percentile([histogram], percentile)
   np.testing.assert_allclose(found, np.percentile(magnitudes(spectra["real"]), percentile, axis=1), rtol=0.005)
 
 
 def test_merged_histograms_are_those_of_all_windows(dataset):
   _, spectra = dataset
-  whole, parts = statistics.BandHistogram(BANDS), [statistics.BandHistogram(BANDS) for _ in range(2)]
+  whole, parts = BandHistogram(BANDS), [BandHistogram(BANDS) for _ in range(2)]
   for index, window in enumerate(spectra["synthetic"]):
     whole.add(window)
     parts[index % 2].add(window)
@@ -82,13 +83,13 @@ def test_written_scales_weigh_filmed_and_simulated_windows_alike(dataset):
 
 def test_one_group_alone_decides():
   rng = np.random.default_rng(0)
-  filled, empty = statistics.BandHistogram(1), statistics.BandHistogram(1)
+  filled, empty = BandHistogram(1), BandHistogram(1)
   values = rng.exponential(5, (1, 40, 50, 4))
   filled.add(values)
   expected = np.percentile(np.hypot(values[..., :2], values[..., 2:]), 90)
-  np.testing.assert_allclose(statistics.histograms_to_percentile([empty, filled], 90), [expected], rtol=0.005)
+  np.testing.assert_allclose(histograms_to_percentile([empty, filled], 90), [expected], rtol=0.005)
   with pytest.raises(UserError, match="No training windows"):
-    statistics.histograms_to_percentile([statistics.BandHistogram(2)], 95)
+    histograms_to_percentile([BandHistogram(2)], 95)
 
 
 def test_numbers_of_the_figure(dataset):

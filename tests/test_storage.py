@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from gid_jax import storage
+from gid_jax.data import storage
 from gid_jax.errors import UserError
 from gid_jax.types import Window
 

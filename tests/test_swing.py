@@ -8,14 +8,15 @@ import training_runs
 from scipy.optimize import minimize
 
 from configs import ldm
-from gid_jax import swing
 from gid_jax import train as training
-from gid_jax.checkpoint import import_weights, restore_params
 from gid_jax.errors import UserError
 from gid_jax.models.encoders import SWING_RANGE, SwingHead
-from gid_jax.objectives import make_objective
-from gid_jax.spectral import spectrum_to_motion
+from gid_jax.motion.spectral import spectrum_to_motion
+from gid_jax.training import swing
+from gid_jax.training.objectives import make_objective
 from gid_jax.types import SpectralVolume
+from gid_jax.weights.checkpoint import restore_params
+from gid_jax.weights.pretrained import import_weights
 
 RNG = np.random.default_rng(0)
 

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from data_pipeline.synthetic import families
-from data_pipeline.synthetic.folders import load_backgrounds, load_photos, load_sprites
 from data_pipeline.synthetic.layers import Texture
 from data_pipeline.synthetic.scene import Scene, sample_scene
 from data_pipeline.synthetic.wind import LINEAR, Wind, course_index
 from data_pipeline.synthetic.windows import scene_to_window
 from data_pipeline.synthetic.world import World
 from gid_jax.errors import UserError
+from gid_jax.media.folders import load_backgrounds, load_photos, load_sprites
 from gid_jax.types import Window
 
 TINY = {"height": 48, "width": 64, "num_frames": 20}

@@ -12,11 +12,12 @@ from flax import traverse_util
 
 from configs import ldm, ldm_coordinated, renderer, vae
 from gid_jax import train as training
-from gid_jax.checkpoint import export_weights, restore_params
 from gid_jax.errors import UserError
-from gid_jax.objectives import make_objective
-from gid_jax.train_state import TrainState
+from gid_jax.training.objectives import make_objective
+from gid_jax.training.train_state import TrainState
 from gid_jax.types import Window
+from gid_jax.weights.checkpoint import restore_params
+from gid_jax.weights.pretrained import export_weights
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

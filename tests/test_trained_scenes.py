@@ -9,11 +9,12 @@ import stored_windows
 import training_runs
 
 from configs import ldm, ldm_coordinated, renderer, vae
-from gid_jax import cli
 from gid_jax import train as training
-from gid_jax.checkpoint import export_weights, import_weights, read_settings, restore_params
-from gid_jax.objectives import Objective, make_objective
-from gid_jax.trained_scenes import find_trained_scenes, list_scenes
+from gid_jax.app import cli
+from gid_jax.data.scenes import find_trained_scenes, list_scenes
+from gid_jax.training.objectives import Objective, make_objective
+from gid_jax.weights.checkpoint import read_settings, restore_params
+from gid_jax.weights.pretrained import export_weights, import_weights
 
 # (source, split, scene, windows) of clips; two of oak, and of storm nothing was good enough.
 CLIPS = [

@@ -16,7 +16,7 @@ from swinging import (
 
 from data_pipeline import trajectories
 from gid_jax.errors import UserError
-from gid_jax.tracking import track_frames
+from gid_jax.flow.tracking import track_frames
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

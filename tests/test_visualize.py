@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gid_jax import visualize
+from gid_jax.motion import visualize
 from gid_jax.types import SpectralVolume
 
 DIRECTIONS = st.floats(0, 2 * math.pi)

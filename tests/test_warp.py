@@ -5,7 +5,7 @@ import pytest
 import scipy.ndimage
 from helpers import run
 
-from gid_jax.warp import sample_cubic, sample_linear, to_planes
+from gid_jax.motion.warp import sample_cubic, sample_linear, to_planes
 
 
 def grid(height, width):

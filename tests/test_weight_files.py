@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gid_jax.checkpoint import export_weights, import_weights
 from gid_jax.errors import UserError
+from gid_jax.weights.pretrained import export_weights, import_weights
 
 CONFIG = {"stage": "vae", "model": {"channels": [8, 16]}, "rate": 1e-4}
 
@@ -112,7 +112,7 @@ def test_values_too_large_for_float16_are_refused(tmp_path):
 def test_weight_files_need_no_orbax(tmp_path):
   code = (
     "import sys; sys.modules['orbax'] = None; import numpy as np\n"
-    "from gid_jax.checkpoint import export_weights, import_weights\n"
+    "from gid_jax.weights.checkpoint import export_weights, import_weights\n"
     f"path = {str(tmp_path / 'w.safetensors')!r}\n"
     "export_weights(path, {'a': np.ones(3)}, config={})\n"
     "assert import_weights(path)[0]['a'].sum() == 3\n"

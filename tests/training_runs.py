@@ -12,9 +12,9 @@ import helpers
 import jax
 import numpy as np
 
-from gid_jax.checkpoint import export_weights
-from gid_jax.pipeline import make_motion_model
+from gid_jax.models.build import make_motion_model
 from gid_jax.types import Window
+from gid_jax.weights.pretrained import export_weights
 
 HEIGHT, WIDTH, NUM_BANDS, NUM_STORED_BANDS = 32, 48, 4, 16
 SCALE = 40 * np.exp(-np.arange(NUM_STORED_BANDS) / 5)

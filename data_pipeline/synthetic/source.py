@@ -5,13 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
-from jaxtyping import Float
 
-from data_pipeline.statistics import BandHistogram, histograms_to_percentile
-from data_pipeline.synthetic.folders import load_photos
 from data_pipeline.synthetic.scene import Scene, sample_scene
-from data_pipeline.trajectories import shrink_vectors
+from gid_jax.data.records import name_scene
 from gid_jax.errors import UserError
+from gid_jax.media.folders import load_photos
+from gid_jax.motion.spectral import shrink_vectors
 from gid_jax.types import Window
 
 # Every tenth seed is for validation, as in a built data set, so that the two may be mixed.
@@ -41,7 +40,7 @@ class SceneRecord(NamedTuple):
   @property
   def place(self) -> str:
     """Name of the scene, for errors."""
-    return f"live scene {self.seed}"
+    return name_scene(self.seed)
 
   @property
   def num_bands(self) -> int:
@@ -128,28 +127,3 @@ class SceneSource:
   def __repr__(self) -> str:
     return f"SceneSource({self._split}, {len(self)} scenes)"
 
-
-def measure_scale(
-  source: SceneSource, *, num_bands: int, num_scenes: int = 64, percentile: float = 95.0
-) -> Float[np.ndarray, "k"]:
-  """Measures the per-band normalisation scale on the first scenes of a source, always the same ones (section 4.1).
-
-  Args:
-    source: the training scenes.
-    num_bands: number k of bands.
-    num_scenes: how many scenes are made.
-    percentile: of the magnitudes, as in a built data set's statistics.
-
-  Returns:
-    [k] float32 pixels of the motion grid.
-
-  Raises:
-    UserError: the scenes have fewer than `num_bands` bands.
-  """
-  available = source[0].num_bands
-  if available < num_bands:
-    raise UserError(f"live scenes have {available} bands but config.data.num_bands={num_bands}; lower it")
-  histogram = BandHistogram(num_bands)
-  for index in range(num_scenes):
-    histogram.add(source[index].decode(fields=("spectrum",), bands=range(num_bands)).spectrum)
-  return histograms_to_percentile([histogram], percentile).astype(np.float32)

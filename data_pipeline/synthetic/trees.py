@@ -4,16 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipeline.synthetic.foliage import (
-  HAZE,
-  add_flutters,
-  add_ground,
-  add_stem,
-  pick_bark,
-  pick_green,
-  shade,
-  vary,
-)
+from data_pipeline.synthetic.foliage import HAZE, add_flutters, add_ground, add_stem, pick_bark, pick_green, shade, vary
 from data_pipeline.synthetic.layers import Strips
 from data_pipeline.synthetic.shapes import make_curve, make_ribbon, rotate90, smooth_noise
 from data_pipeline.synthetic.stems import Stem

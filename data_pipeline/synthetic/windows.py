@@ -3,7 +3,7 @@
 import numpy as np
 
 from data_pipeline.synthetic.scene import Scene
-from data_pipeline.trajectories import shrink_vectors
+from gid_jax.motion.spectral import shrink_vectors
 from gid_jax.types import Window
 
 

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from gid_jax import spectral
 from gid_jax.diffusion.schedule import Schedule, shift_noise, split_prediction
+from gid_jax.motion import spectral
 from gid_jax.types import SpectralVolume
 
 Denoiser = Callable[[Float[Array, "b k h w z"], Int[Array, ""]], Float[Array, "b k h w z"]]

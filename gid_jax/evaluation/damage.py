@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Num
 
 from gid_jax.errors import UserError
-from gid_jax.spectral import magnify
+from gid_jax.motion.spectral import magnify
 from gid_jax.types import PRNGKey, SpectralVolume
 
 
@@ -175,7 +175,7 @@ def mix_motion(volume: SpectralVolume, other: SpectralVolume, strength: float) -
   if kept.shape != wrong.shape or volume.num_frames != other.num_frames:
     raise UserError(
       f"mix_motion: {kept.shape} over {volume.num_frames} frames and {wrong.shape} over {other.num_frames} differ;"
-      " bring both to one grid with gid_jax.spectral.resize_spectrum and to as many bands and frames"
+      " bring both to one grid with gid_jax.motion.spectral.resize_spectrum and to as many bands and frames"
     )
   swing, wrong_swing = _swing(kept), _swing(wrong)
   cos, sin = (1.0, 0.0) if strength == 0 else (np.cos(np.pi / 2 * strength), np.sin(np.pi / 2 * strength))

@@ -16,24 +16,17 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from gid_jax.encoding import complete_or_nothing
 from gid_jax.errors import UserError
-from gid_jax.evaluation.extractors import Extractor
-from gid_jax.evaluation.motion import (
-  FAINT,
-  Regions,
-  area_under_curve,
-  find_moving,
-  judge_prediction,
-  measure_texture,
-  rms_swing,
-)
+from gid_jax.evaluation.motion import FAINT, Regions, area_under_curve, find_moving, judge_prediction, measure_texture
 from gid_jax.evaluation.motion_baselines import average_motion, draw_smooth_noise, rest_still, score_photo
 from gid_jax.evaluation.motion_samples import judge_samples
+from gid_jax.evaluation.networks.extractors import Extractor
 from gid_jax.evaluation.rendering import METRICS, PREDICTORS, REGIONS, judge_pair, measure_flicker
 from gid_jax.evaluation.scenes import JudgedScene
+from gid_jax.files import complete_or_nothing
+from gid_jax.motion.measures import rms_swing
+from gid_jax.motion.spectral import motion_power
 from gid_jax.pipeline import Animator
-from gid_jax.spectral import motion_power
 from gid_jax.types import SpectralVolume
 
 MODEL = "model"

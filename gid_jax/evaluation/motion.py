@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from gid_jax.errors import UserError
-from gid_jax.spectral import bin_weights
+from gid_jax.motion.measures import rms_swing, scale_coefficients
 from gid_jax.types import SpectralVolume
 
 # Two grey levels in 255 per pixel. Chosen on the filmed clips themselves, where it brings a gradient filter near chance
@@ -88,22 +88,6 @@ def find_moving(
   return Regions(moving, judged & (amplitude < max(0.2, 0.1 * top)))
 
 
-def scale_coefficients(volume: SpectralVolume, stride: float) -> Float[np.ndarray, "k h w 4"]:
-  """Scales a volume so that its squares add up to mean square displacements, [k h w 4] pixels of the photo.
-
-  Raises:
-    UserError: coefficients are not finite.
-  """
-  coefficients = np.asarray(volume.coefficients, np.float32)
-  if not np.isfinite(coefficients).all():
-    raise UserError("a spectral volume holds coefficients that are not finite; the model that made it has diverged")
-  num_bands, num_frames = len(coefficients), volume.num_frames
-  alone = (np.arange(num_bands) == 0) | (2 * np.arange(num_bands) == num_frames)
-  gains = np.sqrt(bin_weights(num_bands, num_frames) / num_frames)[:, None].repeat(4, 1)
-  gains[alone, 2:] = 0
-  return coefficients * (stride * gains[:, None, None]).astype(np.float32)
-
-
 def check_alike(*volumes: SpectralVolume) -> None:
   """Refuses with a UserError to compare volumes of different shape, period or rate."""
   kinds = {(np.shape(volume.coefficients), volume.num_frames, float(volume.fps)) for volume in volumes}
@@ -114,18 +98,6 @@ def check_alike(*volumes: SpectralVolume) -> None:
 def covers_enough(region: Bool[np.ndarray, "h w"]) -> bool:
   """Whether a region [h w] covers the 1 % of the picture without which nothing is measured."""
   return bool(region.sum() >= max(1, MIN_SHARE * region.size))
-
-
-def rms_swing(volume: SpectralVolume, *, stride: float) -> Float[np.ndarray, "h w"]:
-  """Root mean square over a period of every pixel's displacement from its mean place: [h w] pixels of the photo.
-
-  Band 0, how far the photo lies from the mean place, is no motion: in a scene that was let go when the photo was taken
-  it exceeds the swing itself.
-
-  Raises:
-    UserError: coefficients are not finite.
-  """
-  return np.sqrt(np.square(scale_coefficients(volume, stride)[1:]).sum((0, -1)))
 
 
 def share_moving(amplitude: Float[np.ndarray, "h w"]) -> float:

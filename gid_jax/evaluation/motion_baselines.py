@@ -73,8 +73,8 @@ def draw_smooth_noise(
 
   Args:
     key: one gives the same motion again.
-    power: [k 2] mean square of the coefficients of x and y; see `gid_jax.spectral.motion_power`. The drawn one has
-      this very power.
+    power: [k 2] mean square of the coefficients of x and y; see `gid_jax.motion.spectral.motion_power`. The drawn one
+      has this very power.
     height: of the motion grid.
     width: of the motion grid.
     num_frames: period.

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
-from gid_jax.evaluation.motion import band_power, check_alike, covers_enough, scale_coefficients
-from gid_jax.spectral import bin_weights
+from gid_jax.evaluation.motion import band_power, check_alike, covers_enough
+from gid_jax.motion.measures import scale_coefficients
+from gid_jax.motion.spectral import bin_weights
 from gid_jax.types import SpectralVolume
 
 BEST_OF = (1, 4, 16)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float
 
 from gid_jax.errors import UserError
 from gid_jax.models.features import VGG16_LAYER_WEIGHTS, vgg16_features
-from gid_jax.splat import average_splat, backward_warp, softmax_splat, sum_splat
+from gid_jax.motion.splat import average_splat, backward_warp, softmax_splat, sum_splat
 
 # Mean squared error of rounding to 8 bits. Truth is not known better, and an average needs finite figures.
 _ROUNDING_ERROR = 1 / (12 * 255**2)

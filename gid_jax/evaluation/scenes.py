@@ -7,7 +7,7 @@ pixel. Measured motion is kept in a folder and measured once, whichever model is
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,12 +15,11 @@ import numpy as np
 import safetensors.numpy
 from jaxtyping import Float, UInt8
 
-from data_pipeline.clips import clip_to_sequences, find_clips
-from data_pipeline.synthetic.scene import sample_scene
-from data_pipeline.trajectories import motion_to_coefficients, shrink_vectors
-from gid_jax.encoding import complete_or_nothing
 from gid_jax.errors import UserError
-from gid_jax.tracking import mean_magnitude, measure_motion
+from gid_jax.files import complete_or_nothing
+from gid_jax.flow.tracking import mean_magnitude, measure_motion
+from gid_jax.media.clips import clip_to_sequences, find_clips
+from gid_jax.motion.spectral import motion_to_coefficients, shrink_vectors
 from gid_jax.types import SpectralVolume
 
 # Of a clip, to judge renderers by; spread evenly, as neighbours say the same.
@@ -136,7 +135,7 @@ def read_clip(file: ClipFile, model: Mapping[str, Any], *, source: str, cache: s
     cache: folder of measured motion.
 
   Raises:
-    UserError: see `data_pipeline.clips.clip_to_sequences`.
+    UserError: see `gid_jax.media.clips.clip_to_sequences`.
   """
   height, width = model["image_size"]
   grid = dict(num_frames=model["num_frames"], fps=model["fps"], height=height, width=width)
@@ -166,15 +165,21 @@ def read_clip(file: ClipFile, model: Mapping[str, Any], *, source: str, cache: s
 
 
 def simulate_scenes(
-  seeds: Collection[int], model: Mapping[str, Any], *, backgrounds: list = (), sprites: list = ()
+  sample_scene: Callable[..., Any],
+  seeds: Collection[int],
+  model: Mapping[str, Any],
+  *,
+  backgrounds: list = (),
+  sprites: list = (),
 ) -> Iterator[JudgedScene]:
   """Yields simulated scenes with their exact motion and a pair each; those that stand wholly still are skipped.
 
   Args:
+    sample_scene: makes a scene of a seed, `data_pipeline.synthetic.scene.sample_scene`.
     seeds: of the scenes; those of training data are small numbers.
     model: see `read_clip`.
-    backgrounds: see `data_pipeline.synthetic.folders.load_backgrounds`.
-    sprites: see `data_pipeline.synthetic.folders.load_sprites`.
+    backgrounds: see `gid_jax.media.folders.load_backgrounds`.
+    sprites: see `gid_jax.media.folders.load_sprites`.
   """
   height, width = model["image_size"]
   stride = model["motion_stride"]

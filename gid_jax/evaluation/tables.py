@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gid_jax.evaluation.extractors import VIDEO_FRAMES
 from gid_jax.evaluation.frechet import estimate_frechet, estimate_kernel_distance
 from gid_jax.evaluation.judging import FRAME_STEP, MODEL, OTHER_TAKE, REAL, RENDERER, STILL, SceneResult
+from gid_jax.evaluation.networks.extractors import VIDEO_FRAMES
 from gid_jax.evaluation.rendering import REGIONS
-from gid_jax.evaluation.report import Column, Row, Table
+from gid_jax.evaluation.report.content import Column, Row, Table
 from gid_jax.evaluation.results import estimate_mean
 
 # Metric of `judge_motion` -> how the report shows it.

@@ -234,13 +234,13 @@ class ConditionEncoder(nn.Module):
 
 
 class SwingHead(nn.Module):
-  """Frozen image features to how far each place is likely to swing; `gid_jax.swing` fits it.
+  """Frozen image features to how far each place is likely to swing; `gid_jax.training.swing` fits it.
 
   What moves more or less within a photo is linear in the features less their mean over the photo: the logarithm of the
   swing and a little more, `faint`, which flow cannot tell from rest and which is taken off again. It is relative to the
-  place that 5 % of the photo exceed, as the strength of windows is (`gid_jax.examples.measure_strength`): how strongly
-  things move has nothing to do with how little beside them does. Whether anything moves there at all is a logistic
-  function of the mean features: it lowers the whole photo by up to `depth`.
+  place that 5 % of the photo exceed, as the strength of windows is (`gid_jax.data.examples.measure_strength`): how
+  strongly things move has nothing to do with how little beside them does. Whether anything moves there at all is a
+  logistic function of the mean features: it lowers the whole photo by up to `depth`.
   """
 
   @nn.compact

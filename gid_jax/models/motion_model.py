@@ -20,11 +20,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from gid_jax.flow.pyramid import blur
 from gid_jax.models.encoders import ConditionEncoder, SwingHead
 from gid_jax.models.unet import UNet
 from gid_jax.models.vae import AreaCodec, make_codec
-from gid_jax.normalization import denormalize, denormalize_by_resolution, normalize, normalize_by_resolution
-from gid_jax.pyramid import blur
+from gid_jax.motion.normalization import denormalize, denormalize_by_resolution, normalize, normalize_by_resolution
 from gid_jax.types import PRNGKey
 
 _DITHER = 1e-3  # normalised units
@@ -141,7 +141,7 @@ class MotionModel(nn.Module):
     """Normalises, encodes (mean) and whitens raw slices [b k h w 4] of bands [b k] into latents [b k h/f w/f z].
 
     `swing` [b h/f w/f] is that of the photos, see `View`, and `strength` [b] that of the windows, see
-    `gid_jax.examples.measure_strength`; both only where the model asks for them.
+    `gid_jax.data.examples.measure_strength`; both only where the model asks for them.
     """
     if (strength is None) == self.unit_strength:
       raise ValueError("a model of unit_strength, and no other, needs the strength of the windows")
@@ -195,7 +195,7 @@ class MotionModel(nn.Module):
     slices = self.latents_to_slices(latents, bands, swing=swing, evenness=evenness)
     if not self.unit_strength:
       return slices
-    # Percentiles as in `gid_jax.examples.measure_strength`.
+    # Percentiles as in `gid_jax.data.examples.measure_strength`.
     found = jnp.percentile(jnp.sqrt(jnp.square(slices[:, 1:]).sum((1, 4))), 95, axis=(1, 2))
     wanted = self.strength * (1.0 if swing is None else jnp.exp(jnp.percentile(swing, 95, axis=(1, 2))))
     return slices * jnp.where(found > 0, wanted / jnp.where(found > 0, found, 1.0), 1.0)[:, None, None, None, None]

@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gid_jax import spectral, splat
 from gid_jax.models.encoders import resize_image
 from gid_jax.models.layers import ResBlock
+from gid_jax.motion import spectral, splat
 
 SPLATS = ("motion", "average", "learned")
 

@@ -1,7 +1,7 @@
 """The transformer block of text-conditioned latent diffusion, so that the motion U-Net can start from such weights.
 
-Names and numbers follow the PyTorch originals (layer norm 1e-5, group norm 1e-6, exact GELU); `gid_jax.convert` maps
-the weights.
+Names and numbers follow the PyTorch originals (layer norm 1e-5, group norm 1e-6, exact GELU); `gid_jax.weights.convert`
+maps the weights.
 """
 
 import functools

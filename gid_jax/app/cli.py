@@ -1,0 +1,274 @@
+"""The `gid` command: `gid animate [PHOTO or VIDEO]`, `gid inspect VIDEO`, `gid export`.
+
+Whatever can be refused is refused before JAX is imported, so that help is instant and a typing error does not
+cost minutes of sampling. This file therefore imports nothing heavy at its top.
+"""
+
+import importlib.util
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+
+from gid_jax import __version__
+from gid_jax.app.options import AnimateRequest, ExportRequest, InspectRequest, check_animate, check_inspect
+from gid_jax.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command line and returns the exit status: 0 done, 2 refused or failed, 130 interrupted.
+
+  Args:
+    argv: arguments without the program's name; those of the process by default.
+  """
+  arguments = list(sys.argv[1:] if argv is None else argv)
+  if arguments == ["--version"]:
+    print(f"gid {__version__}")
+    return 0
+  if not arguments:
+    arguments = ["--help"]
+  try:
+    request = tyro.extras.subcommand_cli_from_dict(
+      {"animate": AnimateRequest, "inspect": InspectRequest, "export": ExportRequest},
+      prog="gid",
+      description="Generative Image Dynamics: one still photo in, natural oscillating motion out. "
+      "`gid --version` prints the version.",
+      args=arguments,
+    )
+    if isinstance(request, AnimateRequest):
+      animate(request)
+    elif isinstance(request, InspectRequest):
+      inspect(request)
+    else:
+      export(request)
+  except UserError as error:
+    print("gid: error: " + " ".join(str(error).splitlines()), file=sys.stderr)
+    return 2
+  except KeyboardInterrupt:
+    print("gid: interrupted; nothing was written", file=sys.stderr)
+    return 130
+  return 0
+
+
+def animate(request: AnimateRequest) -> None:
+  """Carries out `gid animate`.
+
+  Args:
+    request: the options.
+
+  Raises:
+    UserError: an option out of range, an unreadable photo or video, or an unwritable output.
+  """
+  source, output = check_animate(request)
+  configure_jax()
+  from gid_jax.media.shots import is_video
+
+  if is_video(source):
+    for option, given in (("--steps", request.steps is not None), ("--loop", request.loop)):
+      if given:
+        raise UserError(f"{option} is for photos; the motion of the video {source} is measured, not sampled")
+    _animate_video(request, source, output)
+  else:
+    _animate_photo(request, source, output)
+
+
+def inspect(request: InspectRequest) -> None:
+  """Carries out `gid inspect`.
+
+  Args:
+    request: the options.
+
+  Raises:
+    UserError: an option out of range, an unreadable video, an unwritable output, or matplotlib is missing.
+  """
+  output = check_inspect(request)
+  if importlib.util.find_spec("matplotlib") is None:
+    raise UserError("gid inspect draws with matplotlib; install it with: pip install 'gid-jax[plots]'")
+  configure_jax()
+  start = time.perf_counter()
+  from gid_jax.files import complete_or_nothing
+
+  console = _console()
+  picture = _inspect_video(request, console)
+  with complete_or_nothing(output, overwrite=request.force) as temporary:
+    temporary.write_bytes(picture)
+  console.print(f"Wrote {output}: {_format_bytes(output.stat().st_size)}, in {time.perf_counter() - start:.1f} s")
+
+
+def export(request: ExportRequest) -> None:
+  """Carries out `gid export`: averaged parameters, float16, one checked file a model.
+
+  Args:
+    request: the options.
+
+  Raises:
+    UserError: nothing to export, or a work folder without a readable checkpoint.
+  """
+  if request.motion is None and request.renderer is None:
+    raise UserError("nothing to export; give --motion, --renderer or both")
+  from gid_jax.weights.checkpoint import restore_params
+  from gid_jax.weights.pretrained import MOTION_WEIGHTS, RENDERER_WEIGHTS, export_weights
+
+  for workdir, name in ((request.motion, MOTION_WEIGHTS), (request.renderer, RENDERER_WEIGHTS)):
+    if workdir is None:
+      continue
+    params, config = restore_params(workdir, which="best" if request.best else "newest")
+    # Paths of the machine that trained say nothing to others; `trained_on` stays, for whoever judges the weights.
+    config = {part: value for part, value in config.items() if part not in ("init", "data", "loss")}
+    path = request.output / name
+    try:
+      export_weights(path, params, config=config)
+    except OSError as error:
+      raise UserError(f"cannot write {path}: {error.strerror}") from error
+    print(f"Wrote {path}: {_format_bytes(path.stat().st_size)}")
+
+
+def configure_jax() -> None:
+  """Sets the environment for the coming import of JAX, leaving alone what the user has set.
+
+  Programs are compiled once and kept in the user's cache folder, small ones included; GPU memory is taken as it is
+  needed; every CPU core is a device, for optical flow splits its frames over devices.
+  """
+  os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+  if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(os.cpu_count() or 1))
+  os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+  os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+  if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+    return
+  try:
+    chosen = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG specification ignores a relative path.
+    folder = (Path(chosen) if os.path.isabs(chosen) else Path.home() / ".cache") / "gid-jax" / "xla"
+    folder.mkdir(parents=True, exist_ok=True)
+  except (OSError, RuntimeError):
+    return  # No home or a read-only one: compile every time.
+  if os.access(folder, os.W_OK):
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+
+
+def _animate_photo(request: AnimateRequest, photo: Path, output: Path) -> None:
+  start = time.perf_counter()
+  import jax
+
+  from gid_jax.media import encoding, photos
+  from gid_jax.pipeline import Animator
+
+  console = _console()
+  image = photos.read_image(photo)
+  _print_devices(console)
+  with console.status("Loading the model"):
+    animator = Animator.from_pretrained(request.weights)
+  with _progress(console) as progress:
+    sampling = progress.add_task("Compiling", total=request.steps)
+    spectrum = animator.predict_spectrum(
+      jax.random.key(request.seed),
+      image,
+      steps=request.steps,
+      loop=request.loop,
+      progress=lambda done, total: progress.update(sampling, completed=done, total=total, description="Sampling"),
+    )
+    num_frames, fps = request.frames or 150, request.fps
+    if request.loop:
+      # The frames share the period evenly, so that the one after the last is the first, whatever the frame rate.
+      num_frames = max(2, round(animator.period * request.fps))
+      fps = num_frames / animator.period
+    frames = animator.render(
+      image, spectrum, frames=num_frames, fps=fps, magnify=request.magnify, size=request.size
+    )
+    rendered = progress.track(frames, total=num_frames, description="Rendering")
+    video = encoding.write_video(output, rendered, fps=request.fps, overwrite=request.force)
+  _print_video(console, video, request.fps, start)
+
+
+def _animate_video(request: AnimateRequest, source: Path, output: Path) -> None:
+  start = time.perf_counter()
+  import numpy as np
+
+  from gid_jax.app.inspection import FilmComparison, fit_working_size, measure_spectrum
+  from gid_jax.media import encoding, shots
+  from gid_jax.pipeline import ImageRenderer
+
+  console = _console()
+  shot = shots.read_shot(source, size=fit_working_size)
+  image = shots.read_first_frame(source).astype(np.float32) / 255
+  _print_devices(console)
+  renderer = ImageRenderer.from_pretrained(request.weights)
+  num_frames = request.frames or max(2, round(len(shot.frames) * request.fps / shot.fps))
+  comparison = FilmComparison(shot, fps=request.fps)
+  with _progress(console) as progress:
+    spectrum = measure_spectrum(shot, progress=_report_to(progress))
+    # Anchoring would shift the whole film by half of what separates its last frame from its first.
+    frames = renderer.render(
+      image, spectrum, frames=num_frames, fps=request.fps, magnify=request.magnify, size=request.size,
+      anchor_first_frame=False)
+    rendered = comparison.watch(progress.track(frames, total=num_frames, description="Rendering"))
+    video = encoding.write_video(output, rendered, fps=request.fps, overwrite=request.force)
+  if request.magnify == 1 and comparison.num_frames:
+    console.print(
+      f"Against the film, over {comparison.num_frames} frames: {comparison.error:.2f} grey levels;"
+      f" its first frame at rest: {comparison.still_error:.2f}")
+  _print_video(console, video, request.fps, start)
+
+
+def _inspect_video(request: InspectRequest, console) -> bytes:
+  from gid_jax.app.inspection import inspect_video
+  from gid_jax.app.inspection_sheet import inspection_to_png
+
+  with _progress(console) as progress:
+    inspection = inspect_video(request.video, start=request.start, progress=_report_to(progress))
+  with console.status("Drawing"):
+    return inspection_to_png(inspection)
+
+
+def _console():
+  from rich.console import Console
+
+  return Console(highlight=False, markup=False, soft_wrap=True)
+
+
+def _print_devices(console) -> None:
+  import jax
+
+  devices = jax.devices()
+  plural = "device" if len(devices) == 1 else "devices"
+  console.print(f"JAX {jax.__version__} on {jax.default_backend()}, {len(devices)} {plural}")
+
+
+def _print_video(console, video, fps: float, start: float) -> None:
+  console.print(
+    f"Wrote {video.path}: {video.width}x{video.height}, {video.num_frames} frames, {fps:g} fps, "
+    f"{video.num_frames / fps:.1f} s, {_format_bytes(video.num_bytes)}, "
+    f"in {time.perf_counter() - start:.1f} s"
+  )
+
+
+def _report_to(progress):
+  """A callback (step, done, total) that shows every step as a bar of its own."""
+  tasks = {}
+
+  def report(step: str, done: int, total: int) -> None:
+    if step not in tasks:
+      tasks[step] = progress.add_task(step, total=total)
+    # A step may turn out shorter: repeated frames are measured once.
+    progress.update(tasks[step], completed=done, total=total)
+
+  return report
+
+
+def _progress(console):
+  from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+  columns = TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+  return Progress(*columns, console=console)
+
+
+def _format_bytes(num_bytes: int) -> str:
+  return f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:.0f} kB"
+
+
+if __name__ == "__main__":
+  raise SystemExit(main())

@@ -1,0 +1,58 @@
+"""Files that are complete or absent; needs nothing but the standard library."""
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from gid_jax.errors import UserError
+
+PathLike = str | os.PathLike[str]
+
+
+@contextlib.contextmanager
+def complete_or_nothing(path: Path, *, overwrite: bool) -> Iterator[Path]:
+  """Yields a temporary name beside `path`, moved there on success and removed on any failure.
+
+  Args:
+    path: the file that will appear once the block has succeeded.
+    overwrite: replace an existing file.
+
+  Raises:
+    UserError: existing file, missing or unwritable folder, or any OSError inside the block.
+  """
+  temporary = path.parent / f".gid-{secrets.token_hex(8)}{path.suffix}"
+  try:
+    if not path.parent.is_dir():
+      raise UserError(f"cannot write {path}: the folder {path.parent} does not exist")
+    if path.is_dir():
+      raise UserError(f"{path} is a folder; give a file name")
+    if path.exists() and not overwrite:
+      raise UserError(f"{path} already exists; use --force or --output")
+    # Created by hand so that it gets the permissions of any new file, and before the frames are waited for.
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    yield temporary
+    os.replace(temporary, path)
+  except OSError as error:
+    raise UserError(f"cannot write {path}: {describe_failure(error)}") from error
+  finally:
+    with contextlib.suppress(OSError):
+      temporary.unlink()
+
+
+def describe_failure(error: Exception) -> str:
+  """The cause of an OSError or FFmpeg error in a few words of one line, such as "no space left on device"."""
+  number = getattr(error, "errno", None)
+  known = isinstance(number, int) and number in errno.errorcode
+  if known:
+    return os.strerror(number).lower()
+  # FFmpeg's own words without the number and the name of the function that are wrapped around them.
+  return (getattr(error, "strerror", None) or str(error)).splitlines()[0].strip().lower()
+
+
+def first_line(error: BaseException | None) -> str:
+  """The first line of an error's message, at most 300 characters; its type where it says nothing."""
+  lines = str(error).strip().splitlines()
+  return lines[0][:300] if lines else type(error).__name__  # the storage library adds all its settings

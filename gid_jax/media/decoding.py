@@ -1,0 +1,264 @@
+"""Decode videos frame by frame: upright, square pixels, deinterlaced, sRGB, opaque, with true times.
+
+Frames go through one at a time and are made smaller on the way, so memory does not grow with a file's length, and
+its resolution costs only what the decoder itself holds.
+"""
+
+import bisect
+import itertools
+import math
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import av
+import av.error
+import av.filter
+import numpy as np
+from av.stream import Disposition
+from jaxtyping import Float, Int, UInt8, UInt16
+
+from gid_jax.errors import UserError
+from gid_jax.files import PathLike, describe_failure
+
+# Code points of ITU-T H.273.
+_UNSPECIFIED_MATRIX, _BT2020_MATRIX = 2, 9
+_PQ, _HLG = 16, 18
+# Every decoding thread holds frames of its own: more threads than these would make 4K expensive.
+_MAX_THREADS = 4
+# One stamp of nonsense may lie years after the others; a gap that needs more repeats than this is no video.
+_MAX_REPEATS = 100
+
+
+def open_to_read(path: Path) -> BinaryIO:
+  """Opens a regular file that holds something; the caller closes it.
+
+  Raises:
+    UserError: no such readable file, a folder, a device, or empty.
+  """
+  try:
+    if path.is_dir():
+      raise UserError(f"{path} is a folder; give a file")
+    if path.exists() and not path.is_file():
+      raise UserError(f"{path} is not a regular file")
+    file = open(path, "rb")  # noqa: SIM115 - the caller closes it.
+  except OSError as error:
+    raise UserError(f"cannot read {path}: {describe_failure(error)}") from error
+  if os.fstat(file.fileno()).st_size == 0:
+    file.close()
+    raise UserError(f"{path} is empty (0 bytes)")
+  return file
+
+
+def decode_frames(
+  path: PathLike, *, short_side: int | None = None
+) -> Iterator[tuple[UInt8[np.ndarray, "h w 3"], float]]:
+  """Decodes a video frame by frame as it is meant to be seen.
+
+  Rotation metadata is applied, pixels become square, interlaced frames are deinterlaced, limited or full range YUV
+  becomes full range RGB, HDR (PQ and HLG) is tone-mapped to sRGB, and transparency is shown over white. Untagged
+  video of 720 lines or more is taken for BT.709, smaller for BT.601. Every frame has the size of the first.
+
+  Args:
+    path: any file that FFmpeg decodes.
+    short_side: the most pixels the shorter side may have; larger frames are averaged down. None keeps the size.
+
+  Yields:
+    A frame [h w 3] uint8 RGB and its time stamp in seconds, NaN where the file has none (see `repair_times`).
+
+  Raises:
+    UserError: no such readable file, not a video, or damaged; a damaged file first yields its good frames.
+  """
+  path = Path(path)
+  with open_to_read(path):
+    pass
+  num_frames = 0
+  try:
+    # The prefix keeps FFmpeg from reading a colon in a file name as a protocol.
+    with av.open(f"file:{path}") as container:
+      stream = container.streams.best("video")
+      # The cover of an album is a video stream to FFmpeg.
+      if not isinstance(stream, av.VideoStream) or stream.disposition & Disposition.attached_pic:
+        raise UserError(f"{path} has no video stream")
+      stream.thread_type = "AUTO"
+      stream.codec_context.thread_count = min(os.cpu_count() or 1, _MAX_THREADS)
+      conversion = None
+      for frame in _deinterlace(container.decode(stream)):
+        if frame.is_corrupt:
+          if not num_frames:
+            continue  # A recording that begins between two key frames.
+          raise UserError(f"{path} is damaged after {num_frames} frames")
+        conversion = conversion or _plan_conversion(frame, stream, short_side)
+        yield _frame_to_rgb(frame, conversion), math.nan if frame.time is None else frame.time
+        num_frames += 1
+  except (OSError, av.error.FFmpegError) as error:
+    where = f" after {num_frames} frames" if num_frames else ""
+    problem = f"{path} cannot be decoded{where} ({describe_failure(error)}); it is damaged or not a video"
+    raise UserError(problem) from error
+
+
+def describe_truncation(path: PathLike, *, num_frames: int, seconds: float) -> str | None:
+  """Says that a video holds less than its header promises, or None when over nine tenths are there.
+
+  FFmpeg takes the end of a file that was cut off for the end of the video. Many headers promise nothing.
+
+  Args:
+    path: a video that was decoded to its end.
+    num_frames: number of frames that came out.
+    seconds: time stamp of the last one, from the first.
+  """
+  with av.open(f"file:{path}") as container:
+    stream = container.streams.best("video")
+    num_promised = stream.frames if stream is not None else 0
+    # Sound may last longer than the picture.
+    promised = container.duration / av.time_base if container.duration and len(container.streams) == 1 else 0.0
+  if num_promised:
+    return f"{path} is cut off after {num_frames} of {num_promised} frames" if num_frames < 0.9 * num_promised else None
+  return f"{path} is cut off after {seconds:.1f} of {promised:.1f} s" if seconds < 0.9 * promised - 0.2 else None
+
+
+def repair_times(times: Float[np.ndarray, "t"]) -> Float[np.ndarray, "t"]:
+  """Makes time stamps strictly increasing, changing as few as possible.
+
+  The longest strictly increasing run of stamps (not necessarily adjacent) is trusted. Stamps between two
+  trusted ones are placed evenly between them; stamps beyond either end continue at the median interval per
+  frame. With fewer than two good stamps the frames are taken to be 1/30 s apart.
+
+  Args:
+    times: [t] seconds; NaN where the file has no stamp.
+
+  Returns:
+    [t] float64 seconds, strictly increasing, starting at 0.
+  """
+  kept = _longest_increasing(times)
+  index = np.arange(len(times), dtype=np.float64)
+  if len(kept) < 2:
+    return index / 30.0
+  trusted = np.asarray(times, np.float64)[kept]
+  interval = float(np.median(np.diff(trusted) / np.diff(kept)))
+  repaired = np.interp(index, kept, trusted)
+  before, after = index < kept[0], index > kept[-1]
+  repaired[before] = trusted[0] - (kept[0] - index[before]) * interval
+  repaired[after] = trusted[-1] + (index[after] - kept[-1]) * interval
+  return repaired - repaired[0]
+
+
+def find_nearest_frames(times: Float[np.ndarray, "t"], *, fps: float) -> Int[np.ndarray, "n"]:
+  """Finds the frame shown nearest to each i / fps, up to the last stamp rounded to the nearest 1 / fps.
+
+  Args:
+    times: [t] seconds, strictly increasing, starting at 0.
+    fps: frames per second of the result, positive.
+
+  Returns:
+    [n] indices of frames; an exact tie takes the earlier.
+
+  Raises:
+    UserError: fps is not positive, or the stamps have a gap no video has.
+  """
+  if not (fps > 0 and math.isfinite(fps)):
+    raise UserError(f"fps is {fps}; it must be positive")
+  num_frames = math.floor(times[-1] * fps + 0.5) + 1
+  if num_frames > _MAX_REPEATS * len(times):
+    raise UserError(f"the time stamps spread {len(times)} frames over {times[-1]:.0f} s; they are damaged")
+  midpoints = (times[1:] + times[:-1]) / 2
+  return np.searchsorted(midpoints, np.arange(num_frames) / fps, side="left")
+
+
+class _Conversion(NamedTuple):
+  """From a decoded frame to RGB: size before rotation, quarter turns, YUV matrix if assumed, transfer function."""
+
+  width: int
+  height: int
+  turns: int
+  matrix: str | int | None
+  transfer: int
+
+
+def _plan_conversion(frame: av.VideoFrame, stream: av.VideoStream, short_side: int | None) -> _Conversion:
+  aspect = float(stream.sample_aspect_ratio or 1)
+  width = frame.width * (aspect if 0.25 <= aspect <= 4 else 1)
+  scale = min(1.0, short_side / min(width, frame.height)) if short_side else 1.0
+  transfer = int(stream.codec_context.color_trc)
+  matrix = None
+  if frame.colorspace == _UNSPECIFIED_MATRIX:
+    assumed = "ITU709" if min(frame.width, frame.height) >= 720 else "ITU601"
+    matrix = _BT2020_MATRIX if transfer in (_PQ, _HLG) else assumed
+  turns = round(frame.rotation / 90) % 4
+  return _Conversion(max(1, round(width * scale)), max(1, round(frame.height * scale)), turns, matrix, transfer)
+
+
+def _frame_to_rgb(frame: av.VideoFrame, conversion: _Conversion) -> np.ndarray:
+  width, height, turns, matrix, transfer = conversion
+  options = {"width": width, "height": height, "src_colorspace": matrix}
+  if (width, height) != (frame.width, frame.height):
+    options["interpolation"] = "AREA" if width <= frame.width and height <= frame.height else "BICUBIC"
+  if transfer in (_PQ, _HLG):
+    rgb = _tone_map(frame.reformat(format="rgb48le", **options).to_ndarray(), transfer)
+  elif any(component.is_alpha for component in frame.format.components):
+    rgba = frame.reformat(format="rgba", **options).to_ndarray().astype(np.uint16)
+    alpha = rgba[..., 3:]
+    rgb = ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+  else:
+    rgb = frame.reformat(format="rgb24", **options).to_ndarray()
+  return np.ascontiguousarray(np.rot90(rgb, turns))
+
+
+def _deinterlace(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+  """Sends everything from the first interlaced frame on through yadif, which leaves progressive frames alone."""
+  graph = None
+  for frame in itertools.chain(frames, [None]):
+    if graph is None and frame is not None:
+      if not frame.interlaced_frame:
+        yield frame
+        continue
+      graph = av.filter.Graph()
+      source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format.name, time_base=frame.time_base)
+      graph.link_nodes(source, graph.add("yadif", "deint=interlaced"), graph.add("buffersink")).configure()
+    if graph is not None:
+      graph.vpush(frame)
+      while True:
+        try:
+          yield graph.vpull()
+        except (av.error.BlockingIOError, av.error.EOFError):
+          break
+
+
+def _tone_map(signal: UInt16[np.ndarray, "h w 3"], transfer: int) -> UInt8[np.ndarray, "h w 3"]:
+  """Brings HDR of BT.2100 to sRGB: graphics white (203 cd/m2) to 92 %, brighter light rolled off towards 1."""
+  code = np.linspace(0, 1, 1 << 16)
+  if transfer == _PQ:
+    root = code ** (1 / 78.84375)
+    light = (np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)) ** (1 / 0.1593017578125) * 10000 / 203
+  else:
+    scene = np.where(code <= 0.5, code**2 / 3, (np.exp((code - 0.55991073) / 0.17883277) + 0.28466892) / 12)
+    # The luminance-dependent display gamma of 1.2, taken per channel; 75 % signal is graphics white.
+    light = (scene / 0.26496256) ** 1.2
+  rec2020_to_rec709 = np.array(
+    [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32)
+  linear = np.maximum(light.astype(np.float32)[signal] @ rec2020_to_rec709.T, 0)
+  rolled = np.where(linear < 0.5, linear, 1 - 0.5 * np.exp(1 - 2 * np.maximum(linear, 0.5)))
+  srgb = np.where(rolled <= 0.0031308, 12.92 * rolled, 1.055 * rolled ** (1 / 2.4) - 0.055)
+  return np.rint(srgb * 255).astype(np.uint8)
+
+
+def _longest_increasing(times: np.ndarray) -> np.ndarray:
+  """Indices of a longest strictly increasing subsequence of the finite entries (patience sorting)."""
+  tails: list[float] = []
+  tail_indices: list[int] = []
+  previous: dict[int, int | None] = {}
+  for index, time in enumerate(times):
+    if not math.isfinite(time):
+      continue
+    place = bisect.bisect_left(tails, time)
+    tails[place:place + 1] = [time]
+    tail_indices[place:place + 1] = [index]
+    previous[index] = tail_indices[place - 1] if place else None
+  chain: list[int] = []
+  index = tail_indices[-1] if tail_indices else None
+  while index is not None:
+    chain.append(index)
+    index = previous[index]
+  return np.asarray(chain[::-1], dtype=np.int64)

@@ -1,0 +1,137 @@
+"""Read photos and clips, write images and videos.
+
+Everything inside the library is display-referred sRGB: photos are float32 [h w 3] in [0, 1], video frames
+uint8 [h w 3]. Colour profiles, camera orientation, time stamps and YUV ranges end here. Every output is
+written under a temporary name in its own folder and moved into place when it is complete, so a failure of any
+kind leaves no partial file and never harms the file that was there before.
+"""
+
+import io
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image, ImageCms, ImageOps
+
+from gid_jax.errors import UserError
+from gid_jax.files import PathLike, complete_or_nothing
+from gid_jax.media.decoding import open_to_read
+from gid_jax.media.encoding import check_frame
+
+MIN_SIDE = 16
+MAX_MEGAPIXELS = 100
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+def read_image(path: PathLike) -> Float[np.ndarray, "h w 3"]:
+  """Reads a photo as it is meant to be seen: upright, sRGB, opaque.
+
+  The EXIF orientation is applied and an embedded colour profile is converted to sRGB. Transparency is shown
+  over white, as viewers do by default. Grey, palette, CMYK and 16-bit images are accepted, as is the first
+  frame of an animation.
+
+  Args:
+    path: any file that Pillow decodes.
+
+  Returns:
+    [h w 3] float32 RGB in [0, 1].
+
+  Raises:
+    UserError: no such readable file, not an image, damaged, under 16 pixels on a side or over 100 megapixels.
+  """
+  path = Path(path)
+  with open_to_read(path) as file:
+    try:
+      with warnings.catch_warnings():
+        # Pillow warns below our limit and raises above it; one message of ours covers both.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image = Image.open(file)
+    except Image.DecompressionBombError:
+      raise _too_large(path, "") from None
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
+      file.seek(0)
+      raise UserError(f"{path} is not an image{_describe_unknown_image(file.read(16))}") from error
+    width, height = image.size
+    if width * height > MAX_MEGAPIXELS * 1e6:
+      raise _too_large(path, f" ({width} x {height})")
+    if min(width, height) < MIN_SIDE:
+      raise UserError(f"{path} is {width} x {height} pixels; a photo needs at least {MIN_SIDE} x {MIN_SIDE}")
+    try:
+      image.load()
+      return _image_to_srgb(ImageOps.exif_transpose(image))
+    except (OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error) as error:
+      raise UserError(f"{path} is truncated or damaged ({error}); save or download it again") from error
+
+
+def write_image(path: PathLike, image: np.ndarray, *, overwrite: bool = False) -> None:
+  """Writes one image; the suffix chooses the format (.png, .jpg, .jpeg or .webp).
+
+  Args:
+    path: the file to write; its folder must exist.
+    image: [h w 3] RGB, uint8, or float in [0, 1] (values outside are clipped).
+    overwrite: replace an existing file.
+
+  Raises:
+    UserError: unknown suffix, existing file, unwritable folder or full disk.
+    ValueError: the array is not an RGB image.
+  """
+  path = Path(path)
+  suffix = path.suffix.lower()
+  if suffix not in IMAGE_SUFFIXES:
+    raise UserError(f"{path}: unknown image format '{path.suffix}'; use one of {', '.join(IMAGE_SUFFIXES)}")
+  if np.issubdtype(image.dtype, np.floating):
+    image = np.rint(np.clip(image, 0.0, 1.0) * 255.0).astype(np.uint8)
+  options = {} if suffix == ".png" else {"quality": 95}
+  picture = Image.fromarray(check_frame(image, shape=image.shape))
+  with complete_or_nothing(path, overwrite=overwrite) as temporary:
+    picture.save(temporary, **options)
+
+
+# Reading
+
+
+def _too_large(path: Path, size: str) -> UserError:
+  limit = f"{MAX_MEGAPIXELS} megapixels"
+  return UserError(f"{path} holds more than {limit}{size}; resize it below 10,000 x 10,000 pixels")
+
+
+def _describe_unknown_image(head: bytes) -> str:
+  if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"hevc"):
+    return " format that can be read here (HEIC); save it as JPEG"
+  return " in a format that can be read here; use JPEG, PNG or WebP"
+
+
+def _image_to_srgb(image: Image.Image) -> np.ndarray:
+  if image.mode.startswith("I;16"):
+    return _grey_to_rgb(np.asarray(image, np.float32) / 65535)
+  if image.mode in ("I", "F"):
+    values = np.asarray(image, np.float32)
+    # Older Pillow opens 16-bit PNG as 32-bit integers; floating point images hold [0, 1].
+    scale = 1 if image.mode == "F" else 65535 if values.max() <= 65535 else 2**31 - 1
+    return _grey_to_rgb(values / scale)
+  alpha = None
+  if image.has_transparency_data:
+    image = image.convert("RGBA")
+    alpha = np.asarray(image.getchannel("A"), np.float32)[..., None] / 255
+  profile = image.info.get("icc_profile")
+  if image.mode not in ("L", "RGB", "CMYK"):
+    image = image.convert("RGB")
+  rgb = np.asarray(_apply_profile(image, profile) if profile else image.convert("RGB"), np.float32) / 255
+  return rgb if alpha is None else rgb * alpha + (1 - alpha)
+
+
+def _grey_to_rgb(grey: np.ndarray) -> np.ndarray:
+  return np.repeat(np.clip(np.nan_to_num(grey), 0, 1)[..., None], 3, axis=-1).astype(np.float32)
+
+
+def _apply_profile(image: Image.Image, profile: bytes) -> Image.Image:
+  try:
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    if "srgb" in ImageCms.getProfileDescription(source).lower():
+      return image.convert("RGB")
+    converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+  except (ImageCms.PyCMSError, OSError, ValueError):
+    # A profile that is broken or belongs to another colour model: show the image without it, as viewers do.
+    return image.convert("RGB")
+  return converted or image.convert("RGB")

@@ -1,0 +1,252 @@
+"""Fits how far each place of a photo is likely to swing, for motion models that normalise by it.
+
+  python -m gid_jax.training.swing --data data/windows --stills photos_of_rock_and_towns --output runs/swing.safetensors
+  python -m gid_jax.train --config=configs/ldm.py:default --workdir=runs/ldm --config.init.swing=runs/swing.safetensors
+
+Linear in frozen image features, so it is solved, not trained, in one pass over the windows, and a few dozen scenes
+determine it: what they share, not what each looks like. Two fits make a `SwingHead`:
+
+- Where: ridge regression of log(swing + 0.1 px) within each window, both sides less their mean over the window, so that
+  a windy clip counts like a calm one. Features have unit deviation; the penalty leaves them few degrees of freedom. How
+  much contrast the fit has is decided by scenes that it has not seen.
+- Whether: ridge logistic regression of the features' mean over a photo, windows of filmed clips and loops against the
+  photos of `--stills`, in which nothing sways.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import jax
+import ml_collections
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from gid_jax.data.records import list_folders, open_chosen, read_description
+from gid_jax.data.scenes import list_scenes
+from gid_jax.errors import UserError
+from gid_jax.media.folders import load_backgrounds
+from gid_jax.models.encoders import FROZEN_TRUNK, ConditionEncoder
+from gid_jax.motion.measures import rms_swing
+from gid_jax.types import SpectralVolume
+from gid_jax.weights.pretrained import MOTION_WEIGHTS, export_weights, load_pretrained
+
+FAINT = 0.1  # px: what swings less counts as this much more, as flow cannot tell it from rest
+STILL = 0.1  # px that 5 % of a photo without anything to move may exceed
+_NUM_NEWTON_STEPS = 20
+_NUM_GROUPS = 100  # of scenes, left out one after the other
+
+
+class Ridge(NamedTuple):
+  """Normal equations of places of unit weight, to which windows are added one by one.
+
+  Attributes:
+    products: [c c] sum of the features' products.
+    moments: [c] sum of features times target.
+    count: places.
+  """
+
+  products: Float[np.ndarray, "c c"]
+  moments: Float[np.ndarray, "c"]
+  count: int
+
+  def add(self, features: Float[np.ndarray, "n c"], target: Float[np.ndarray, "n"]) -> "Ridge":
+    """Adds a window: features [n c] and target [n], both less their mean over the window."""
+    features, target = (array.astype(np.float64) for array in (features, target))
+    features, target = features - features.mean(0), target - target.mean()
+    return Ridge(self.products + features.T @ features, self.moments + features.T @ target, self.count + len(target))
+
+  def solve(self, penalty: float) -> Float[np.ndarray, "c"]:
+    """Weights [c] of the features; `penalty` is relative to features of unit variance.
+
+    The penalty chooses the direction; its length is then that of least squares, as a strong penalty would leave
+    a map of hardly any contrast.
+    """
+    variance = np.diag(self.products) / self.count
+    # Channels that never change get no weight.
+    deviation = np.sqrt(np.maximum(variance, 1e-4 * variance.max(initial=1e-12)))
+    scaled = self.products / self.count / np.outer(deviation, deviation)
+    weights = np.linalg.solve(scaled + penalty * np.eye(len(scaled)), self.moments / self.count / deviation) / deviation
+    square = weights @ self.products @ weights
+    return weights * (weights @ self.moments / square) if square > 0 else weights
+
+
+def start_ridge(num_features: int) -> Ridge:
+  """No places yet."""
+  return Ridge(np.zeros((num_features, num_features)), np.zeros(num_features), 0)
+
+
+def fit_kernel(groups: Sequence[Ridge], *, penalty: float) -> Float[np.ndarray, "c"]:
+  """Weights [c] of the features: ridge regression on all groups, of the length that suits the groups left out.
+
+  Each group is predicted by the fit to the others; the length of all is the slope of the truth over these predictions,
+  every group weighing the same. A single group keeps the length of least squares.
+  """
+  whole = Ridge(*(sum(parts) for parts in zip(*groups, strict=True)))
+  kernel = whole.solve(penalty)
+  if len(groups) == 1:
+    return kernel
+  agreement = size = 0.0
+  for group in groups:
+    others = Ridge(*(all_of - part for all_of, part in zip(whole, group, strict=True))).solve(penalty)
+    agreement += others @ group.moments / group.count
+    size += others @ group.products @ others / group.count
+  # Scenes that share nothing may disagree with every prediction; a map the wrong way round helps nobody.
+  return kernel * max(agreement / size, 0.0) if size > 0 else kernel
+
+
+def fit_gate(
+  features: Float[np.ndarray, "n c"], is_moving: Bool[np.ndarray, "n"], *, penalty: float
+) -> tuple[Float[np.ndarray, "c"], float]:
+  """Ridge logistic regression, both classes of equal weight, by Newton's method.
+
+  Args:
+    features: [n c] means over photos.
+    is_moving: [n] whether anything in them moves.
+    penalty: relative to features of unit variance and a mean loss.
+
+  Returns:
+    Weights [c] and bias of the log odds.
+
+  Raises:
+    UserError: one of the classes is empty.
+  """
+  if is_moving.all() or not is_moving.any():
+    raise UserError("the gate needs windows in which something moves and photos in which nothing does; give both")
+  share = np.where(is_moving, 0.5 / is_moving.sum(), 0.5 / (~is_moving).sum())
+  mean = share @ features
+  deviation = np.sqrt(share @ (features - mean) ** 2)
+  deviation = np.maximum(deviation, 1e-2 * deviation.max())
+  x = np.concatenate([(features - mean) / deviation, np.ones((len(features), 1))], axis=1)
+  ridge = penalty * np.eye(x.shape[1])
+  ridge[-1, -1] = 0  # the bias is free
+  weights = np.zeros(x.shape[1])
+  for _ in range(_NUM_NEWTON_STEPS):
+    odds = 1 / (1 + np.exp(-x @ weights))
+    slope = x.T @ (share * (odds - is_moving)) + ridge @ weights
+    curvature = (x * (share * odds * (1 - odds))[:, None]).T @ x + ridge
+    weights -= np.linalg.solve(curvature, slope)
+  kernel = weights[:-1] / deviation
+  return kernel, float(weights[-1] - mean @ kernel)
+
+
+def find_log_swing(volume: SpectralVolume, *, stride: int, factor: int) -> Float[np.ndarray, "h2 w2"]:
+  """log(swing + 0.1 px) of a volume [k h w 4] over cells of factor x factor: [h/factor w/factor], px of the photo."""
+  square = np.square(rms_swing(volume, stride=stride))
+  height, width = square.shape
+  cells = square.reshape(height // factor, factor, width // factor, factor).mean((1, 3))
+  return np.log(np.sqrt(cells) + FAINT)
+
+
+def fit_swing(
+  windows: Iterable[tuple[str, Float[np.ndarray, "h w c"], Float[np.ndarray, "h w"]]],
+  stills: Iterable[Float[np.ndarray, "h w c"]],
+  *,
+  penalty: float,
+  gate_penalty: float,
+) -> dict[str, np.ndarray]:
+  """Fits the parameters of a `SwingHead`.
+
+  Args:
+    windows: (scene, features [h w c], log swing [h w]) of windows in which something moves; see `find_log_swing`.
+    stills: features [h w c] of photos in which nothing does.
+    penalty: of where.
+    gate_penalty: of whether.
+
+  Raises:
+    UserError: there are no windows or no stills.
+  """
+  groups: dict[int, Ridge] = {}
+  scenes: dict[str, int] = {}
+  moving, levels, tops = [], [], []
+  for scene, features, log_swing in windows:
+    flat = features.reshape(-1, features.shape[-1])
+    group = scenes.setdefault(scene, len(scenes) % _NUM_GROUPS)
+    groups[group] = groups.get(group, start_ridge(flat.shape[1])).add(flat, log_swing.ravel())
+    moving.append(flat.mean(0))
+    levels.append(float(log_swing.mean()))
+    tops.append(float(np.log(np.maximum(np.exp(np.percentile(log_swing, 95)) - FAINT, STILL))))
+  if not groups:
+    raise UserError("there are no windows to learn from; build some with --clips or --loops")
+  resting = [features.mean((0, 1)) for features in stills]
+  is_moving = np.arange(len(moving) + len(resting)) < len(moving)
+  gate, bias = fit_gate(np.stack(moving + resting).astype(np.float64), is_moving, penalty=gate_penalty)
+  fitted = {
+    "kernel": fit_kernel(list(groups.values()), penalty=penalty),
+    "gate": gate,
+    "gate_bias": np.array([bias]),
+    "depth": np.array([np.mean(tops) - np.log(STILL)]),
+    # Of the typical place; less than 1 by construction, as log swings have it added.
+    "faint": np.array([min(FAINT / np.exp(np.mean(levels)), 0.9)]),
+  }
+  return {name: np.asarray(value, np.float32) for name, value in fitted.items()}
+
+
+def make_eye(height: int, width: int):
+  """A function from a photo [h w 3] uint8 to its frozen features [height width c], those of the embedded weights."""
+  trunk = load_pretrained(MOTION_WEIGHTS)[0]["encoder"][FROZEN_TRUNK]
+  encoder = ConditionEncoder(kind="efficientnet_lite0", channels=1, hidden=4)
+
+  @jax.jit
+  def see(image):
+    params = {"params": {FROZEN_TRUNK: trunk}}
+    return encoder.apply(params, image[None] / 255.0, height=height, width=width, method="see")[0]
+
+  return lambda image: np.asarray(see(np.asarray(image, np.float32)))
+
+
+def cover(photo: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
+  """The middle of a photo [h w 3], as large as fits, resized to [height width 3]."""
+  zoom = max(height / photo.shape[0], width / photo.shape[1])
+  size = max(width, round(photo.shape[1] * zoom)), max(height, round(photo.shape[0] * zoom))
+  photo = cv2.resize(photo, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC)
+  top, left = (photo.shape[0] - height) // 2, (photo.shape[1] - width) // 2
+  return photo[top : top + height, left : left + width]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  """Fits and writes."""
+  parser = argparse.ArgumentParser(
+    prog="python -m gid_jax.training.swing", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("--data", required=True, help="data set of data_pipeline.builder")
+  parser.add_argument("--stills", required=True, help="folder of photos in which nothing sways")
+  parser.add_argument("--output", type=Path, required=True, help="file of the fit, .safetensors")
+  parser.add_argument("--factor", type=int, default=4, help="motion grid pixels a cell, as the model's latents have")
+  parser.add_argument("--num_bands", type=int, default=16)
+  parser.add_argument("--penalty", type=float, default=300.0, help="of where; of features with unit variance")
+  parser.add_argument("--gate_penalty", type=float, default=0.1, help="of whether anything moves")
+  options = parser.parse_args(argv)
+  data = ml_collections.ConfigDict(dict(directory=options.data, sources=dict(real=1.0, loop=1.0)))
+  records = [chain[index] for chain in open_chosen(data).values() for index in range(len(chain))]
+  if not records:
+    raise UserError(f"{options.data}: no windows of clips or loops; build some with --clips or --loops")
+  first = records[0].decode(fields=("image", "spectrum"), bands=[0])
+  size, grid = first.image.shape[:2], first.spectrum.shape[1:3]
+  see = make_eye(*(side // options.factor for side in grid))
+
+  period = read_description(list_folders(options.data)[0]).get("num_frames", 150)
+
+  def windows():
+    for record in records:
+      window = record.decode(fields=("image", "spectrum"), bands=range(options.num_bands))
+      volume = SpectralVolume(window.spectrum.astype(np.float32), num_frames=period)
+      yield window.scene, see(window.image), find_log_swing(volume, stride=size[0] // grid[0], factor=options.factor)
+
+  stills = (see(cover(photo, *size)) for photo in load_backgrounds(options.stills))
+  head = fit_swing(windows(), stills, penalty=options.penalty, gate_penalty=options.gate_penalty)
+  scenes = list_scenes(data)
+  settings: Mapping = {"stage": "swing"} | ({} if scenes is None else {"trained_on": scenes})
+  export_weights(options.output, {"swing_head": head}, config=settings, dtype="float32")
+  print(f"Wrote {options.output}: fitted to {len(records)} windows")
+
+
+if __name__ == "__main__":
+  try:
+    main()
+  except UserError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,101 @@
+"""Weights as single safetensors files: the embedded ones, and those that users export."""
+
+import hashlib
+import importlib.resources
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.traverse_util
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from gid_jax.errors import UserError
+from gid_jax.files import complete_or_nothing, first_line
+
+MOTION_WEIGHTS = "motion.safetensors"
+RENDERER_WEIGHTS = "renderer.safetensors"
+_FORMAT = "gid-jax weights"
+_VERSION = 1
+
+
+def load_pretrained(name: str, *, directory: str | Path | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+  """(parameters, config) of `MOTION_WEIGHTS` or `RENDERER_WEIGHTS`, the embedded file or that of a directory."""
+  if directory is not None:
+    return import_weights(Path(directory) / name)
+  with importlib.resources.as_file(importlib.resources.files("gid_jax") / "pretrained" / name) as path:
+    return import_weights(path)
+
+
+def export_weights(
+  path: str | Path, params: Mapping[str, Any], *, config: Mapping[str, Any], dtype: str = "float16"
+) -> None:
+  """Writes parameters and settings as one safetensors file with a checksum.
+
+  Args:
+    path: the file; it appears complete or not at all.
+    params: nested dict of arrays, keys without "/".
+    config: JSON-able settings.
+    dtype: storage type of the floating arrays, "float16" or "float32".
+
+  Raises:
+    UserError: a value does not fit into `dtype`.
+  """
+  path = Path(path)
+  tensors = {}
+  for name, value in flax.traverse_util.flatten_dict(dict(params), sep="/").items():
+    value = np.asarray(value)
+    if np.issubdtype(value.dtype, np.floating):
+      with np.errstate(over="ignore"):
+        stored = value.astype(dtype)
+      if not np.isfinite(stored).all():
+        raise UserError(f"{path}: {name} has values that are not finite in {dtype}; export as float32")
+      value = stored
+    tensors[name] = np.ascontiguousarray(value)
+  settings = json.dumps(dict(config), sort_keys=True)
+  checksum = _checksum(tensors, settings)
+  metadata = {"format": _FORMAT, "version": str(_VERSION), "config": settings, "sha256": checksum}
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with complete_or_nothing(path, overwrite=True) as temporary:
+    temporary.write_bytes(safetensors.numpy.save(tensors, metadata))
+
+
+def import_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Reads a file of `export_weights` and verifies it.
+
+  Returns:
+    (params, config): nested dict of NumPy arrays, floating ones as float32, and the settings.
+
+  Raises:
+    UserError: the file is missing, damaged, of another kind or of a newer version.
+  """
+  try:
+    with safetensors.safe_open(str(path), framework="numpy") as file:
+      metadata = file.metadata() or {}
+      tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+  except FileNotFoundError as error:
+    raise UserError(f"{path}: no such weight file; check the path") from error
+  except (OSError, safetensors.SafetensorError, TypeError, ValueError) as error:
+    raise UserError(f"{path}: not a readable weight file ({first_line(error)}); fetch it again") from error
+  if metadata.get("format") != _FORMAT:
+    raise UserError(f"{path}: not a weight file of gid-jax; export one with `gid export`")
+  version = metadata.get("version", "")
+  if version.isascii() and version.isdecimal() and int(version) > _VERSION:
+    raise UserError(f"{path}: of format {version}, this gid-jax reads {_VERSION}; upgrade gid-jax")
+  settings = metadata.get("config", "")
+  if version != str(_VERSION) or metadata.get("sha256") != _checksum(tensors, settings):
+    raise UserError(f"{path}: damaged, its checksum does not match; fetch it again")
+  floating = lambda value: np.issubdtype(value.dtype, np.floating)
+  params = {name: value.astype(np.float32) if floating(value) else value for name, value in tensors.items()}
+  return flax.traverse_util.unflatten_dict(params, sep="/"), json.loads(settings)
+
+
+def _checksum(tensors: Mapping[str, np.ndarray], settings: str) -> str:
+  digest = hashlib.sha256(settings.encode())
+  for name in sorted(tensors):
+    value = tensors[name]
+    digest.update(f"{name} {value.dtype.name} {value.shape}".encode())
+    digest.update(value.tobytes())
+  return digest.hexdigest()
