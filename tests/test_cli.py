@@ -17,7 +17,7 @@ from PIL import Image
 
 from gid_jax.app import cli, options
 from gid_jax.errors import UserError
-from gid_jax.media import clips, photos
+from gid_jax.media.photos import clips, photos
 
 CHECKOUT = Path(__file__).parents[1]
 CONFIGURED_VARIABLES = (
@@ -230,7 +230,7 @@ def test_refuses_outputs_before_the_work(photo, engine, capsys):
 
 UNPRIVILEGED = """
 import os, sys
-from gid_jax.cli import main
+from gid_jax.app.cli import main
 main(["animate", "missing.jpg"])  # loads what the command needs while it can still be read
 if os.geteuid() == 0:
   os.setgroups([])
@@ -283,7 +283,7 @@ def test_full_disk_is_one_line_and_leaves_nothing(photo):
   script = """
 import resource, sys, types
 import numpy as np
-from gid_jax import cli
+from gid_jax.app import cli
 
 class Animator:
   @classmethod

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gid_jax.app import cli, options
-from gid_jax.media import encoding, photos
+from gid_jax.media.photos import encoding, photos
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -36,7 +36,7 @@ def run_isolated(code, **environment):
 def test_answers_without_importing_anything_heavy(arguments, status):
   result = run_isolated(f"""
 import sys
-from gid_jax.cli import main
+from gid_jax.app.cli import main
 try:
   status = main({arguments!r})
 except SystemExit as end:
@@ -74,7 +74,7 @@ def test_suffixes_agree_with_the_encoder():
 
 CONFIGURED = """
 import os
-from gid_jax.cli import configure_jax
+from gid_jax.app.cli import configure_jax
 configure_jax()
 print(os.environ.get("JAX_COMPILATION_CACHE_DIR"), os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"])
 """

@@ -15,9 +15,9 @@ import scipy.ndimage
 from helpers import run
 from videos import assert_refused
 
-from gid_jax.flow import estimate as flow_module
-from gid_jax.flow import pyramid as pyramid_module
 from gid_jax.flow.estimate import DEFAULT, REFERENCE, FlowSettings, estimate_flow
+from gid_jax.flow.estimate import estimate as flow_module
+from gid_jax.flow.estimate import pyramid as pyramid_module
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -191,7 +191,7 @@ def test_number_and_order_of_targets_do_not_matter(scene):
 def test_number_of_devices_does_not_matter():
   code = """
     import jax, numpy as np
-    from gid_jax import flow
+    from gid_jax.flow import estimate as flow
     jax.config.update("jax_disable_most_optimizations", True)
     assert jax.local_device_count() == 2
     used = []

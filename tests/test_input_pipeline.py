@@ -277,7 +277,7 @@ def test_reading_needs_no_tensorflow(data, tmp_path):
 import sys
 sys.path.insert(0, {str(tmp_path)!r})
 import ml_collections
-from gid_jax import input_pipeline as ip
+from gid_jax.data import input_pipeline as ip
 config = ml_collections.ConfigDict({make_config(data).to_dict()})
 assert next(ip.make_train_iterator(config, stage="ldm", seed=0, batch_size=3))["image"].shape == (3, 32, 48, 3)
 assert len(list(ip.make_eval_batches(config, stage="renderer", batch_size=7, num_batches=2))) == 2

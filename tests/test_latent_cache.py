@@ -213,7 +213,7 @@ def test_a_complete_cache_is_not_made_again(data, params, cached, monkeypatch, c
 
 _KILLED = """
 import os, pickle, signal, sys
-from gid_jax import latent_cache
+from gid_jax.data import latent_cache
 write_shard, count = latent_cache._write_shard, 0
 def write_and_die(path, items, length, *, left):
   global count

@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 from videos import SWATCHES, assert_refused, moving_frames, read_swatches, swatch_frame
 
 from gid_jax.errors import UserError
-from gid_jax.media import clips, encoding, photos
+from gid_jax.media.photos import clips, encoding, photos
 
 
 def png(width, height, *, rows=b""):
@@ -281,7 +281,7 @@ def test_write_video_leaves_nothing_when_the_frames_fail(tmp_path, suffix, error
 FULL_DISK = """
 import resource, sys
 import numpy as np
-from gid_jax import decoding, media
+from gid_jax.media import encoding, photos
 from gid_jax.errors import UserError
 noise = [np.random.default_rng(i).integers(0, 256, (64, 64, 3), np.uint8) for i in range(12)]
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))

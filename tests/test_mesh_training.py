@@ -17,7 +17,7 @@ TRAINING = """
   from configs import ldm
   from optax.tree_utils import tree_get
   import training_runs
-  from gid_jax import sharding
+  from gid_jax.training import sharding
   from gid_jax.train import train
 
   jax.config.update("jax_disable_most_optimizations", True)
@@ -68,11 +68,11 @@ COLLECTIVES = """
   import jax, numpy as np
   from configs import ldm_coordinated
   import training_runs
-  from gid_jax import sharding
-  from gid_jax.objectives import make_objective
-  from gid_jax.pipeline import make_motion_model
+  from gid_jax.training import sharding
+  from gid_jax.training.objectives import make_objective
+  from gid_jax.models.build import make_motion_model
   from gid_jax.train import make_optimizer
-  from gid_jax.train_state import create_train_state, train_step
+  from gid_jax.training.train_state import create_train_state, train_step
 
   jax.config.update("jax_disable_most_optimizations", True)
   sharding._MIN_SHARDED_SIZE = 64

@@ -42,7 +42,7 @@ sys.path.insert(0, "tests")
 import grain, orbax.checkpoint, tensorflow_datasets
 from absl import app
 from gid_jax import train
-from gid_jax.settings import parse_flags
+from gid_jax.training.settings import parse_flags
 
 for line in sys.stdin:
   sys.argv, log = json.loads(line)

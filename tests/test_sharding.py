@@ -12,8 +12,8 @@ from gid_jax.training import sharding
 def test_mesh_params_batch_and_restore_on_four_devices(tmp_path):
   code = f"""
     import jax, jax.numpy as jnp, numpy as np
-    from gid_jax import sharding
-    from gid_jax.checkpoint import CheckpointStore
+    from gid_jax.training import sharding
+    from gid_jax.weights.checkpoint import CheckpointStore
     from gid_jax.errors import UserError
 
     def refused(function, *args, **options):
@@ -78,7 +78,7 @@ def test_mesh_params_batch_and_restore_on_four_devices(tmp_path):
 def test_two_processes_build_one_global_batch():
   code = """
     import jax, numpy as np
-    from gid_jax import sharding
+    from gid_jax.training import sharding
     assert sharding.maybe_initialize_distributed()
     mesh = sharding.make_mesh()
     assert jax.process_count() == 2 and mesh.size == 2

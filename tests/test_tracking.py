@@ -17,8 +17,7 @@ from swinging import (
 )
 from videos import assert_refused
 
-from gid_jax.flow import tracking
-from gid_jax.flow.estimate import estimate_flow
+from gid_jax.flow.estimate import estimate_flow, tracking
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
