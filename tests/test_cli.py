@@ -17,7 +17,7 @@ from PIL import Image
 
 from gid_jax.app import cli, options
 from gid_jax.errors import UserError
-from gid_jax.media.photos import clips, photos
+from gid_jax.media import clips, photos
 
 CHECKOUT = Path(__file__).parents[1]
 CONFIGURED_VARIABLES = (

@@ -13,7 +13,7 @@ from PIL import Image
 
 from gid_jax import pipeline
 from gid_jax.app import cli
-from gid_jax.media.photos import clips, encoding
+from gid_jax.media import clips, encoding
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 NUM_FRAMES = 18

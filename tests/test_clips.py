@@ -11,9 +11,9 @@ from test_cuts import make_shot
 from videos import encode, sliding_frames
 
 from gid_jax.errors import UserError
+from gid_jax.media import clips
 from gid_jax.media.clips import read_clip
 from gid_jax.media.cuts import Crop, make_overview
-from gid_jax.media.photos import clips
 from gid_jax.types import Clip
 
 

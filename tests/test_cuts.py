@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from gid_jax.media.photos import cuts
+from gid_jax.media import cuts
 
 FPS = 30.0
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from videos import SWATCHES, assert_refused, encode, moving_frames, read_swatches, sliding_frames, swatch_frame
 
 from gid_jax.errors import UserError
-from gid_jax.media.photos import clips, decoding, encoding
+from gid_jax.media import clips, decoding, encoding
 from gid_jax.types import Clip
 
 

@@ -15,9 +15,9 @@ import scipy.ndimage
 from helpers import run
 from videos import assert_refused
 
+from gid_jax.flow import estimate as flow_module
+from gid_jax.flow import pyramid as pyramid_module
 from gid_jax.flow.estimate import DEFAULT, REFERENCE, FlowSettings, estimate_flow
-from gid_jax.flow.estimate import estimate as flow_module
-from gid_jax.flow.estimate import pyramid as pyramid_module
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -10,7 +10,7 @@ from PIL import Image
 from gid_jax.app import inspection
 from gid_jax.app import inspection_sheet as drawing
 from gid_jax.errors import UserError
-from gid_jax.media.photos import encoding, shots
+from gid_jax.media import encoding, shots
 from gid_jax.motion import visualize
 from gid_jax.motion.spectral import motion_power
 from gid_jax.types import SpectralVolume

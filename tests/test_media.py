@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 from videos import SWATCHES, assert_refused, moving_frames, read_swatches, swatch_frame
 
 from gid_jax.errors import UserError
-from gid_jax.media.photos import clips, encoding, photos
+from gid_jax.media import clips, encoding, photos
 
 
 def png(width, height, *, rows=b""):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 import gid_jax
-from gid_jax.media.photos import photos
+from gid_jax.media import photos
 from gid_jax.motion import spectral
 from gid_jax.pipeline import Animator, resize_image
 from gid_jax.weights.pretrained import MOTION_WEIGHTS, RENDERER_WEIGHTS

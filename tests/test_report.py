@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gid_jax.errors import UserError
+from gid_jax.evaluation.report import content as reports
 from gid_jax.evaluation.report.comparison import compare
 from gid_jax.evaluation.report.content import ClipGroup, Column, Figure, Report, Row, Table
-from gid_jax.evaluation.report.content import content as reports
 from gid_jax.evaluation.report.figures import draw_amplitudes, draw_slices
 from gid_jax.evaluation.results import Estimate
 from gid_jax.types import SpectralVolume

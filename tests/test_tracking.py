@@ -17,7 +17,8 @@ from swinging import (
 )
 from videos import assert_refused
 
-from gid_jax.flow.estimate import estimate_flow, tracking
+from gid_jax.flow import tracking
+from gid_jax.flow.estimate import estimate_flow
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
