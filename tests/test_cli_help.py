@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gid_jax.app import cli, options
-from gid_jax.media.photos import encoding, photos
+from gid_jax.media import encoding, photos
 
 CHECKOUT = Path(__file__).parents[1]
 
