@@ -34,31 +34,33 @@ def choose(size: str, default, paper, *, large=None):
   return paper if size in ("paper", "inpainting_512") else default
 
 
-def motion_model(size: str, *, frequency_attention: bool) -> ml_collections.ConfigDict:
-  """Sizes of the motion model: auto-encoder, image encoder, U-Net, and the grids that they work on."""
-  vae = dict(latent_channels=4, num_blocks=1, multipliers=(1, 2, 4), dtype="float32")
-  unet = dict(frequency_attention=frequency_attention, dtype="float32")
+def motion_model(size: str, *, coordination: str) -> ml_collections.ConfigDict:
+  """Sizes of the motion model: codec, image encoder, U-Net, and the grids that they work on."""
+  codec = dict(kind="paper", normalization="frequency", latent_channels=4, num_blocks=1, multipliers=(1, 2, 4))
+  codec |= dict(dtype="float32")
+  encoder = dict(kind="condition", trunks=())
+  unet = dict(kind="unet", coordination=coordination, dtype="float32")
   if size == "tiny":
-    vae |= dict(channels=32, groups=4, multipliers=(1, 2))
-    encoder = dict(kind="resnet", channels=8, hidden=16)
+    codec |= dict(channels=32, groups=4, multipliers=(1, 2))
+    encoder |= dict(channels=8, hidden=16)
     unet |= dict(channels=32, multipliers=(1, 2), num_blocks=1, attention_levels=(1,), head_channels=16, groups=8)
   elif fits_photo(size):
     # Plain averages over 4x4 cells lose less than a small auto-encoder, and need no training (docs/embedded-model.md).
-    vae = dict(kind="area", factor=4)
-    encoder = dict(kind="efficientnet_lite0", channels=48, hidden=96)
+    codec = dict(kind="photo", factor=4)
+    encoder |= dict(trunks=("efficientnet_lite0",), channels=48, hidden=96)
     # Twice as wide, it learns less in so few steps (docs/embedded-model.md).
     unet |= dict(channels=32, multipliers=(1, 2, 4), num_blocks=1, attention_levels=(1, 2), head_channels=32, groups=16)
     if size == "large":
       encoder |= dict(channels=96, hidden=192)
       unet |= dict(channels=128, num_blocks=2, groups=32, dtype="bfloat16", remat=False)
   else:
-    vae |= dict(channels=128, groups=32, num_blocks=2)
-    encoder = dict(kind="resnet", channels=16, hidden=128)
+    codec |= dict(channels=128, groups=32, num_blocks=2)
+    encoder |= dict(channels=16, hidden=128)
     unet |= dict(channels=128, multipliers=(1, 4, 8), num_blocks=2, attention_levels=(1, 2), head_channels=32)
     unet |= dict(groups=32, dtype="bfloat16", remat=False)
   if size == "inpainting_512":
     # Stable Diffusion's auto-encoder, by a factor of 8, and U-Net, whose text becomes a learned constant.
-    vae |= dict(multipliers=(1, 2, 4, 4))
+    codec |= dict(multipliers=(1, 2, 4, 4))
     unet |= dict(channels=320, multipliers=(1, 2, 4, 4), attention_levels=(0, 1, 2), remat=True)
     unet |= dict(attention="transformer", num_heads=8, context_tokens=77, context_channels=768)
   return ml_collections.ConfigDict(
@@ -68,13 +70,10 @@ def motion_model(size: str, *, frequency_attention: bool) -> ml_collections.Conf
       num_bands=16,
       num_frames=150,
       fps=30.0,
-      normalization="frequency",
       volume=False,
-      swing=fits_photo(size),
-      unit_strength=fits_photo(size),
-      vae=vae,
+      codec=codec,
       encoder=encoder,
-      unet=unet,
+      denoiser=unet,
     )
   )
 
@@ -135,7 +134,8 @@ def training(
         directory="data/windows",
         num_bands=16,
         motion_stride=MOTION_STRIDES[size],
-        unit_strength=False,
+        # The strength of every window, which codecs of kind "photo" want.
+        strength=fits_photo(size) and stage != "renderer",
         # Shares of real clips, published loops and simulated scenes; none takes all windows alike. Live scenes are
         # simulated while training; with nothing else, `directory=""` needs no data on disk. Ours leave simulated scenes
         # out, whose backgrounds are the photos that a fitted swing takes for something at rest.
@@ -186,8 +186,8 @@ def training(
 
 
 def link_data(config: ml_collections.ConfigDict) -> None:
-  """Makes the data follow the motion model: its bands, grid, frames, rate and strength; one override changes both."""
-  for name in ("num_bands", "motion_stride", "unit_strength"):
+  """Makes the data follow the motion model: its bands, grid, frames and rate; one override changes both."""
+  for name in ("num_bands", "motion_stride"):
     config.data[name] = config.model.get_ref(name)
   for name in ("num_frames", "fps"):
     config.data.live[name] = config.model.get_ref(name)

@@ -27,13 +27,14 @@ def get_config(size: str = "default"):
     batch_size=common.choose(size, 8, 96, large=64),
     learning_rate=common.choose(size, 4e-4, 5e-5, large=2e-4),
   )
-  config.model = common.motion_model(size, frequency_attention=False)
+  config.model = common.motion_model(size, coordination="")
   config.schedule = common.schedule(size)
   if size == "default":
     # What the spectrum leaves is too faint to begin with: so few steps from nothing learn nothing of it. Stage 2 does.
     config.schedule.reach = 0.0
   config.sampling = common.sampling(size)
   config.condition_drop = 0.1
+  config.loss = dict(weights=dict(denoising=1.0))
   config.data.bands_per_example = common.choose(size, 2, 1)
   common.link_data(config)
   ours = common.fits_photo(size)

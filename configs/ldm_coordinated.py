@@ -19,10 +19,11 @@ def get_config(size: str = "default"):
     batch_size=common.choose(size, 2, 96, large=16),
     learning_rate=common.choose(size, 4e-4, 5e-5, large=2e-4),
   )
-  config.model = common.motion_model(size, frequency_attention=True)
+  config.model = common.motion_model(size, coordination="attention")
   config.schedule = common.schedule(size)
   config.sampling = common.sampling(size)
   config.condition_drop = 0.1
+  config.loss = dict(weights=dict(denoising=1.0))
   # The paper trains the frequency attention alone. After the few steps of `default` the rest has much to learn too.
   config.freeze_bands = size != "default"
   common.link_data(config)

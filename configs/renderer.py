@@ -26,7 +26,7 @@ def get_config(size: str = "default"):
     dict(image_size=common.IMAGE_SIZES[size], renderer=RENDERERS[size] | dict(splat="motion"))
   )
   config.init = dict(renderer="")
-  config.loss = dict(vgg="", l1=1.0, structure=0.5, gradient_scales=2 if size == "tiny" else 3)
+  config.loss = dict(weights=dict(l1=1.0, structure=0.5), vgg="", gradient_scales=2 if size == "tiny" else 3)
   if size == "default":
     config.data.crop = (128, 128)
   if common.fits_photo(size):

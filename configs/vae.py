@@ -24,8 +24,8 @@ def get_config(size: str = "paper"):
     batch_size=96,
     learning_rate=common.choose(size, 1e-3, 1e-4),
   )
-  config.model = common.motion_model(size, frequency_attention=False)
+  config.model = common.motion_model(size, coordination="")
   common.link_data(config)
   config.init = dict(vae="", photo_vae="")
-  config.loss = dict(gradient=0.2, kl=1e-6, gradient_scales=2 if size == "tiny" else 3)
+  config.loss = dict(weights=dict(l1=1.0, gradient=0.2, kl=1e-6), gradient_scales=2 if size == "tiny" else 3)
   return config

@@ -18,8 +18,9 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, UInt8
 
 from gid_jax.diffusion.prediction import Progress, predict_spectra
-from gid_jax.models.build import hashable, make_motion_model
-from gid_jax.models.renderer import Renderer, RendererConfig, composite
+from gid_jax.configuration import WeightsSettings
+from gid_jax.models.build import make_motion_model, make_renderer
+from gid_jax.models.renderer import Renderer, composite
 from gid_jax.motion import spectral
 from gid_jax.types import PRNGKey, SpectralVolume
 from gid_jax.weights.pretrained import MOTION_WEIGHTS, RENDERER_WEIGHTS, load_pretrained
@@ -121,15 +122,15 @@ class ImageRenderer:
   """A trained renderer, ready to move a photo along any spectral volume.
 
   Attributes:
-    renderer_config: the settings the weights came with.
+    renderer_settings: what the weights say of themselves.
     renderer_params: the parameters, nested dicts of arrays.
   """
 
-  def __init__(self, renderer: tuple[Mapping, Mapping]):
-    """Takes (parameters, config) of the renderer, as `checkpoint.import_weights` gives."""
-    params, self.renderer_config = renderer
-    self.renderer_params = jax.tree.map(jnp.asarray, dict(params))
-    self._renderer = Renderer(RendererConfig(**hashable(self.renderer_config["model"]["renderer"])))
+  def __init__(self, renderer: tuple[Mapping, WeightsSettings]):
+    """Takes (parameters, settings) of the renderer, as `weights.pretrained.import_weights` gives."""
+    params, self.renderer_settings = renderer
+    self.renderer_params = jax.device_put(dict(params))
+    self._renderer = make_renderer(self.renderer_settings.model)
 
   @classmethod
   def from_pretrained(cls, directory: str | Path | None = None) -> "ImageRenderer":
@@ -143,7 +144,7 @@ class ImageRenderer:
   def working_size(self, height: int, width: int) -> tuple[int, int]:
     """The working grid (h, w) for a photo of height x width pixels."""
     multiple = 2 ** (len(self._renderer.config.channels) - 1)
-    return working_size(height, width, area=math.prod(self.renderer_config["model"]["image_size"]), multiple=multiple)
+    return working_size(height, width, area=math.prod(self.renderer_settings.model.image_size), multiple=multiple)
 
   def render_flow(
     self,
@@ -227,16 +228,16 @@ class Animator(ImageRenderer):
   """A trained motion model and renderer, ready to animate photos.
 
   Attributes:
-    motion_config, renderer_config: the settings the weights came with.
+    motion_settings, renderer_settings: what the weights say of themselves.
     motion_params, renderer_params: their parameters, nested dicts of arrays.
   """
 
-  def __init__(self, motion: tuple[Mapping, Mapping], renderer: tuple[Mapping, Mapping]):
-    """Takes (parameters, config) of the motion model and of the renderer, as `checkpoint.import_weights` gives."""
+  def __init__(self, motion: tuple[Mapping, WeightsSettings], renderer: tuple[Mapping, WeightsSettings]):
+    """Takes (parameters, settings) of both models, as `weights.pretrained.import_weights` gives."""
     super().__init__(renderer)
-    params, self.motion_config = motion
-    self.motion_params = jax.tree.map(jnp.asarray, dict(params))
-    self._motion_model = make_motion_model(self.motion_config["model"])
+    params, self.motion_settings = motion
+    self.motion_params = jax.device_put(dict(params))
+    self.motion_model = make_motion_model(self.motion_settings.model)
 
   @classmethod
   def from_pretrained(cls, directory: str | Path | None = None) -> "Animator":
@@ -249,15 +250,16 @@ class Animator(ImageRenderer):
 
   def working_size(self, height: int, width: int) -> tuple[int, int]:
     """The working grid (h, w) for a photo of height x width pixels, which both networks can take."""
-    model = self.motion_config["model"]
-    levels = len(model["unet"]["multipliers"]) - 1
-    multiple = model["motion_stride"] * self._motion_model.latent_factor * 2**levels
-    return working_size(height, width, area=math.prod(model["image_size"]), multiple=multiple)
+    model = self.motion_settings.model
+    needed, favoured = (model.motion_stride * cell for cell in (self.motion_model.cell, self.motion_model.favoured_cell))
+    # Sides that the denoiser likes best, as far as those that it was trained at are of this kind.
+    multiple = math.lcm(needed, math.gcd(favoured, *model.image_size))
+    return working_size(height, width, area=math.prod(model.image_size), multiple=multiple)
 
   @property
   def period(self) -> float:
     """Seconds after which the motion of every photo repeats."""
-    return self.motion_config["model"]["num_frames"] / self.motion_config["model"]["fps"]
+    return self.motion_settings.model.num_frames / self.motion_settings.model.fps
 
   def predict_spectrum(
     self,
@@ -304,9 +306,9 @@ class Animator(ImageRenderer):
     return predict_spectra(
       keys,
       jnp.asarray(resize_image(image, *self.working_size(*image.shape[:2]))),
-      model=self._motion_model,
+      model=self.motion_model,
       params=self.motion_params,
-      config=self.motion_config,
+      settings=self.motion_settings,
       steps=steps,
       guidance=guidance,
       loop=loop,

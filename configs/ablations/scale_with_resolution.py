@@ -12,5 +12,5 @@ from configs import ablations
 def get_config(spec: str = "ldm_coordinated"):
   """The configuration of "STAGE" or "STAGE:SIZE"."""
   config = ablations.make_row("scale_with_resolution", spec, stages=("vae", "ldm", "ldm_coordinated"))
-  config.model.normalization = "resolution"
+  config.model.codec.normalization = "resolution"
   return config

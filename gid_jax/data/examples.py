@@ -1,7 +1,5 @@
 """One window or scene -> one example of a training stage, augmented; only what the stage needs is decoded, or made."""
 
-from typing import Any
-
 import numpy as np
 
 from gid_jax.data.augmentation import (
@@ -15,16 +13,37 @@ from gid_jax.data.augmentation import (
   warp_window,
 )
 from gid_jax.data.records import Sample, open_chosen
+from gid_jax.configuration import DataSettings
 from gid_jax.errors import UserError
 from gid_jax.motion.normalization import WEAKEST
 from gid_jax.types import Window
 
 Batch = dict[str, np.ndarray]
-STAGES = ("vae", "ldm", "ldm_coordinated", "renderer")
+
+
+class Strengths:
+  """How strongly windows move; each is measured once, as that takes longer than all the rest of an example."""
+
+  def __init__(self, num_bands: int):
+    """Knows none yet; `num_bands` is K."""
+    self._num_bands, self._known = num_bands, {}
+
+  def __call__(self, record: Sample) -> np.ndarray:
+    """The strength [] float32 of a window, by its number; see `measure_strength`."""
+    known = self._known.get(record.number)
+    if known is None:
+      known = self._known[record.number] = measure_strength(record, num_bands=self._num_bands)
+    return known
 
 
 def make_example(
-  rng: np.random.Generator, record: Sample, *, config: Any, stage: str, ranges: Augmentation | None
+  rng: np.random.Generator,
+  record: Sample,
+  *,
+  config: DataSettings,
+  stage: str,
+  ranges: Augmentation | None,
+  strengths: Strengths,
 ) -> Batch:
   """Turns one window or scene into one example of a stage; see `make_train_iterator` for the arrays.
 
@@ -51,22 +70,22 @@ def make_example(
   window = draw_window(rng, record, bands, config=config, ranges=ranges)
   (image,) = jitter_colours(rng, [window.image], jitter=ranges.jitter if ranges else 0.0)
   example = {"image": image, "slice": window.spectrum, "band": bands}
-  return example | {"strength": measure_strength(record, config)} if config.get("unit_strength") else example
+  return example | {"strength": strengths(record)} if config.strength else example
 
 
-def measure_strength(record: Sample, config: Any) -> np.ndarray:
+def measure_strength(record: Sample, *, num_bands: int) -> np.ndarray:
   """How strongly a whole window moves, [] float32: the 95th percentile of its places' coefficients, band 0 aside.
 
   A place's coefficients count by the root of the sum of their squares, in pixels of the motion grid times frames: some
   100 for a swing of one pixel over 150 frames. Windows weaker than 0.15 px count as 0.15 px, or noise would grow large.
   """
-  bands = np.arange(1, config.num_bands)
+  bands = np.arange(1, num_bands)
   spectrum = record.decode(fields=("spectrum",), bands=bands).spectrum.astype(np.float32)
   lengths = np.sqrt(np.square(spectrum).sum((0, -1)))
   return np.asarray(max(np.percentile(lengths, 95), WEAKEST), np.float32)
 
 
-def find_strength(config: Any) -> np.ndarray:
+def find_strength(config: DataSettings) -> np.ndarray:
   """How strongly scenes move when they do, [1] float32: the median of the medians of their windows.
 
   Of scenes, not of windows, as a calm pot may have been filmed ten times. Scenes of the least strength, in which
@@ -79,20 +98,19 @@ def find_strength(config: Any) -> np.ndarray:
     UserError: there are no stored windows, or they are damaged.
   """
   if not config.directory:
-    raise UserError("config.model.unit_strength=True needs stored windows to take the strength from; give a "
-                    "--config.data.directory")  # fmt: skip
+    raise UserError("the codec needs stored windows to take the strength from; give a --config.data.directory")
   strengths: dict[str, list[float]] = {}
-  for chain in open_chosen(config).values():
+  for chain in open_chosen(config, split="train").values():
     for index in range(len(chain)):
       scene = chain[index].decode(fields=(), bands=[]).scene
-      strengths.setdefault(scene, []).append(float(measure_strength(chain[index], config)))
+      strengths.setdefault(scene, []).append(float(measure_strength(chain[index], num_bands=config.num_bands)))
   medians = np.array([np.median(values) for values in strengths.values()])
   moving = medians[medians > WEAKEST]
   return np.array([np.median(moving) if len(moving) else WEAKEST], np.float32)
 
 
 def draw_window(
-  rng: np.random.Generator, record: Sample, bands: np.ndarray, *, config: Any, ranges: Augmentation | None
+  rng: np.random.Generator, record: Sample, bands: np.ndarray, *, config: DataSettings, ranges: Augmentation | None
 ) -> Window:
   """The photo [h w 3] uint8 and the given bands [n hm wm 4] of one window, randomly moved and cut; colours untouched.
 
@@ -104,14 +122,14 @@ def draw_window(
   return warp_window(window, matrix, size=crop)
 
 
-def choose_bands(rng: np.random.Generator, config: Any, stage: str) -> np.ndarray:
+def choose_bands(rng: np.random.Generator, config: DataSettings, stage: str) -> np.ndarray:
   """Draws the bands [n] int32 of an example; all of them come in order."""
   bands = np.arange(config.num_bands, dtype=np.int32)
   num_drawn = {"vae": 1, "ldm": config.bands_per_example, "ldm_coordinated": config.num_bands}[stage]
   return rng.choice(bands, num_drawn, replace=False) if num_drawn < config.num_bands else bands
 
 
-def _check_bands(record: Sample, config: Any) -> None:
+def _check_bands(record: Sample, config: DataSettings) -> None:
   if record.num_bands < config.num_bands:
     raise UserError(
       f"{record.place} has {record.num_bands} bands but config.data.num_bands={config.num_bands}; lower it"
@@ -119,7 +137,7 @@ def _check_bands(record: Sample, config: Any) -> None:
 
 
 def _decode_and_draw(
-  rng: np.random.Generator, record: Sample, bands: np.ndarray, fields: tuple[str, ...], config: Any,
+  rng: np.random.Generator, record: Sample, bands: np.ndarray, fields: tuple[str, ...], config: DataSettings,
   ranges: Augmentation | None,
 ) -> tuple[Window, Matrix, tuple[int, int]]:
   """The window, from some moment on, the matrix that moves it, and the (h, w) of what is cut out."""
@@ -132,7 +150,7 @@ def _decode_and_draw(
 
 
 def _choose_matrix(
-  rng: np.random.Generator, size: tuple[int, int], config: Any, ranges: Augmentation | None, record: Sample
+  rng: np.random.Generator, size: tuple[int, int], config: DataSettings, ranges: Augmentation | None, record: Sample
 ) -> Matrix:
   crop = tuple(config.crop or size)
   if crop[0] > size[0] or crop[1] > size[1]:

@@ -10,16 +10,17 @@ from jaxtyping import Float
 
 from gid_jax.data.augmentation import config_to_augmentation, jitter_colours
 from gid_jax.data.checks import check_windows
-from gid_jax.data.examples import STAGES, Batch, choose_bands, make_example
+from gid_jax.data.examples import Batch, Strengths, choose_bands, make_example
 from gid_jax.data.latent_cache import CachedWindow, LatentSource
-from gid_jax.data.records import LIVE, Chain, OpenScenes, Sample, name_scene, open_records, read_scale
+from gid_jax.data.records import LIVE, Chain, OpenScenes, Sample, name_scene, open_chosen, open_records, read_scale
+from gid_jax.configuration import STAGES, DataSettings
 from gid_jax.errors import UserError
 from gid_jax.motion.normalization import BandHistogram, histograms_to_percentile
 
 _BUILD = "python -m data_pipeline.builder --output"
 
 
-def find_scale(config: Any, *, open_live: OpenScenes | None = None) -> np.ndarray:
+def find_scale(config: DataSettings, *, open_live: OpenScenes | None = None) -> np.ndarray:
   """The per-band scale [k] float32, px, of a config's data: the folder's, or without one measured on live scenes.
 
   For `open_live` see `make_train_iterator`.
@@ -121,7 +122,7 @@ def _open_live(open_live: OpenScenes | None, split: str) -> Sequence[Sample]:
   return open_live(split)
 
 
-def _open_stage(config: Any, stage: str, split: str, open_live: OpenScenes | None) -> dict[str, Any]:
+def _open_stage(config: DataSettings, stage: str, split: str, open_live: OpenScenes | None) -> dict[str, Any]:
   """The sources of a split by name: stored ones, and live scenes to train on or where nothing is stored."""
   if stage not in STAGES:
     raise UserError(f"unknown stage {stage!r}; choose one of {', '.join(STAGES)}")
@@ -134,7 +135,11 @@ def _open_stage(config: Any, stage: str, split: str, open_live: OpenScenes | Non
   is_live = config.sources.get(LIVE, 0) > 0
   if not config.directory and not is_live:
     raise UserError("config.data.directory is empty; name a data folder, or give --config.data.sources.live=1")
-  sources: dict[str, Any] = open_records(config.directory, split) if config.directory else {}
+  sources: dict[str, Any] = {}
+  if config.directory:
+    # A loss on what is not trained on would choose the wrong checkpoint.
+    is_validation = split == "validation"
+    sources = open_chosen(config, split=split) if is_validation else open_records(config.directory, split)
   if sources and stage != "renderer":
     check_windows(sources, config)
   if is_live and (split == "train" or not sources):
@@ -143,7 +148,7 @@ def _open_stage(config: Any, stage: str, split: str, open_live: OpenScenes | Non
 
 
 def make_train_iterator(
-  config: Any,
+  config: DataSettings,
   *,
   stage: str,
   seed: int,
@@ -162,7 +167,7 @@ def make_train_iterator(
     stage: "vae" gives `slice` [b hm wm 4] and `band` [b]; "ldm" `image` [b h w 3], `slice` [b n hm wm 4] and
       `band` [b n] of n distinct bands; "ldm_coordinated" the same with all K bands in order; "renderer"
       `image` and `target` [b h w 3], `flow` [b h w 2] and `depth` [b h w]. All float32 but `band`, int32.
-      With `unit_strength` both stages "ldm" have `strength` [b], see `measure_strength`.
+      With `strength` both stages "ldm" have `strength` [b], see `measure_strength`.
       Images in [0, 1]; slices unnormalised, pixels of the motion grid; flow and depth in pixels.
       All stages give `record` [b] int32 too, which `name_records` turns into places.
     seed: of order and augmentation.
@@ -177,17 +182,17 @@ def make_train_iterator(
   """
   ranges = config_to_augmentation(config.augmentation)
   dataset = _mix_sources(_open_stage(config, stage, "train", open_live), dict(config.sources), seed)
-
+  strengths = Strengths(config.num_bands)
 
   def example(record: Sample, rng: np.random.Generator) -> Batch:
-    arrays = make_example(rng, record, config=config, stage=stage, ranges=ranges)
+    arrays = make_example(rng, record, config=config, stage=stage, ranges=ranges, strengths=strengths)
     return arrays | {"record": np.array(record.number, np.int32)}
 
   return _make_batches(dataset, example, config, seed, batch_size, process_index, process_count)
 
 
 def make_cached_iterator(
-  config: Any,
+  config: DataSettings,
   sources: Mapping[str, LatentSource],
   *,
   stage: str,
@@ -227,7 +232,7 @@ def make_cached_iterator(
   return _make_batches(dataset, example, config, seed, batch_size, process_index, process_count)
 
 
-def name_records(config: Any, numbers: Sequence[int]) -> list[str]:
+def name_records(config: DataSettings, numbers: Sequence[int]) -> list[str]:
   """Names the places that training examples came from, such as "data/gid_windows/real/1.0.0: record 12".
 
   Args:
@@ -250,7 +255,7 @@ def name_records(config: Any, numbers: Sequence[int]) -> list[str]:
 
 
 def make_eval_batches(
-  config: Any,
+  config: DataSettings,
   *,
   stage: str,
   batch_size: int,
@@ -269,6 +274,9 @@ def make_eval_batches(
   records = sources[LIVE] if LIVE in sources else Chain(list(sources.values()))
   # Shuffled once, so that a few batches see many scenes.
   dataset = grain.MapDataset.source(records).shuffle(0).repeat()
-  example = lambda record, rng: make_example(rng, record, config=config, stage=stage, ranges=None)
+  strengths = Strengths(config.num_bands)
+  example = lambda record, rng: make_example(
+    rng, record, config=config, stage=stage, ranges=None, strengths=strengths
+  )
   batches = _make_batches(dataset, example, config, 0, batch_size, process_index, process_count)
   return itertools.islice(batches, min(num_batches, -(-len(records) // batch_size)))

@@ -29,9 +29,11 @@ from rich.progress import track
 
 from gid_jax import __version__
 from gid_jax.data.augmentation import config_to_augmentation
-from gid_jax.data.examples import draw_window, measure_strength
+from gid_jax.data.examples import Strengths, draw_window
 from gid_jax.data.records import LIVE, Chain, list_datasets, open_chosen
+from gid_jax.configuration import DataSettings, ModelSettings, TrainSettings, to_plain
 from gid_jax.errors import UserError
+from gid_jax.files import complete_or_nothing
 from gid_jax.models.build import make_motion_model
 from gid_jax.models.encoders import FROZEN_TRUNK
 from gid_jax.types import Params
@@ -41,7 +43,7 @@ Drawn = tuple[int, np.ndarray, np.ndarray, np.ndarray | None]
 _MANIFEST, _BUILDING = "manifest.json", "building.json"
 # Few enough to be open all at once, large enough to be written in one go.
 _MAX_SHARDS, _MIN_SHARD_SIZE = 256, 16
-_ENCODER_PARTS = ("vae", "band_scale", "latent_mean", "latent_std", "swing_head", "strength")
+_WINDOWS_A_DEVICE = 16  # encoded at once on an accelerator
 
 
 class CachedWindow(NamedTuple):
@@ -75,7 +77,7 @@ class LatentSource:
 
 def build_latent_cache(
   workdir: str | Path,
-  config: Any,
+  config: TrainSettings,
   params: Params,
   *,
   process_index: int = 0,
@@ -102,11 +104,8 @@ def build_latent_cache(
     UserError: live scenes are asked for, the data does not fit, or there is not enough space on the disk.
   """
   directory, data = Path(workdir) / "latents", config.data
-  trunk = params.get("encoder", {}).get(FROZEN_TRUNK)
   sources = _open_sources(data)
-  params = {name: jax.tree.map(_to_numpy, params[name]) for name in _ENCODER_PARTS if name in params}
-  if config.model.swing:
-    params["encoder"] = {FROZEN_TRUNK: jax.tree.map(_to_numpy, trunk)}
+  params = choose_encoder_params(config.model, params)
   fingerprint = _fingerprint(config, params, sources)
   counts = {name: data.latent_draws * len(source) for name, source in sources.items()}
   total = sum(counts.values())
@@ -120,12 +119,12 @@ def build_latent_cache(
   own = range(process_index, len(shards), process_count)
   missing = [(paths[index], shards[index]) for index in own if not paths[index].exists()]
   windows = Chain(list(sources.values()))
-  ranges = config_to_augmentation(data.augmentation)
+  ranges, strengths = config_to_augmentation(data.augmentation), Strengths(data.num_bands)
 
   def draw(item: int) -> Drawn:
     record, rng = windows[item // data.latent_draws], np.random.default_rng([config.seed, item])
     window = draw_window(rng, record, np.arange(data.num_bands), config=data, ranges=ranges)
-    strength = measure_strength(record, data) if config.model.unit_strength else None
+    strength = strengths(record) if data.strength else None
     return record.number, window.image, window.spectrum, strength
 
   drawn = _prefetch(draw, itertools.chain.from_iterable(numbers for _, numbers in missing), data.num_threads)
@@ -148,31 +147,43 @@ def build_latent_cache(
   return {name: LatentSource(chain, start=end - counts[name], stop=end) for name, end in zip(counts, ends, strict=True)}
 
 
+def choose_encoder_params(settings: ModelSettings, params: Params) -> Params:
+  """What of a motion model's parameters decides the latents, on the host: all but the denoiser and the trained layers.
+
+  The frozen networks are among them where the codec reads their features.
+  """
+  model = make_motion_model(settings)
+  chosen = {name: value for name, value in params.items() if name not in ("encoder", model.denoiser_name)}
+  if model.make_codec().needs_photo:
+    encoder = params["encoder"]
+    chosen["encoder"] = {name: value for name, value in encoder.items() if name.startswith(FROZEN_TRUNK)}
+  return jax.tree.map(_to_numpy, chosen)
+
+
 def make_encoder(
-  model_config: Mapping[str, Any], params: Params
+  settings: ModelSettings, params: Params
 ) -> Callable[..., Float16[np.ndarray, "n k h2 w2 z"]]:
   """A function from (photos [n h w 3] uint8, raw slices of all bands [n k hm wm 4], strengths [n] or None) to latents.
 
-  n is at most the devices of this process.
+  n is at most `count_together()`.
   """
-  model = make_motion_model(model_config)
+  model = make_motion_model(settings)
   mesh = Mesh(np.array(jax.local_devices()), ("windows",))
   whole, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("windows"))
   params = jax.device_put(params, whole)
 
   @jax.jit
   def encode(params: Params, images: jax.Array, slices: jax.Array, strengths: jax.Array | None) -> jax.Array:
-    apply, swing = functools.partial(model.apply, {"params": params}), None
-    if model.swing:
-      height, width = (side // model.latent_factor for side in slices.shape[2:4])
-      swing = apply(images.astype(jnp.float32) / 255, height=height, width=width, method="predict_swing")
+    apply = functools.partial(model.apply, {"params": params})
+    height, width = (side // model.latent_factor for side in slices.shape[2:4])
+    swing = apply(images.astype(jnp.float32) / 255, height=height, width=width, method="predict_swing")
     bands = jnp.broadcast_to(jnp.arange(slices.shape[1]), slices.shape[:2])
     latents: Any = apply(slices, bands, swing=swing, strength=strengths, method="slices_to_latents")
     return latents.astype(jnp.float16)
 
   def encode_group(images: np.ndarray, slices: np.ndarray, strengths: np.ndarray | None) -> np.ndarray:
-    # Always one window a device: one program, whatever is left over at the end.
-    num_missing = mesh.size - len(slices)
+    # Always as many: one program, whatever is left over at the end.
+    num_missing = count_together() - len(slices)
     pad = lambda array: np.concatenate([array, np.repeat(array[-1:], num_missing, axis=0)])
     padded = jax.device_put((pad(images), pad(slices), None if strengths is None else pad(strengths)), split)
     return np.asarray(encode(params, *padded))[: len(slices)]
@@ -180,13 +191,19 @@ def make_encoder(
   return encode_group
 
 
-def _open_sources(data: Any) -> dict[str, Chain]:
+def count_together() -> int:
+  """How many windows this process encodes at once: one a CPU device, whose memory is small, and more on others."""
+  devices = jax.local_devices()
+  return len(devices) * (1 if devices[0].platform == "cpu" else _WINDOWS_A_DEVICE)
+
+
+def _open_sources(data: DataSettings) -> dict[str, Chain]:
   if not data.directory or data.sources.get(LIVE, 0) > 0:
     raise UserError(
       f"config.data.latent_draws={data.latent_draws}, but live scenes never come again, so there is nothing to keep; "
       f"build some (python -m data_pipeline.builder --synthetic N) or give --config.data.latent_draws=0"
     )
-  return open_chosen(data)
+  return open_chosen(data, split="train")
 
 
 def _to_numpy(leaf: Any) -> np.ndarray:
@@ -196,10 +213,10 @@ def _to_numpy(leaf: Any) -> np.ndarray:
   return np.asarray(leaf)
 
 
-def _fingerprint(config: Any, params: Params, sources: Mapping[str, Chain]) -> dict[str, Any]:
+def _fingerprint(config: TrainSettings, params: Params, sources: Mapping[str, Chain]) -> dict[str, Any]:
   """Everything that decides the latents, as JSON values; the names stand in the line that tells why all is redone."""
   data = config.data
-  settings = {name: value for name, value in config.model.to_dict().items() if name not in ("encoder", "unet")}
+  settings = {name: value for name, value in to_plain(config.model).items() if name not in ("encoder", "denoiser")}
   weights = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
   for path, leaf in sorted(jax.tree_util.tree_leaves_with_path(params), key=lambda item: str(item[0])):
     weights.update(f"{path} {leaf.dtype} {leaf.shape}".encode() + leaf.tobytes())
@@ -214,7 +231,7 @@ def _fingerprint(config: Any, params: Params, sources: Mapping[str, Chain]) -> d
     "data": hashlib.sha256(json.dumps(files).encode()).hexdigest(),
     "sources": {name: len(source) for name, source in sources.items()},
     "augmentation": config_to_augmentation(data.augmentation)._replace(jitter=0.0)._asdict(),
-    **{name: data[name] for name in ("num_bands", "motion_stride", "crop", "latent_draws")},
+    **{name: getattr(data, name) for name in ("num_bands", "motion_stride", "crop", "latent_draws")},
     "seed": config.seed,
   }
   return json.loads(json.dumps(fingerprint))
@@ -223,7 +240,7 @@ def _fingerprint(config: Any, params: Params, sources: Mapping[str, Chain]) -> d
 def _prepare(directory: Path, fingerprint: Mapping[str, Any], paths: Sequence[Path]) -> None:
   """Leaves only complete shards of these latents, and "building.json" unless all of them are there."""
   directory.mkdir(parents=True, exist_ok=True)
-  for leftover in directory.glob("*.tmp"):
+  for leftover in directory.glob(".gid-*"):
     leftover.unlink()
   found = [_read_json(directory / name) for name in (_MANIFEST, _BUILDING)]
   if fingerprint not in found:
@@ -237,9 +254,8 @@ def _prepare(directory: Path, fingerprint: Mapping[str, Any], paths: Sequence[Pa
       path.unlink()
   if found[0] == fingerprint and all(path.exists() for path in paths):
     return
-  temporary = directory / f"{_BUILDING}.tmp"
-  temporary.write_text(json.dumps(fingerprint, indent=2) + "\n")
-  os.replace(temporary, directory / _BUILDING)
+  with complete_or_nothing(directory / _BUILDING, overwrite=True) as temporary:
+    temporary.write_text(json.dumps(fingerprint, indent=2) + "\n")
   (directory / _MANIFEST).unlink(missing_ok=True)
 
 
@@ -274,7 +290,7 @@ def _encode_items(
 ) -> Iterator[np.ndarray]:
   """Elements of a shard, [] each, of drawn windows."""
   dtype = np.dtype([])
-  while group := list(itertools.islice(drawn, jax.local_device_count())):
+  while group := list(itertools.islice(drawn, count_together())):
     numbers, images, spectra, strengths = zip(*group, strict=True)
     if {image.shape for image in images} != {dtype["image"].shape if dtype.names else images[0].shape}:
       raise UserError("the data holds windows of several sizes; cut them alike with config.data.crop")
@@ -290,18 +306,15 @@ def _encode_items(
 
 def _write_shard(path: Path, items: Iterator[np.ndarray], length: int, *, left: int) -> None:
   """Writes a shard of `length` items, when the disk has space for this and what is left to write after it."""
-  temporary = path.with_suffix(".tmp")
   try:
-    with open(temporary, "wb") as file:
+    with complete_or_nothing(path, overwrite=True) as temporary, open(temporary, "wb") as file:
       for index, item in enumerate(items):
         if index == 0:
           needed, free = left * item.nbytes, shutil.disk_usage(path.parent).free
           if free < needed:
-            raise OSError(f"latents need {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free")
+            raise UserError(f"{path}: latents need {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free")
           header = dict(descr=np.lib.format.dtype_to_descr(item.dtype), fortran_order=False, shape=(length,))
           np.lib.format.write_array_header_1_0(file, header)
         file.write(item.tobytes())
-  except OSError as error:
-    temporary.unlink(missing_ok=True)
-    raise UserError(f"{path}: {error}; free some space or lower config.data.latent_draws") from error
-  os.replace(temporary, path)
+  except UserError as error:
+    raise UserError(f"{error}; free some space or lower config.data.latent_draws") from error

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol, SupportsIndex
 
 import numpy as np
 
+from gid_jax.configuration import DataSettings
 from gid_jax.data.storage import DATASET_NAME, DATASET_VERSION, example_to_window, list_sources, open_split
 from gid_jax.errors import UserError
 from gid_jax.types import Window
@@ -174,7 +175,7 @@ def open_records(directory: str | Path, split: str) -> dict[str, Chain]:
         examples.setdefault(source, []).append((folder / DATASET_NAME / source / DATASET_VERSION, records))
   if not examples:
     names = ", ".join(map(str, folders))
-    raise UserError(f"{names}: no {split} windows; build with more clips or scenes: {_BUILD} {folders[0]} …")
+    raise UserError(f"{names}: no {split} windows; build with more clips or scenes, or hold some out with --held_out_scenes: {_BUILD} {folders[0]} …")
   sources, first = {}, 0
   for source in sorted(examples):
     parts = []
@@ -185,15 +186,21 @@ def open_records(directory: str | Path, split: str) -> dict[str, Chain]:
   return sources
 
 
-def open_chosen(config: Any) -> dict[str, Chain]:
-  """Opens the training windows whose source has a share in the `data` part of a config; of all sources without shares.
+def open_chosen(config: DataSettings, *, split: str) -> dict[str, Chain]:
+  """Opens the windows of a split whose source has a share in the settings; of all sources without shares.
 
   Raises:
-    UserError: see `open_records`.
+    UserError: none of these sources has windows in this split; or see `open_records`.
   """
-  sources = open_records(config.directory, "train")
-  chosen = {name for name, weight in config.sources.items() if weight > 0}
-  return {name: source for name, source in sources.items() if not chosen or name in chosen}
+  sources = open_records(config.directory, split)
+  chosen = {name for name, weight in config.sources.items() if weight > 0} - {LIVE}
+  found = {name: source for name, source in sources.items() if not chosen or name in chosen}
+  if not found:
+    raise UserError(
+      f"{config.directory}: no {split} windows of {', '.join(sorted(chosen))}, only of {', '.join(sources)}; build with "
+      "more clips, name some with --held_out_scenes, or change config.data.sources"
+    )
+  return found
 
 
 def list_folders(directory: str | Path) -> list[Path]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gid_jax.configuration import DataSettings
 from gid_jax.data.records import open_chosen
 
 _NAMED = ("real", "loop")
@@ -16,7 +17,7 @@ _NAMED = ("real", "loop")
 Scenes = dict[str, list[str]]
 
 
-def find_trained_scenes(data: Any, *, earlier: Mapping[str, Any] | None) -> Scenes | None:
+def find_trained_scenes(data: DataSettings, *, earlier: Mapping[str, Any] | None) -> Scenes | None:
   """Lists the scenes that a training's parameters will have seen: in its own data, and before it.
 
   Args:
@@ -39,7 +40,7 @@ def find_trained_scenes(data: Any, *, earlier: Mapping[str, Any] | None) -> Scen
   return {source: sorted({*own[source], *before[source]}) for source in _NAMED}
 
 
-def list_scenes(data: Any) -> Scenes | None:
+def list_scenes(data: DataSettings) -> Scenes | None:
   """Lists the scenes of the windows that a config's `data` part trains on, by the `records.jsonl` of its folders.
 
   Returns:
@@ -49,7 +50,7 @@ def list_scenes(data: Any) -> Scenes | None:
   Raises:
     UserError: the data cannot be opened, see `open_records`.
   """
-  sources = open_chosen(data) if data.directory else {}
+  sources = open_chosen(data, split="train") if data.directory else {}
   scenes = {}
   for source in _NAMED:
     found = set()

@@ -3,6 +3,7 @@
 A photo's features are computed once; then the latents of all K bands, one set an example, take their steps together.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from jaxtyping import Array, Float
 from gid_jax.diffusion.guidance import classifier_free, guided, loop_loss
 from gid_jax.diffusion.sampler import Draw, begin, draw_noise, sample
 from gid_jax.diffusion.schedule import SamplingSteps, Schedule, make_schedule, sampling_steps
+from gid_jax.configuration import ModelSettings, WeightsSettings
 from gid_jax.errors import UserError
 from gid_jax.models.motion_model import MotionModel, View
 from gid_jax.types import SpectralVolume
@@ -27,7 +29,7 @@ def predict_spectra(
   *,
   model: MotionModel,
   params: Mapping[str, Any],
-  config: Mapping[str, Any],
+  settings: WeightsSettings,
   steps: int | None = None,
   guidance: float | None = None,
   loop: bool = False,
@@ -41,10 +43,10 @@ def predict_spectra(
   Args:
     keys: [b] PRNG keys; a key gives the same volume alone and in any batch, up to rounding.
     image: [h w 3] float32 RGB in [0, 1], of a size that the model can take (`Animator.working_size`).
-    model, params, config: of the motion weights; `config` has the parts `model`, `schedule` and `sampling`.
-    steps: DDIM steps; `config`'s own number, of loops or others, when None.
-    guidance: classifier-free weight w; `config`'s own when None.
-    loop: guide the motion towards a calm seam, with the weight u (None: not at all) and the recurrences of `config`.
+    model, params, settings: of the motion weights.
+    steps: DDIM steps; the weights' own number, of loops or others, when None.
+    guidance: classifier-free weight w; the weights' own when None.
+    loop: guide the motion towards a calm seam, with the weight u (None: not at all) and the recurrences of `settings`.
     progress: called as (done, total) after every step, recurrences counted.
 
   Returns:
@@ -53,24 +55,26 @@ def predict_spectra(
   Raises:
     UserError: `steps` is outside 1 ... 1000.
   """
-  sizes, sampling = config["model"], config["sampling"]
-  schedule = make_schedule(**config["schedule"])
-  looping = sampling["loop"] if loop else {"steps": sampling["steps"], "weight": None, "recurrences": 1}
-  steps = looping["steps"] if steps is None else steps
-  guidance = sampling["guidance"] if guidance is None else guidance
+  sizes, sampling = settings.model, settings.sampling
+  if not isinstance(sizes, ModelSettings) or settings.schedule is None or sampling is None:
+    raise UserError(f"weights of stage {settings.stage!r} cannot be sampled; export a stage ldm or ldm_coordinated")
+  schedule = make_schedule(**dataclasses.asdict(settings.schedule))
+  if steps is None:
+    steps = sampling.loop.steps if loop else sampling.steps
+  guidance = sampling.guidance if guidance is None else guidance
   # Guidance changes where a step is going, which the step before knew nothing of.
-  order = 1 if loop else sampling["order"]
+  order = 1 if loop else sampling.order
   try:
-    how = dict(spacing=sampling["spacing"], last=sampling["last"], recurrences=looping["recurrences"])
+    how = dict(spacing=sampling.spacing, last=sampling.last, recurrences=sampling.loop.recurrences if loop else 1)
     way = sampling_steps(schedule, steps, **how)
   except ValueError as error:
     raise UserError(str(error)) from error
 
-  grid = sizes["motion_stride"] * model.latent_factor
+  grid = sizes.motion_stride * model.latent_factor
   height, width = image.shape[0] // grid, image.shape[1] // grid
   view: View = _encode_image(model, params, image, height, width)
   noise_keys, keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-  draw = begin(draw_noise(noise_keys, (sizes["num_bands"], height, width, model.latent_channels)))
+  draw = begin(draw_noise(noise_keys, (sizes.num_bands, height, width, model.latent_channels)))
   # A step at a time: any number of steps shares one compiled program, and the user sees them pass.
   total = len(way.timesteps)
   for index in range(total):
@@ -84,18 +88,18 @@ def predict_spectra(
       view,
       # Without it the second, unconditional evaluation of every step is saved.
       None if guidance == 0 else jnp.float32(guidance),
-      None if looping["weight"] is None else jnp.float32(looping["weight"]),
+      jnp.float32(sampling.loop.weight) if loop else None,
       SamplingSteps(*(part[index : index + 1] for part in way)),
-      num_frames=sizes["num_frames"],
-      fps=sizes["fps"],
-      eta=sampling["eta"],
+      num_frames=sizes.num_frames,
+      fps=sizes.fps,
+      eta=sampling.eta,
       order=order,
     )
     if progress is not None:
       draw.latents.block_until_ready()
       progress(index + 1, total)
-  slices = _decode_latents(model, params, draw.latents, view.swing, evenness=sampling["evenness"])
-  return SpectralVolume(slices, num_frames=sizes["num_frames"], fps=sizes["fps"])
+  slices = _decode_latents(model, params, draw.latents, view.swing, evenness=sampling.evenness)
+  return SpectralVolume(slices, num_frames=sizes.num_frames, fps=sizes.fps)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "height", "width"))

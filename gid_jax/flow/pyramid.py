@@ -3,6 +3,7 @@
 Planes 0 to 4 are the features, 5 to 9 their derivatives by x, 10 to 14 those by y. Images are RGB in [0, 1].
 """
 
+from gid_jax.motion.warp import blur, correlate
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,18 +53,3 @@ def image_to_grey(image: Float[Array, "*b 3"]) -> Float[Array, "*b"]:
   """Luma (BT.601) of RGB [*b 3] as [*b]."""
   return 0.299 * image[..., 0] + 0.587 * image[..., 1] + 0.114 * image[..., 2]
 
-
-def correlate(values: Array, taps: tuple[float, ...], axis: int) -> Array:
-  """Correlates one axis of an array [...] with `taps` where all of them fall inside: that axis gets shorter."""
-  axis %= values.ndim
-  size = values.shape[axis] - len(taps) + 1
-  parts = [tap * jax.lax.slice_in_dim(values, i, i + size, axis=axis) for i, tap in enumerate(taps) if tap]
-  return sum(parts[1:], parts[0])
-
-
-def blur(values: Float[Array, "h w"], sigma: float) -> Float[Array, "h w"]:
-  """Blurs [h w] by a Gaussian cut off at 3 sigma pixels; beyond the border the edge repeats."""
-  reach = int(3 * sigma + 0.5)
-  taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-  taps = tuple((taps / taps.sum()).tolist())
-  return correlate(correlate(jnp.pad(values, reach, mode="edge"), taps, -1), taps, -2)

@@ -1,27 +1,29 @@
-"""Networks from settings, of a config file or of a weights file."""
+"""Networks from settings."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from flax.core import FrozenDict
-
+from gid_jax.configuration import ModelSettings, RendererSettings
+from gid_jax.errors import UserError
 from gid_jax.models.motion_model import MotionModel
+from gid_jax.models.renderer import Renderer, RendererConfig
 
 
-def hashable(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-  """Frozen, with tuples for the lists that JSON makes of them, so that a module of these fields can be hashed."""
-  return FrozenDict({name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
-
-
-def make_motion_model(config: Mapping[str, Any]) -> MotionModel:
-  """The motion model of a config's `model` part (from a config file or from a weights file)."""
+def make_motion_model(settings: ModelSettings) -> MotionModel:
+  """The motion model of a config or of a weights file."""
   return MotionModel(
-    vae_fields=hashable(config["vae"]),
-    encoder_fields=hashable(config["encoder"]),
-    unet_fields=hashable(config["unet"]),
-    num_bands=config["num_bands"],
-    normalization=config["normalization"],
-    volume=config["volume"],
-    swing=config["swing"],
-    unit_strength=config["unit_strength"],
+    codec_part=settings.codec,
+    encoder_part=settings.encoder,
+    denoiser_part=settings.denoiser,
+    num_bands=settings.num_bands,
+    volume=settings.volume,
   )
+
+
+def make_renderer(settings: RendererSettings) -> Renderer:
+  """The renderer of a config or of a weights file.
+
+  Raises:
+    UserError: it has no such setting.
+  """
+  try:
+    return Renderer(RendererConfig(**settings.renderer))
+  except TypeError as error:
+    raise UserError(f"config.model.renderer: {error}") from error

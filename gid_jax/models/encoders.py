@@ -1,9 +1,9 @@
 """Image encoders: a photo becomes the condition channels of the diffusion U-Net (section 4).
 
-Two kinds. "resnet" is a small residual network trained from scratch, as in the paper's supplement.
-"efficientnet_lite0" reads a photo with a frozen ImageNet network, so that little motion data goes further,
-and trains only the head that turns its features into condition channels. The frozen parameters live in the
-tree under `frozen_trunk`: an optimiser masks them by that name, and an export carries them along.
+The paper's is a small residual network trained from scratch. Ours reads a photo with frozen networks, so that little
+motion data goes further, and trains only the head that turns their features into condition channels. The frozen
+parameters live in the tree under names that begin with `frozen_trunk`: an optimiser masks them by that, and an export
+carries them along.
 
 The same frozen features tell `SwingHead` how far each place is likely to swing.
 """
@@ -11,6 +11,7 @@ The same frozen features tell `SwingHead` how far each place is likely to swing.
 import math
 import pathlib
 from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
 
 import flax.linen as nn
 import jax
@@ -20,6 +21,7 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import Array, Float
 
+from gid_jax.configuration import Part, look_up, make_part
 from gid_jax.errors import UserError
 from gid_jax.models.layers import GroupNorm, ResBlock
 
@@ -37,9 +39,6 @@ _STAGES = (
 )
 # The last stage at each of the strides 2, 4, 8, 16, 32.
 _FEATURE_STAGES = (0, 1, 2, 4, 6)
-_FEATURE_ENDS = (16, 40, 80, 192)  # where the channels of one of them end, all side by side
-# Standard deviation of those features on photographs, measured once; it brings them to one scale.
-FEATURE_DEVIATIONS = (6.8, 8.6, 7.3, 5.8, 2.4)
 # Natural logarithms that the swing within a photo is held to, so that an odd photo gives no absurd motion.
 SWING_RANGE = (-3.0, 2.0)
 _STEM_CHANNELS = 32
@@ -95,6 +94,15 @@ class EfficientNetLite0(nn.Module):
   Convolutions pad like TensorFlow's "SAME": with the public weights that gives surer ImageNet classes than
   PyTorch's symmetric padding.
   """
+
+  widths: ClassVar[tuple[int, ...]] = (16, 24, 40, 112, 320)
+  # Measured once, on photographs.
+  deviations: ClassVar[tuple[float, ...]] = (6.8, 8.6, 7.3, 5.8, 2.4)
+
+  @staticmethod
+  def read(path: str) -> dict:
+    """Parameters from a PyTorch file; see `efficientnet_lite0_params`."""
+    return efficientnet_lite0_params(path)
 
   @nn.compact
   def __call__(self, image: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b hs ws cs"], ...]:
@@ -166,29 +174,56 @@ def fold_efficientnet_lite0(tensors: Mapping[str, np.ndarray], *, source: str) -
   return params
 
 
+class Trunk(Protocol):
+  """A frozen image network whose features the encoder reads; a Linen module without fields.
+
+  Attributes:
+    widths: channels of its feature maps.
+    deviations: standard deviation of each map on photographs, which brings them to one scale.
+  """
+
+  widths: ClassVar[tuple[int, ...]]
+  deviations: ClassVar[tuple[float, ...]]
+
+  @staticmethod
+  def read(path: str) -> dict:
+    """Parameters from a file that a user names by `config.init.encoder`."""
+    ...
+
+  def __call__(self, image: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b hs ws cs"], ...]:
+    """Feature maps of images [b h w 3], RGB in [0, 1]."""
+    ...
+
+
+TRUNKS = {"efficientnet_lite0": EfficientNetLite0}
+
+
 class ConditionEncoder(nn.Module):
   """Turns a photo into condition channels on the latent grid of the motion (section 4, supplement).
 
   Attributes:
-    kind: "resnet" (all trained) or "efficientnet_lite0" (frozen trunk under `frozen_trunk`, trained head).
     channels: condition channels, 16 in the paper.
     hidden: width of the trained layers on the latent grid.
+    trunks: frozen networks, names of `TRUNKS` or "module:Class", whose features are seen side by side; with none a
+      residual network is trained from scratch, as in the paper.
   """
 
-  kind: str
   channels: int
   hidden: int
+  trunks: tuple[str, ...] = ()
 
   def setup(self):
-    if self.kind == "efficientnet_lite0":
-      self.frozen_trunk = EfficientNetLite0()
+    self.frozen_trunk = {name_trunk(kind): look_up(kind, TRUNKS, what="image encoder")() for kind in self.trunks}
 
-  def see(self, image: Float[Array, "b h w 3"], *, height: int, width: int) -> Float[Array, "b height width 512"]:
-    """The frozen features of image [b h w 3], RGB in [0, 1], on a grid; of kind "efficientnet_lite0" only."""
-    maps = self.frozen_trunk(image.astype(jnp.float32))
-    # Resizing is linear, so it may come before any projection; down-sampled first, the wide maps cost little.
-    scaled = (jax.lax.stop_gradient(x) / deviation for x, deviation in zip(maps, FEATURE_DEVIATIONS, strict=True))
-    return jnp.concatenate([resize_image(x, height, width) for x in scaled], axis=-1)
+  def see(self, image: Float[Array, "b h w 3"], *, height: int, width: int) -> Float[Array, "b height width c"]:
+    """The features of all frozen networks of image [b h w 3], RGB in [0, 1], on a grid [b height width c]."""
+    seen = []
+    for trunk in self.frozen_trunk.values():
+      maps = trunk(image.astype(jnp.float32))
+      # Resizing is linear, so it may come before any projection; down-sampled first, the wide maps cost little.
+      scaled = (jax.lax.stop_gradient(x) / deviation for x, deviation in zip(maps, trunk.deviations, strict=True))
+      seen += [resize_image(x, height, width) for x in scaled]
+    return jnp.concatenate(seen, axis=-1)
 
   @nn.compact
   def __call__(
@@ -196,21 +231,16 @@ class ConditionEncoder(nn.Module):
   ) -> tuple[Float[Array, "b height width channels"], Float[Array, "b height width c"] | None]:
     """Encodes image [b h w 3], RGB in [0, 1], as [b height width channels] float32 without a fixed range.
 
-    For "resnet" the number of stride-2 stages, and so the parameters, follow from log2(h / height).
+    For the residual network the number of stride-2 stages, and so the parameters, follow from log2(h / height).
 
     Returns:
-      The condition, and the frozen features [b height width 512] that it was made of; None for "resnet".
-
-    Raises:
-      UserError: `kind` is unknown.
+      The condition, and the frozen features [b height width c] that it was made of; None without frozen networks.
     """
     image, features = image.astype(jnp.float32), None
-    if self.kind == "resnet":
-      x = self._resnet(image, height, width)
-    elif self.kind == "efficientnet_lite0":
-      x, features = self._frozen(image, height, width)
+    if self.trunks:
+      x, features = self._project(image, height, width)
     else:
-      raise UserError(f"Unknown image encoder {self.kind!r}; use 'resnet' or 'efficientnet_lite0'.")
+      x = self._resnet(image, height, width)
     for index in range(2):
       x = ResBlock(self.hidden, groups=_NUM_GROUPS, name=f"block_{index}")(x)
     x = nn.silu(GroupNorm(groups=_NUM_GROUPS, name="norm")(x))
@@ -225,12 +255,32 @@ class ConditionEncoder(nn.Module):
       x = ResBlock(channels, groups=_NUM_GROUPS, name=f"stage_{stage}")(x)
     return resize_image(x, height, width)
 
-  def _frozen(self, image: Array, height: int, width: int) -> tuple[Array, Array]:
+  def _project(self, image: Array, height: int, width: int) -> tuple[Array, Array]:
     features = self.see(image, height=height, width=width)
+    ends = np.cumsum([width for trunk in self.frozen_trunk.values() for width in trunk.widths])[:-1]
     projected = nn.Conv(self.hidden, (3, 3), name="project_image")(resize_image(2.0 * image - 1.0, height, width))
-    for index, feature in enumerate(jnp.split(features, _FEATURE_ENDS, axis=-1)):
+    for index, feature in enumerate(jnp.split(features, ends, axis=-1)):
       projected += nn.Conv(self.hidden, (1, 1), name=f"project_{index}")(feature)
     return projected, features
+
+
+ENCODERS = {"condition": ConditionEncoder}
+
+
+def make_encoder(part: Part) -> Any:
+  """The image encoder of a config's `encoder` part, without a parent.
+
+  Another one is a Linen module with the call, `see` and `trunks` of `ConditionEncoder`.
+
+  Raises:
+    UserError: nothing has this name, or it has no such setting.
+  """
+  return make_part(part, ENCODERS, what="image encoder", parent=None)
+
+
+def name_trunk(kind: str) -> str:
+  """Under which name, after `FROZEN_TRUNK`, the parameters of a frozen network stand."""
+  return kind.rpartition(":")[2]
 
 
 class SwingHead(nn.Module):

@@ -6,11 +6,13 @@ move; `FrequencyAttention` stands between them and is the only place where bands
 """
 
 import functools
+from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from gid_jax.configuration import look_up
 from gid_jax.errors import UserError
 from gid_jax.models.layers import (
   Conv,
@@ -25,6 +27,9 @@ from gid_jax.models.layers import (
 )
 from gid_jax.models.operations import convolve
 from gid_jax.models.transformer import SpatialTransformer
+
+
+COORDINATIONS = {"attention": FrequencyAttention}
 
 
 class UNet(nn.Module):
@@ -42,7 +47,9 @@ class UNet(nn.Module):
     context_tokens: tokens of the context.
     context_channels: channels of the context.
     out_channels: latent channels.
-    frequency_attention: whether bands see each other (stage 2).
+    coordination: what lets bands see each other after every block (stage 2): "attention" for `FrequencyAttention`,
+      "module:Class" for a module with its call and its fields `num_heads`, `epsilon`, `groups` and `dtype`, or "" for
+      nothing (stage 1).
     groups: group-norm groups.
     dtype: compute type, "float32" or "bfloat16"; parameters stay float32.
     remat: keep only the blocks' inputs for the gradient and compute the rest again: less memory, a third more work.
@@ -58,10 +65,20 @@ class UNet(nn.Module):
   context_tokens: int = 77
   context_channels: int = 768
   out_channels: int = 4
-  frequency_attention: bool = True
+  coordination: str = "attention"
   groups: int = 32
   dtype: str = "float32"
   remat: bool = False
+
+  # See `gid_jax.models.denoiser.Denoiser`.
+  multiple: ClassVar[int] = 1
+  output_layer: ClassVar[str] = "conv_out"
+  coordination_path: ClassVar[str] = "frequency_attention"
+
+  @property
+  def favoured_multiple(self) -> int:
+    """Sides of the latents that every level halves without remainder are multiples of it."""
+    return 2 ** (len(self.multipliers) - 1)
 
   @nn.compact
   def __call__(
@@ -76,7 +93,7 @@ class UNet(nn.Module):
     h and w are free: a level with an odd side has half of it, rounded up, below.
 
     Raises:
-      UserError: `attention` is unknown.
+      UserError: `attention` or `coordination` is unknown.
     """
     dtype = jnp.dtype(self.dtype)
     common = dict(epsilon=1e-5, groups=self.groups, dtype=dtype)
@@ -91,9 +108,9 @@ class UNet(nn.Module):
       elif spatial:
         attention = keep(over_bands(SpatialAttention))
         x = attention(num_heads=heads, zero_out=True, name=f"{name}_attention", **common)(x)
-      if self.frequency_attention:
-        attention = keep(FrequencyAttention)
-        x = attention(num_heads=heads, name=f"{name}_frequency_attention", **common)(x, bands)
+      if self.coordination:
+        coordinate = keep(look_up(self.coordination, COORDINATIONS, what="coordination"))
+        x = coordinate(num_heads=heads, name=f"{name}_{self.coordination_path}", **common)(x, bands)
       return x
 
     context = None

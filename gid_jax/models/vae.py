@@ -1,11 +1,9 @@
-"""Auto-encoders of one frequency slice (section 4.1): a convolutional one, as in latent diffusion, and mere averaging.
+"""The auto-encoder of one frequency slice, as in latent diffusion (section 4.1).
 
 A normalised slice [h w 4] becomes a latent [h/f w/f latent_channels], f = 2^(levels - 1).
 """
 
 import functools
-from collections.abc import Mapping
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -155,40 +153,3 @@ class VAE(nn.Module):
     sample = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape)
     return self.decode(sample), mean, log_variance
 
-
-class AreaCodec(nn.Module):
-  """Means over cells of a slice, and cubic interpolation back: in place of an auto-encoder, and without parameters.
-
-  Motion is smooth, so little is lost: on measured motion less than a convolutional auto-encoder loses that was
-  trained for 19 minutes on two CPU cores (`docs/embedded-model.md`). The latent has the channels of a slice.
-
-  Raw coefficients are averaged and interpolated, in pixels, and normalised in between, where there are cells: the root
-  of what is normalised has no slope at rest, so that its interpolation would press every change of sign to a seam.
-
-  Attributes:
-    factor: side of a cell, pixels of the motion grid.
-  """
-
-  factor: int = 4
-
-  @property
-  def latent_channels(self) -> int:
-    """Channels of a latent: those of a slice."""
-    return 4
-
-  def average(self, slices: Float[Array, "*b h w 4"]) -> Float[Array, "*b h2 w2 4"]:
-    """Means over cells [*b h/f w/f 4] of slices [*b h w 4]."""
-    *b, h, w, c = slices.shape
-    return slices.reshape(*b, h // self.factor, self.factor, w // self.factor, self.factor, c).mean((-4, -2))
-
-  def enlarge(self, cells: Float[Array, "*b h w 4"]) -> Float[Array, "*b h2 w2 4"]:
-    """Slices [*b h*f w*f 4] of cells [*b h w 4]."""
-    *b, h, w, c = cells.shape
-    return jax.image.resize(cells, (*b, h * self.factor, w * self.factor, c), "cubic")
-
-
-def make_codec(fields: Mapping[str, Any]) -> VAE | AreaCodec:
-  """The auto-encoder of a config's `vae` part: `kind="area"` averages, without a kind it is convolutional."""
-  # Without a parent it may be made anywhere, to be asked for its sizes or to become part of a model in `setup`.
-  fields = dict(fields) | {"parent": None}
-  return AreaCodec(**fields) if fields.pop("kind", "kl") == "area" else VAE(**fields)

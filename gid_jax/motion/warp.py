@@ -74,3 +74,19 @@ def to_planes(values: Float[Array, "h w c"]) -> Float[Array, "c h w"]:
   height, width, channels = values.shape
   planes = jnp.einsum("pc,dc->dp", values.reshape(-1, channels), jnp.eye(channels), precision="highest")
   return planes.reshape(channels, height, width)
+
+
+def correlate(values: Array, taps: tuple[float, ...], axis: int) -> Array:
+  """Correlates one axis of an array [...] with `taps` where all of them fall inside: that axis gets shorter."""
+  axis %= values.ndim
+  size = values.shape[axis] - len(taps) + 1
+  parts = [tap * jax.lax.slice_in_dim(values, i, i + size, axis=axis) for i, tap in enumerate(taps) if tap]
+  return sum(parts[1:], parts[0])
+
+
+def blur(values: Float[Array, "h w"], sigma: float) -> Float[Array, "h w"]:
+  """Blurs [h w] by a Gaussian cut off at 3 sigma pixels; beyond the border the edge repeats."""
+  reach = int(3 * sigma + 0.5)
+  taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+  taps = tuple((taps / taps.sum()).tolist())
+  return correlate(correlate(jnp.pad(values, reach, mode="edge"), taps, -1), taps, -2)

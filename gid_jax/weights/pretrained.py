@@ -1,5 +1,6 @@
 """Weights as single safetensors files: the embedded ones, and those that users export."""
 
+import dataclasses
 import hashlib
 import importlib.resources
 import json
@@ -12,6 +13,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from gid_jax.configuration import WeightsSettings, freeze, parse, to_plain
 from gid_jax.errors import UserError
 from gid_jax.files import complete_or_nothing, first_line
 
@@ -21,23 +23,37 @@ _FORMAT = "gid-jax weights"
 _VERSION = 1
 
 
-def load_pretrained(name: str, *, directory: str | Path | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-  """(parameters, config) of `MOTION_WEIGHTS` or `RENDERER_WEIGHTS`, the embedded file or that of a directory."""
+def load_pretrained(name: str, *, directory: str | Path | None = None) -> tuple[dict[str, Any], WeightsSettings]:
+  """(parameters, settings) of `MOTION_WEIGHTS` or `RENDERER_WEIGHTS`, the embedded file or that of a directory."""
   if directory is not None:
     return import_weights(Path(directory) / name)
   with importlib.resources.as_file(importlib.resources.files("gid_jax") / "pretrained" / name) as path:
     return import_weights(path)
 
 
+def config_to_settings(config: Mapping[str, Any], *, where: str = "config") -> WeightsSettings:
+  """What weights say of themselves, of the settings that a training run saved.
+
+  Paths of the machine that trained say nothing to others and are left out.
+
+  Raises:
+    UserError: a setting is not known.
+  """
+  known = {field.name for field in dataclasses.fields(WeightsSettings)}
+  chosen = {name: config[name] for name in config if name in known}
+  facts = {name: config[name] for name in config if name not in known | {"init", "data", "loss"}}
+  return parse(WeightsSettings, chosen | {"training": facts}, where=where)
+
+
 def export_weights(
-  path: str | Path, params: Mapping[str, Any], *, config: Mapping[str, Any], dtype: str = "float16"
+  path: str | Path, params: Mapping[str, Any], *, settings: WeightsSettings, dtype: str = "float16"
 ) -> None:
   """Writes parameters and settings as one safetensors file with a checksum.
 
   Args:
     path: the file; it appears complete or not at all.
     params: nested dict of arrays, keys without "/".
-    config: JSON-able settings.
+    settings: what the file says of them.
     dtype: storage type of the floating arrays, "float16" or "float32".
 
   Raises:
@@ -54,22 +70,22 @@ def export_weights(
         raise UserError(f"{path}: {name} has values that are not finite in {dtype}; export as float32")
       value = stored
     tensors[name] = np.ascontiguousarray(value)
-  settings = json.dumps(dict(config), sort_keys=True)
-  checksum = _checksum(tensors, settings)
-  metadata = {"format": _FORMAT, "version": str(_VERSION), "config": settings, "sha256": checksum}
+  text = json.dumps(to_plain(settings), sort_keys=True)
+  checksum = _checksum(tensors, text)
+  metadata = {"format": _FORMAT, "version": str(_VERSION), "settings": text, "sha256": checksum}
   path.parent.mkdir(parents=True, exist_ok=True)
   with complete_or_nothing(path, overwrite=True) as temporary:
     temporary.write_bytes(safetensors.numpy.save(tensors, metadata))
 
 
-def import_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def import_weights(path: str | Path) -> tuple[dict[str, Any], WeightsSettings]:
   """Reads a file of `export_weights` and verifies it.
 
   Returns:
-    (params, config): nested dict of NumPy arrays, floating ones as float32, and the settings.
+    (params, settings): nested dict of NumPy arrays, floating ones as float32, and what the file says of them.
 
   Raises:
-    UserError: the file is missing, damaged, of another kind or of a newer version.
+    UserError: the file is missing, damaged, of another kind or of a newer version, or has a setting that is not known.
   """
   try:
     with safetensors.safe_open(str(path), framework="numpy") as file:
@@ -84,12 +100,13 @@ def import_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
   version = metadata.get("version", "")
   if version.isascii() and version.isdecimal() and int(version) > _VERSION:
     raise UserError(f"{path}: of format {version}, this gid-jax reads {_VERSION}; upgrade gid-jax")
-  settings = metadata.get("config", "")
-  if version != str(_VERSION) or metadata.get("sha256") != _checksum(tensors, settings):
+  text = metadata.get("settings", "")
+  if version != str(_VERSION) or metadata.get("sha256") != _checksum(tensors, text):
     raise UserError(f"{path}: damaged, its checksum does not match; fetch it again")
   floating = lambda value: np.issubdtype(value.dtype, np.floating)
   params = {name: value.astype(np.float32) if floating(value) else value for name, value in tensors.items()}
-  return flax.traverse_util.unflatten_dict(params, sep="/"), json.loads(settings)
+  settings = parse(WeightsSettings, json.loads(text), where=f"{path}: settings")
+  return flax.traverse_util.unflatten_dict(params, sep="/"), settings
 
 
 def _checksum(tensors: Mapping[str, np.ndarray], settings: str) -> str:

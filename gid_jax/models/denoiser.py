@@ -1,0 +1,58 @@
+"""Denoisers: what predicts noise, v or the clean latents from noisy ones (section 4.2).
+
+Ours is the U-Net of `gid_jax.models.unet`. Another one is a Linen module with the call and the attributes of
+`Denoiser`, named by `config.model.denoiser.kind` as "module:Class"; the remaining settings there are its fields, beside
+`out_channels`.
+"""
+
+from typing import Any, Protocol
+
+from jaxtyping import Array, Float, Int
+
+from gid_jax.configuration import Part, make_part
+from gid_jax.models.unet import UNet
+
+
+class Denoiser(Protocol):
+  """What a motion model asks of a denoiser.
+
+  Attributes:
+    out_channels: channels of a latent, or of all K side by side for volume prediction.
+    multiple: the sides of the latents must be multiples of it.
+    favoured_multiple: multiples that it loses nothing at, such as those that it halves without remainder.
+    output_layer: name of the last layer, which begins anew where what is predicted changes.
+    coordination_path: what the path of every parameter contains that lets bands see each other; stage 2 trains these.
+  """
+
+  out_channels: int
+  multiple: int
+  favoured_multiple: int
+  output_layer: str
+  coordination_path: str
+
+  def __call__(
+    self,
+    latents: Float[Array, "b k h w z"],
+    timesteps: Int[Array, "b k"],
+    bands: Int[Array, "b k"],
+    condition: Float[Array, "b h w d"],
+  ) -> Float[Array, "b k h w z"]:
+    """Denoises [b k h w z] at time steps [b k] for bands [b k], given image features [b h w d]; same shape out."""
+    ...
+
+
+DENOISERS = {"unet": UNet}
+
+
+def make_denoiser(part: Part, *, out_channels: int) -> Any:
+  """The `Denoiser` of a config's `denoiser` part, which has its own name among a motion model's parameters.
+
+  Raises:
+    UserError: nothing has this name, or it has no such setting.
+  """
+  return make_part(part, DENOISERS, what="denoiser", out_channels=out_channels, name=name_denoiser(part), parent=None)
+
+
+def name_denoiser(part: Part) -> str:
+  """Under which name its parameters stand: the kind of one of ours, "denoiser" for another."""
+  return part.kind if part.kind in DENOISERS else "denoiser"
