@@ -194,5 +194,5 @@ def test_every_term_is_reported_and_only_weighted_ones_count():
 
 
 def test_a_weight_of_no_term_is_refused():
-  with pytest.raises(UserError, match="loss weight 'perceptual': .* l1, structure$"):
+  with pytest.raises(UserError, match=r"loss weight 'perceptual': .* l1, structure$"):
     losses.weigh({"l1": jnp.zeros(()), "structure": jnp.zeros(())}, {"l1": 1.0, "perceptual": 0.5})
