@@ -33,7 +33,7 @@ from gid_jax.evaluation.rendering import measure_flicker, perceptual_distances, 
 from gid_jax.evaluation.scenes import JudgedScene, list_clips, read_clip
 from gid_jax.evaluation.tables import MOTION_COLUMNS
 from gid_jax.files import complete_or_nothing
-from gid_jax.models.features import vgg16_params
+from gid_jax.models.vgg16 import vgg16_params
 from gid_jax.motion.spectral import evaluate_motion, motion_magnitude, resize_motion
 from gid_jax.types import SpectralVolume
 from gid_jax.weights.pretrained import MOTION_WEIGHTS, load_pretrained

@@ -17,7 +17,7 @@ from data_pipeline.synthetic.scene import sample_scene
 from gid_jax.evaluation.rendering import METRICS, PREDICTORS, REGIONS, judge_pair
 from gid_jax.evaluation.results import estimate_mean
 from gid_jax.media.folders import load_backgrounds, load_sprites
-from gid_jax.models.features import vgg16_params
+from gid_jax.models.vgg16 import vgg16_params
 from gid_jax.pipeline import ImageRenderer
 
 FIRST_SEED = 1_000_000  # the builder counts its scenes from 0

@@ -28,7 +28,7 @@ from gid_jax.evaluation.tables import make_motion_table, make_rendering_table, m
 from gid_jax.files import complete_or_nothing
 from gid_jax.media.encoding import write_video
 from gid_jax.media.folders import load_backgrounds, load_sprites
-from gid_jax.models.features import vgg16_params
+from gid_jax.models.vgg16 import vgg16_params
 from gid_jax.pipeline import Animator
 from gid_jax.training.settings import parse_flags
 

@@ -8,7 +8,7 @@ import safetensors.numpy
 
 from gid_jax.errors import UserError
 from gid_jax.evaluation.networks import extractors
-from gid_jax.models import features
+from gid_jax.models import vgg16
 
 GRIDS = {
   "half_pixel": lambda i, old, new: max((i + 0.5) * old / new - 0.5, 0),
@@ -106,8 +106,8 @@ def test_vgg16_features_are_averaged_over_space(tmp_path, quick_compilation):
   np.savez(tmp_path / "vgg16.npz", **arrays)
   frames = make_frames(6, 3, 16, 32)
   found = extractors.load_extractor("vgg16", weights=tmp_path / "vgg16.npz").extract(frames)
-  params = features.vgg16_params(tmp_path / "vgg16.npz")
-  maps = jax.jit(features.vgg16_features)(params, frames.astype(np.float32) / 255)[-1]
+  params = vgg16.vgg16_params(tmp_path / "vgg16.npz")
+  maps = jax.jit(vgg16.vgg16_features)(params, frames.astype(np.float32) / 255)[-1]
   expected = np.mean(maps, axis=(1, 2))
   assert found.shape == (3, 512)
   np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * expected.max())

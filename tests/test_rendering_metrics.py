@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from gid_jax.errors import UserError
 from gid_jax.evaluation import rendering
-from gid_jax.models import features
+from gid_jax.training import losses
 from tests.helpers import smooth_image
 
 
@@ -112,7 +112,7 @@ def test_perceptual_distance_within_masks(vgg_params):
   assert found.shape == (2, 4)
   np.testing.assert_array_equal(found[0, :3], 0)
   assert np.isnan(found[:, 3]).all()
-  loss = jax.jit(features.perceptual_loss)(vgg_params, changed[None], truth[None])
+  loss = jax.jit(losses.perceptual)(vgg_params, changed[None], truth[None])
   assert found[1, 0] == pytest.approx(float(loss), rel=1e-5)
   # 32 and 16 of 48 columns, whole blocks at every layer: the parts make up the whole.
   assert found[1, 1] * 2 / 3 + found[1, 2] / 3 == pytest.approx(found[1, 0], rel=1e-4)

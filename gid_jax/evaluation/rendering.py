@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from gid_jax.errors import UserError
-from gid_jax.models.features import VGG16_LAYER_WEIGHTS, vgg16_features
+from gid_jax.models.vgg16 import VGG16_LAYER_WEIGHTS, vgg16_features
 from gid_jax.motion.splat import average_splat, backward_warp, softmax_splat, sum_splat
 
 # Mean squared error of rounding to 8 bits. Truth is not known better, and an average needs finite figures.
@@ -87,11 +87,11 @@ def perceptual_distances(
 ) -> Float[np.ndarray, "n m"]:
   """VGG16 perceptual distance of several frames from one truth, within several masks.
 
-  Within a mask that holds everything it is `gid_jax.models.features.perceptual_loss`. Otherwise a feature counts by
+  Within a mask that holds everything it is `gid_jax.training.losses.perceptual`. Otherwise a feature counts by
   the share of its block of pixels that the mask covers; deep features also see what surrounds the mask.
 
   Args:
-    params: from `gid_jax.models.features.vgg16_params`.
+    params: from `gid_jax.models.vgg16.vgg16_params`.
     frames: [n h w 3] rendered, sides of at least 16 pixels.
     truth: [h w 3].
     masks: [m h w].
@@ -228,7 +228,7 @@ def judge_pair(
     truth: [h w 3] the later frame.
     renderers: name to a function of (image in [0, 1], flow, depth), such as `PREDICTORS` and
       `gid_jax.pipeline.ImageRenderer.render_flow`.
-    vgg_params: from `gid_jax.models.features.vgg16_params`; without them there is no perceptual distance.
+    vgg_params: from `gid_jax.models.vgg16.vgg16_params`; without them there is no perceptual distance.
 
   Returns:
     Name to {(metric of `METRICS`, region of `REGIONS`): figure}; NaN for a region with no pixels.

@@ -16,10 +16,12 @@ from gid_jax.diffusion.schedule import add_noise, draw_timesteps, make_schedule,
 from gid_jax.errors import UserError
 from gid_jax.models.build import make_motion_model
 from gid_jax.models.encoders import FROZEN_TRUNK, efficientnet_lite0_params
-from gid_jax.models.features import gradient_loss, perceptual_loss, vgg16_params
 from gid_jax.models.motion_model import MotionModel, make_unet
 from gid_jax.models.renderer import Renderer, RendererConfig
 from gid_jax.models.vae import VAE, AreaCodec, make_codec
+from gid_jax.models.vgg16 import vgg16_params
+from gid_jax.training.losses import gradient_consistency as gradient_loss
+from gid_jax.training.losses import perceptual as perceptual_loss
 from gid_jax.types import Batch, LossFn, Metrics, Params, PRNGKey
 from gid_jax.weights.checkpoint import restore_params
 from gid_jax.weights.convert import read_unet_init, read_vae_init

@@ -18,8 +18,8 @@ from gid_jax.errors import UserError
 from gid_jax.evaluation.networks.i3d import I3D, KINETICS_CLASSES, TEXTURES_EPSILON, i3d_params, kinetics_params
 from gid_jax.evaluation.networks.inception import FIDInception, fid_inception_params
 from gid_jax.models.encoders import FROZEN_TRUNK, EfficientNetLite0
-from gid_jax.models.features import vgg16_features, vgg16_params
 from gid_jax.models.resnet import ResNet34, resnet34_params
+from gid_jax.models.vgg16 import vgg16_features, vgg16_params
 from gid_jax.weights.convert import read_tensors
 from gid_jax.weights.pretrained import MOTION_WEIGHTS, load_pretrained
 

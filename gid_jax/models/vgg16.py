@@ -1,4 +1,4 @@
-"""Fixed image features and the losses made of them: VGG16 perceptual distance, multi-scale gradients.
+"""Fixed image features: the convolutions of VGG16 (Simonyan and Zisserman 2015), trained on ImageNet.
 
 Parameters are explicit pytrees and every function is pure: a loss passes them along and never trains them.
 """
@@ -88,64 +88,14 @@ def vgg16_features(
       x = jax.nn.relu(x + layer["bias"])
       if f"relu{block}_{conv}" == wanted[len(features)]:
         features.append(x)
-    x = _halve(x, jnp.max)
+    x = _pool(x)
   if len(features) < len(wanted):
     name = wanted[len(features)]
     raise UserError(f"VGG16 has no {name!r} after the layers before it; choose like {VGG16_LAYERS}.")
   return tuple(features)
 
 
-def perceptual_loss(
-  params: Mapping[str, Mapping[str, Array]],
-  prediction: Float[Array, "b h w 3"],
-  target: Float[Array, "b h w 3"],
-  *,
-  layers: Sequence[str] = VGG16_LAYERS,
-  weights: Sequence[float] = VGG16_LAYER_WEIGHTS,
-) -> Float[Array, ""]:
-  """VGG16 perceptual distance: weighted mean over layers of the mean absolute difference (section 5).
-
-  Args:
-    params: from `vgg16_params`.
-    prediction: [b h w 3] RGB in [0, 1].
-    target: [b h w 3] RGB in [0, 1]; no gradient flows into it.
-    layers: names for `vgg16_features`.
-    weights: one factor per layer; the default brings all layers of the Keras weights to the same size.
-  """
-  predicted = vgg16_features(params, prediction, layers=layers)
-  wanted = vgg16_features(params, jax.lax.stop_gradient(target), layers=layers)
-  terms = [w * jnp.mean(jnp.abs(p - t)) for w, p, t in zip(weights, predicted, wanted, strict=True)]
-  return jnp.stack(terms).mean()
-
-
-def gradient_loss(
-  prediction: Float[Array, "b h w c"], target: Float[Array, "b h w c"], *, num_scales: int
-) -> Float[Array, ""]:
-  """Mean absolute difference of the spatial gradients at several scales (multi-scale gradient consistency).
-
-  Args:
-    prediction: [b h w c], any channels.
-    target: [b h w c].
-    num_scales: at scale s both are averaged over 2^s x 2^s pixels before the finite differences in x and y.
-  Returns:
-    The mean over the scales of mean |dx error| + mean |dy error|.
-  Raises:
-    UserError: the coarsest scale has a side of less than two pixels.
-  """
-  _, h, w, _ = prediction.shape
-  if min(h, w) >> (num_scales - 1) < 2:
-    raise UserError(f"gradient_loss: {num_scales} scales do not fit in {h} x {w} pixels; use fewer scales.")
-  # Averages and differences are linear, so they may act on the error itself.
-  error, total = prediction - target, jnp.zeros(())
-  for scale in range(num_scales):
-    if scale > 0:
-      error = _halve(error, jnp.mean)
-    total += jnp.abs(jnp.diff(error, axis=2)).mean() + jnp.abs(jnp.diff(error, axis=1)).mean()
-  return total / num_scales
-
-
-def _halve(x: Array, reduce) -> Array:
-  """Reduces 2x2 blocks of [b h w c], dropping an odd last row or column."""
+def _pool(x: Array) -> Array:
+  """Maxima of 2x2 blocks of [b h w c], dropping an odd last row or column."""
   b, h, w, c = x.shape
-  blocks = x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c)
-  return reduce(blocks, axis=(2, 4))
+  return x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))

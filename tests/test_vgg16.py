@@ -1,4 +1,4 @@
-"""VGG16 and the gradient loss against SciPy and NumPy."""
+"""VGG16 against SciPy."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 from scipy.signal import correlate
 
 from gid_jax.errors import UserError
-from gid_jax.models import features
+from gid_jax.models import vgg16
 
 CHANNELS = {1: (64, 64), 2: (128, 128), 3: (256, 256, 256), 4: (512, 512, 512), 5: (512, 512, 512)}
 
@@ -28,7 +28,7 @@ def arrays():
 def params(arrays, tmp_path_factory):
   path = tmp_path_factory.mktemp("vgg") / "vgg16.npz"
   np.savez(path, **arrays)
-  return features.vgg16_params(path)
+  return vgg16.vgg16_params(path)
 
 
 def scipy_vgg(arrays, image, num_blocks):
@@ -48,58 +48,28 @@ def scipy_vgg(arrays, image, num_blocks):
 
 def test_vgg16_matches_scipy(arrays, params):
   image = np.random.default_rng(1).uniform(size=(7, 10, 3)).astype(np.float32)
-  found = features.vgg16_features(params, image[None], layers=("relu1_2", "relu2_2"))
+  found = vgg16.vgg16_features(params, image[None], layers=("relu1_2", "relu2_2"))
   for f, expected in zip(found, scipy_vgg(arrays, image, 2), strict=True):
     np.testing.assert_allclose(f[0], expected, atol=1e-3, rtol=1e-4)
 
 
 def test_vgg16_layers_are_where_their_names_say(params):
   image = jnp.full((2, 32, 48, 3), 0.5)
-  found = jax.eval_shape(lambda image: features.vgg16_features(params, image), image)
+  found = jax.eval_shape(lambda image: vgg16.vgg16_features(params, image), image)
   assert [f.shape for f in found] == [
     (2, 32, 48, 64), (2, 16, 24, 128), (2, 8, 12, 256), (2, 4, 6, 512), (2, 2, 3, 512)
   ]  # fmt: skip
   for layers in (("relu9_9",), ("relu2_2", "relu1_2")):
     with pytest.raises(UserError, match="VGG16 has no"):
-      jax.eval_shape(lambda x, layers=layers: features.vgg16_features(params, x, layers=layers), image)
+      jax.eval_shape(lambda x, layers=layers: vgg16.vgg16_features(params, x, layers=layers), image)
 
 
 def test_vgg16_refuses_other_files(arrays, tmp_path):
   with pytest.raises(UserError, match="absent"):
-    features.vgg16_params(tmp_path / "absent.npz")
+    vgg16.vgg16_params(tmp_path / "absent.npz")
   (tmp_path / "junk.npz").write_bytes(b"not an archive")
   with pytest.raises(UserError, match="junk"):
-    features.vgg16_params(tmp_path / "junk.npz")
+    vgg16.vgg16_params(tmp_path / "junk.npz")
   np.savez(tmp_path / "other.npz", **{"block1_conv1_kernel": np.zeros((3, 3, 1, 64))})
   with pytest.raises(UserError, match="block1_conv1_kernel"):
-    features.vgg16_params(tmp_path / "other.npz")
-
-
-def test_perceptual_loss_is_the_weighted_feature_distance(params):
-  rng = np.random.default_rng(2)
-  prediction, target = rng.uniform(size=(2, 2, 12, 12, 3)).astype(np.float32)
-  layers, weights = ("relu1_2", "relu3_3"), (2.0, 0.5)
-  loss = lambda p, t: features.perceptual_loss(params, p, t, layers=layers, weights=weights)
-  value, (slope, target_slope) = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(prediction, target)
-  pairs = [features.vgg16_features(params, image, layers=layers) for image in (prediction, target)]
-  expected = np.mean([w * np.abs(np.subtract(p, t)).mean() for w, p, t in zip(weights, *pairs, strict=True)])
-  np.testing.assert_allclose(value, expected, rtol=1e-4)
-  assert np.all(np.isfinite(slope)) and np.any(slope) and not np.any(target_slope)
-  assert loss(target, target) == 0.0
-
-
-def test_gradient_loss_matches_numpy():
-  rng = np.random.default_rng(3)
-  prediction, target = rng.normal(size=(2, 2, 11, 14, 4)).astype(np.float32)
-  expected, p, t = [], prediction.astype(np.float64), target.astype(np.float64)
-  for _ in range(3):
-    dx = np.abs((p[:, :, 1:] - p[:, :, :-1]) - (t[:, :, 1:] - t[:, :, :-1])).mean()
-    dy = np.abs((p[:, 1:] - p[:, :-1]) - (t[:, 1:] - t[:, :-1])).mean()
-    expected.append(dx + dy)
-    h, w = p.shape[1] // 2, p.shape[2] // 2
-    p, t = (sum(a[:, i : 2 * h : 2, j : 2 * w : 2] for i in (0, 1) for j in (0, 1)) / 4 for a in (p, t))
-  found = features.gradient_loss(jnp.asarray(prediction), jnp.asarray(target), num_scales=3)
-  np.testing.assert_allclose(found, np.mean(expected), rtol=1e-5)
-  assert features.gradient_loss(jnp.asarray(target + 3.0), jnp.asarray(target), num_scales=3) < 1e-5
-  with pytest.raises(UserError, match="fewer scales"):
-    features.gradient_loss(jnp.asarray(prediction), jnp.asarray(target), num_scales=4)
+    vgg16.vgg16_params(tmp_path / "other.npz")
