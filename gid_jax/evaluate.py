@@ -16,6 +16,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from gid_jax.configuration import EvaluationSettings, parse, to_plain
 from gid_jax.errors import UserError
 from gid_jax.evaluation.judging import MODEL, judge_scene, load_result, save_result
 from gid_jax.evaluation.networks.extractors import Extractor, digest_params, load_extractor
@@ -33,7 +34,7 @@ from gid_jax.pipeline import Animator
 from gid_jax.training.settings import parse_flags
 
 
-def load_extractors(config: Any) -> tuple[list[Extractor], list[str]]:
+def load_extractors(config: EvaluationSettings) -> tuple[list[Extractor], list[str]]:
   """The feature networks that can be had, and one line for each that cannot: where to get it."""
   extractors, notes = [], []
   for kind in config.features:
@@ -44,19 +45,19 @@ def load_extractors(config: Any) -> tuple[list[Extractor], list[str]]:
   return extractors, notes
 
 
-def list_files(config: Any, animator: Animator) -> tuple[list[tuple[str, ClipFile]], list[str]]:
+def list_files(config: EvaluationSettings, animator: Animator) -> tuple[list[tuple[str, ClipFile]], list[str]]:
   """(source, file) of every real clip and loop that a config names and the model has not seen, and notes on these.
 
   Raises:
     UserError: see `list_clips`.
   """
-  parts = [weights.get("trained_on") for weights in (animator.motion_config, animator.renderer_config)]
+  parts = [weights.trained_on for weights in (animator.motion_settings, animator.renderer_settings)]
   files, notes = [], []
   if None in parts:
     notes.append("The weights do not say which scenes they were trained on; exclude those by name.")
   for source, part in (("real", config.real), ("loop", config.loops)):
     if part.folder:
-      names = {name: tuple(filter(None, part[name].split(","))) for name in ("tiers", "scenes", "exclude")}
+      names = {name: tuple(filter(None, getattr(part, name).split(","))) for name in ("tiers", "scenes", "exclude")}
       seen = {scene for trained_on in parts if trained_on for scene in trained_on.get(source, ())}
       found = list_clips(part.folder, **names, takes=part.takes)
       unseen = [file for file in found if file.scene not in seen]
@@ -69,13 +70,13 @@ def list_files(config: Any, animator: Animator) -> tuple[list[tuple[str, ClipFil
   return files, notes
 
 
-def check_workdir(workdir: Path, config: Any, digests: Mapping[str, str]) -> None:
+def check_workdir(workdir: Path, config: EvaluationSettings, digests: Mapping[str, str]) -> None:
   """Claims a work folder for one model and configuration; the number of simulated scenes may change.
 
   Raises:
     UserError: it holds results of another.
   """
-  settings = json.loads(config.to_json())
+  settings = to_plain(config)
   del settings["simulated"]["number"], settings["cache"]
   path = workdir / "evaluation.json"
   text = json.dumps({"config": settings, "weights": digests}, indent=2, sort_keys=True)
@@ -114,7 +115,7 @@ def gather_shown(workdir: Path) -> tuple[tuple[Figure, ...], tuple[ClipGroup, ..
   return tuple(figures), tuple(groups)
 
 
-def evaluate(config: Any, workdir: str | Path, *, against: str | Path | None = None) -> Report:
+def evaluate(config: EvaluationSettings, workdir: str | Path, *, against: str | Path | None = None) -> Report:
   """Judges the model that `config` names on all its scenes, and writes the report.
 
   Raises:
@@ -128,12 +129,12 @@ def evaluate(config: Any, workdir: str | Path, *, against: str | Path | None = N
   previous = read_report(against) if against else None
   # --- model ----------------------------------------------------------------------------------------------------
   animator = Animator.from_pretrained(config.weights or None)
-  model = animator.motion_config["model"]
+  model = animator.motion_settings.model
   digests = {
     "motion": digest_params(animator.motion_params),
     "renderer": digest_params(animator.renderer_params),
   }
-  facts = {"config": json.loads(config.to_json()), "weights": digests}
+  facts = {"config": to_plain(config), "weights": digests}
   check_workdir(workdir, config, digests)
   extractors, notes = load_extractors(config)
   chosen, seen = list_files(config, animator)
@@ -210,7 +211,7 @@ def _judge_simulated(config, workdir, animator, progress, *, vgg_params):
   for seed in progress.track(seeds, description="simulated"):
     path = workdir / "results" / f"synthetic-{seed}.safetensors"
     if not path.exists():
-      model = animator.motion_config["model"]
+      model = animator.motion_settings.model
       for scene in simulate_scenes(sample_scene, [seed], model, backgrounds=backgrounds, sprites=sprites):
         key = jax.random.fold_in(jax.random.key(config.seed), seed)
         rendered = seed - settings.first_seed < settings.rendered
@@ -226,7 +227,7 @@ def main(_: list[str]) -> None:
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)
   try:
-    evaluate(flags.FLAGS.config, flags.FLAGS.workdir, against=flags.FLAGS.against)
+    evaluate(parse(EvaluationSettings, flags.FLAGS.config), flags.FLAGS.workdir, against=flags.FLAGS.against)
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)

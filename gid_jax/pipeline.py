@@ -17,8 +17,8 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, UInt8
 
-from gid_jax.diffusion.prediction import Progress, predict_spectra
 from gid_jax.configuration import WeightsSettings
+from gid_jax.diffusion.prediction import Progress, predict_spectra
 from gid_jax.models.build import make_motion_model, make_renderer
 from gid_jax.models.renderer import Renderer, composite
 from gid_jax.motion import spectral
@@ -250,8 +250,8 @@ class Animator(ImageRenderer):
 
   def working_size(self, height: int, width: int) -> tuple[int, int]:
     """The working grid (h, w) for a photo of height x width pixels, which both networks can take."""
-    model = self.motion_settings.model
-    needed, favoured = (model.motion_stride * cell for cell in (self.motion_model.cell, self.motion_model.favoured_cell))
+    model, network = self.motion_settings.model, self.motion_model
+    needed, favoured = (model.motion_stride * cell for cell in (network.cell, network.favoured_cell))
     # Sides that the denoiser likes best, as far as those that it was trained at are of this kind.
     multiple = math.lcm(needed, math.gcd(favoured, *model.image_size))
     return working_size(height, width, area=math.prod(model.image_size), multiple=multiple)

@@ -17,6 +17,7 @@ WINGS = (
   "gid_jax.errors",
   "gid_jax.files",
   "gid_jax.types",
+  "gid_jax.configuration",
   "gid_jax.motion",
   "gid_jax.flow",
   "gid_jax.media",

@@ -110,17 +110,15 @@ def export(request: ExportRequest) -> None:
   if request.motion is None and request.renderer is None:
     raise UserError("nothing to export; give --motion, --renderer or both")
   from gid_jax.weights.checkpoint import restore_params
-  from gid_jax.weights.pretrained import MOTION_WEIGHTS, RENDERER_WEIGHTS, export_weights
+  from gid_jax.weights.pretrained import MOTION_WEIGHTS, RENDERER_WEIGHTS, config_to_settings, export_weights
 
   for workdir, name in ((request.motion, MOTION_WEIGHTS), (request.renderer, RENDERER_WEIGHTS)):
     if workdir is None:
       continue
     params, config = restore_params(workdir, which="best" if request.best else "newest")
-    # Paths of the machine that trained say nothing to others; `trained_on` stays, for whoever judges the weights.
-    config = {part: value for part, value in config.items() if part not in ("init", "data", "loss")}
     path = request.output / name
     try:
-      export_weights(path, params, config=config)
+      export_weights(path, params, settings=config_to_settings(config, where=str(workdir)))
     except OSError as error:
       raise UserError(f"cannot write {path}: {error.strerror}") from error
     print(f"Wrote {path}: {_format_bytes(path.stat().st_size)}")

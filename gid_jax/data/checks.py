@@ -1,8 +1,9 @@
 """Finds data of another kind than the model before training starts: one line that says which and what to change."""
 
 from collections.abc import Mapping
-from gid_jax.data.records import LIVE, Chain, list_datasets, list_folders, open_records, read_description
+
 from gid_jax.configuration import DataSettings, ModelSettings, TrainSettings
+from gid_jax.data.records import LIVE, Chain, list_datasets, list_folders, open_records, read_description
 from gid_jax.errors import UserError
 from gid_jax.models.build import make_motion_model
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from gid_jax.configuration import DataSettings
 from gid_jax.data.augmentation import (
   Augmentation,
   Matrix,
@@ -13,7 +14,6 @@ from gid_jax.data.augmentation import (
   warp_window,
 )
 from gid_jax.data.records import Sample, open_chosen
-from gid_jax.configuration import DataSettings
 from gid_jax.errors import UserError
 from gid_jax.motion.normalization import WEAKEST
 from gid_jax.types import Window

@@ -8,12 +8,12 @@ import grain
 import numpy as np
 from jaxtyping import Float
 
+from gid_jax.configuration import STAGES, DataSettings
 from gid_jax.data.augmentation import config_to_augmentation, jitter_colours
 from gid_jax.data.checks import check_windows
 from gid_jax.data.examples import Batch, Strengths, choose_bands, make_example
 from gid_jax.data.latent_cache import CachedWindow, LatentSource
 from gid_jax.data.records import LIVE, Chain, OpenScenes, Sample, name_scene, open_chosen, open_records, read_scale
-from gid_jax.configuration import STAGES, DataSettings
 from gid_jax.errors import UserError
 from gid_jax.motion.normalization import BandHistogram, histograms_to_percentile
 

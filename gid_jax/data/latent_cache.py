@@ -28,10 +28,10 @@ from jaxtyping import Float16, UInt8
 from rich.progress import track
 
 from gid_jax import __version__
+from gid_jax.configuration import DataSettings, ModelSettings, TrainSettings, to_plain
 from gid_jax.data.augmentation import config_to_augmentation
 from gid_jax.data.examples import Strengths, draw_window
 from gid_jax.data.records import LIVE, Chain, list_datasets, open_chosen
-from gid_jax.configuration import DataSettings, ModelSettings, TrainSettings, to_plain
 from gid_jax.errors import UserError
 from gid_jax.files import complete_or_nothing
 from gid_jax.models.build import make_motion_model

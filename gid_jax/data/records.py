@@ -175,7 +175,10 @@ def open_records(directory: str | Path, split: str) -> dict[str, Chain]:
         examples.setdefault(source, []).append((folder / DATASET_NAME / source / DATASET_VERSION, records))
   if not examples:
     names = ", ".join(map(str, folders))
-    raise UserError(f"{names}: no {split} windows; build with more clips or scenes, or hold some out with --held_out_scenes: {_BUILD} {folders[0]} …")
+    raise UserError(
+      f"{names}: no {split} windows; build with more clips or scenes, or hold some out with --held_out_scenes: "
+      f"{_BUILD} {folders[0]} …"
+    )
   sources, first = {}, 0
   for source in sorted(examples):
     parts = []
@@ -197,8 +200,8 @@ def open_chosen(config: DataSettings, *, split: str) -> dict[str, Chain]:
   found = {name: source for name, source in sources.items() if not chosen or name in chosen}
   if not found:
     raise UserError(
-      f"{config.directory}: no {split} windows of {', '.join(sorted(chosen))}, only of {', '.join(sources)}; build with "
-      "more clips, name some with --held_out_scenes, or change config.data.sources"
+      f"{config.directory}: no {split} windows of {', '.join(sorted(chosen))}, only of {', '.join(sources)}; build "
+      "with more clips, name some with --held_out_scenes, or change config.data.sources"
     )
   return found
 

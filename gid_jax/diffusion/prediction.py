@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from gid_jax.configuration import ModelSettings, WeightsSettings
 from gid_jax.diffusion.guidance import classifier_free, guided, loop_loss
 from gid_jax.diffusion.sampler import Draw, begin, draw_noise, sample
 from gid_jax.diffusion.schedule import SamplingSteps, Schedule, make_schedule, sampling_steps
-from gid_jax.configuration import ModelSettings, WeightsSettings
 from gid_jax.errors import UserError
 from gid_jax.models.motion_model import MotionModel, View
 from gid_jax.types import SpectralVolume

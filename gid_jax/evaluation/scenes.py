@@ -7,7 +7,7 @@ pixel. Measured motion is kept in a folder and measured once, whichever model is
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ import numpy as np
 import safetensors.numpy
 from jaxtyping import Float, UInt8
 
+from gid_jax.configuration import ModelSettings
 from gid_jax.errors import UserError
 from gid_jax.files import complete_or_nothing
 from gid_jax.flow.tracking import mean_magnitude, measure_motion
@@ -125,7 +126,7 @@ def list_clips(
   return chosen
 
 
-def read_clip(file: ClipFile, model: Mapping[str, Any], *, source: str, cache: str | Path) -> JudgedScene:
+def read_clip(file: ClipFile, model: ModelSettings, *, source: str, cache: str | Path) -> JudgedScene:
   """Reads a clip and its motion, measured now or earlier.
 
   Args:
@@ -137,17 +138,17 @@ def read_clip(file: ClipFile, model: Mapping[str, Any], *, source: str, cache: s
   Raises:
     UserError: see `gid_jax.media.clips.clip_to_sequences`.
   """
-  height, width = model["image_size"]
-  grid = dict(num_frames=model["num_frames"], fps=model["fps"], height=height, width=width)
+  height, width = model.image_size
+  grid = dict(num_frames=model.num_frames, fps=model.fps, height=height, width=width)
   frames = next(iter(clip_to_sequences(file.path, **grid, max_sequences=1, loop=source == "loop")))
   # By content: another video of the same name, or another way to cut it, is another motion.
   content = hashlib.sha256(frames.tobytes()).hexdigest()[:16]
-  path = Path(cache) / f"{file.path.stem}-{model['num_bands']}-{model['motion_stride']}-{content}.safetensors"
+  path = Path(cache) / f"{file.path.stem}-{model.num_bands}-{model.motion_stride}-{content}.safetensors"
   times = np.linspace(0, len(frames), NUM_PAIRS + 2).astype(int)[1:-1]
   if not path.exists():
     motion, confidence, shift = measure_motion(frames)
-    stride = model["motion_stride"]
-    coefficients = motion_to_coefficients(motion, num_bands=model["num_bands"])
+    stride = model.motion_stride
+    coefficients = motion_to_coefficients(motion, num_bands=model.num_bands)
     measured = {
       "coefficients": shrink_vectors(coefficients, stride=stride).astype(np.float32),
       "confidence": _shrink(np.asarray(confidence, np.float32), stride),
@@ -158,7 +159,7 @@ def read_clip(file: ClipFile, model: Mapping[str, Any], *, source: str, cache: s
     with complete_or_nothing(path, overwrite=True) as temporary:
       safetensors.numpy.save_file(measured, temporary)
   measured = safetensors.numpy.load_file(path)
-  volume = SpectralVolume(measured["coefficients"], num_frames=model["num_frames"], fps=model["fps"])
+  volume = SpectralVolume(measured["coefficients"], num_frames=model.num_frames, fps=model.fps)
   flows, depth = measured["flows"].astype(np.float32), measured["depth"].astype(np.float32)
   pairs = tuple(Pair(flow, depth, frames[time]) for flow, time in zip(flows, times, strict=True))
   return JudgedScene(file.path.stem, file.scene, source, frames, volume, measured["confidence"], pairs, content)
@@ -167,7 +168,7 @@ def read_clip(file: ClipFile, model: Mapping[str, Any], *, source: str, cache: s
 def simulate_scenes(
   sample_scene: Callable[..., Any],
   seeds: Collection[int],
-  model: Mapping[str, Any],
+  model: ModelSettings,
   *,
   backgrounds: list = (),
   sprites: list = (),
@@ -181,19 +182,19 @@ def simulate_scenes(
     backgrounds: see `gid_jax.media.folders.load_backgrounds`.
     sprites: see `gid_jax.media.folders.load_sprites`.
   """
-  height, width = model["image_size"]
-  stride = model["motion_stride"]
+  height, width = model.image_size
+  stride = model.motion_stride
   for seed in seeds:
     scene = sample_scene(
-      seed, height=height, width=width, num_frames=model["num_frames"], fps=model["fps"],
+      seed, height=height, width=width, num_frames=model.num_frames, fps=model.fps,
       backgrounds=backgrounds, sprites=sprites,
     )  # fmt: skip
-    coefficients = shrink_vectors(scene.spectral_volume(model["num_bands"]), stride=stride).astype(np.float32)
+    coefficients = shrink_vectors(scene.spectral_volume(model.num_bands), stride=stride).astype(np.float32)
     if not coefficients.any():
       continue
-    volume = SpectralVolume(coefficients, num_frames=model["num_frames"], fps=model["fps"])
+    volume = SpectralVolume(coefficients, num_frames=model.num_frames, fps=model.fps)
     certain = np.ones(coefficients.shape[1:3], np.float32)
-    time = int(np.random.default_rng(seed).integers(1, model["num_frames"]))
+    time = int(np.random.default_rng(seed).integers(1, model.num_frames))
     pair = Pair(scene.displacement([time])[0], scene.mean_magnitude(), scene.frame(time))
     name = f"synthetic-{seed}"
     yield JudgedScene(name, name, "synthetic", scene.image[None], volume, certain, (pair,))

@@ -3,11 +3,11 @@
 Planes 0 to 4 are the features, 5 to 9 their derivatives by x, 10 to 14 those by y. Images are RGB in [0, 1].
 """
 
-from gid_jax.motion.warp import blur, correlate
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
+
+from gid_jax.motion.warp import correlate
 
 NUM_FEATURES = 5
 _DERIVATIVE = (1 / 12, -8 / 12, 0.0, 8 / 12, -1 / 12)

@@ -45,12 +45,12 @@ DENOISERS = {"unet": UNet}
 
 
 def make_denoiser(part: Part, *, out_channels: int) -> Any:
-  """The `Denoiser` of a config's `denoiser` part, which has its own name among a motion model's parameters.
+  """The `Denoiser` of a config's `denoiser` part, without a parent.
 
   Raises:
     UserError: nothing has this name, or it has no such setting.
   """
-  return make_part(part, DENOISERS, what="denoiser", out_channels=out_channels, name=name_denoiser(part), parent=None)
+  return make_part(part, DENOISERS, what="denoiser", out_channels=out_channels, parent=None)
 
 
 def name_denoiser(part: Part) -> str:

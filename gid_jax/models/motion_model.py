@@ -59,7 +59,8 @@ class MotionModel(nn.Module):
     self.encoder = make_encoder(self.encoder_part)
     if self.codec.needs_photo and not self.encoder.trunks:
       raise ValueError("the codec reads frozen image features; name some in config.model.encoder.trunks")
-    self.denoiser = self.make_denoiser()
+    # A submodule's parameters stand under the name of the attribute.
+    setattr(self, self.denoiser_name, self.make_denoiser())
 
   def make_codec(self) -> Any:
     """The codec without parameters, to be asked for its sizes."""
@@ -152,11 +153,12 @@ class MotionModel(nn.Module):
     condition: Float[Array, "b h w d"],
   ) -> Float[Array, "b k h w z"]:
     """The denoiser's output [b k h w z] for noisy latents at time steps [b k], bands [b k], condition [b h w d]."""
+    denoiser = getattr(self, self.denoiser_name)
     if not self.volume:
-      return self.denoiser(latents, timesteps, bands, condition)
+      return denoiser(latents, timesteps, bands, condition)
     b, k, h, w, z = latents.shape
     channels = latents.transpose(0, 2, 3, 1, 4).reshape(b, 1, h, w, k * z)
-    output = self.denoiser(channels, timesteps[:, :1], bands[:, :1], condition)
+    output = denoiser(channels, timesteps[:, :1], bands[:, :1], condition)
     return output.reshape(b, h, w, k, z).transpose(0, 3, 1, 2, 4)
 
   def __call__(

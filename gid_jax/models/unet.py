@@ -28,7 +28,6 @@ from gid_jax.models.layers import (
 from gid_jax.models.operations import convolve
 from gid_jax.models.transformer import SpatialTransformer
 
-
 COORDINATIONS = {"attention": FrequencyAttention}
 
 

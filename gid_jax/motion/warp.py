@@ -5,7 +5,9 @@ Pixel (x, y) of the reference is at (x + u, y + v), pixels from the centre of th
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 

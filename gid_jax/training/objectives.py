@@ -1,167 +1,251 @@
 """What each stage learns: how its parameters begin, which of them train, and its loss.
 
-An `Objective` joins the three. Losses are pure functions (key, params, batch) -> (loss, metrics) on one global batch.
+An `Objective` joins the three. Losses are pure functions (key, params, batch) -> (loss, metrics) on one global batch:
+the sum of the terms of `gid_jax.training.losses` that `config.loss.weights` names. Other terms come in by `terms`.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+from jaxtyping import Array, Float
 
+from gid_jax.configuration import (
+  LossSettings,
+  ModelSettings,
+  RendererSettings,
+  ScheduleSettings,
+  TrainSettings,
+  look_up,
+)
 from gid_jax.diffusion.schedule import add_noise, draw_timesteps, make_schedule, training_target
 from gid_jax.errors import UserError
-from gid_jax.models.build import make_motion_model
-from gid_jax.models.encoders import FROZEN_TRUNK, efficientnet_lite0_params
-from gid_jax.models.motion_model import MotionModel, make_unet
-from gid_jax.models.renderer import Renderer, RendererConfig
-from gid_jax.models.vae import VAE, AreaCodec, make_codec
+from gid_jax.models.build import make_motion_model, make_renderer
+from gid_jax.models.encoders import FROZEN_TRUNK, TRUNKS, name_trunk
+from gid_jax.models.motion_model import MotionModel
+from gid_jax.models.renderer import Rendering
+from gid_jax.models.unet import UNet
 from gid_jax.models.vgg16 import vgg16_params
-from gid_jax.training.losses import gradient_consistency as gradient_loss
-from gid_jax.training.losses import perceptual as perceptual_loss
+from gid_jax.training.losses import denoising_error, gradient_consistency, kl, l1, perceptual, psnr, weigh
 from gid_jax.types import Batch, LossFn, Metrics, Params, PRNGKey
 from gid_jax.weights.checkpoint import restore_params
 from gid_jax.weights.convert import read_unet_init, read_vae_init
-from gid_jax.weights.pretrained import MOTION_WEIGHTS, import_weights, load_pretrained
+from gid_jax.weights.pretrained import MOTION_WEIGHTS, config_to_settings, import_weights, load_pretrained
 
 
 class Objective(NamedTuple):
   """One training stage.
 
   Attributes:
-    initialize: (key, a few training batches of [b ...] arrays) -> parameters, earlier stages included.
+    initialize: (key, a few training batches of [b ...] arrays) -> parameters, earlier stages included; of the batches
+      no more are read than are needed.
+    describe: a batch -> shapes and types of these parameters; nothing is read or computed.
     trainable: whether the parameter at a path such as "unet/conv_in/kernel" is trained.
     loss_fn: (key, params, batch) -> (loss, metrics).
     start: the work folder or exported weights file whose parameters `initialize` takes over; "" for none.
   """
 
-  initialize: Callable[[PRNGKey, Sequence[Batch]], Params]
+  initialize: Callable[[PRNGKey, Iterable[Batch]], Params]
+  describe: Callable[[Batch], Params]
   trainable: Callable[[str], bool]
   loss_fn: LossFn
   start: str
 
 
-def make_objective(
-  config: Any, *, band_scale: np.ndarray | None = None, strength: np.ndarray | None = None
-) -> Objective:
-  """The objective of `config.stage`.
+class Reconstruction(NamedTuple):
+  """What the auto-encoder's terms see: normalised slices and their reconstruction [b h w 4], moments [b h2 w2 z]."""
 
-  Some need `band_scale` [k] px, see `needs_band_scale`, or `strength` [1], see `needs_strength`.
+  target: Float[Array, "b h w 4"]
+  output: Float[Array, "b h w 4"]
+  mean: Float[Array, "b h2 w2 z"]
+  log_variance: Float[Array, "b h2 w2 z"]
+
+
+class Denoised(NamedTuple):
+  """What the denoiser's terms see: what it gave and should have given, the latents and what it saw, [b k h w z]."""
+
+  output: Float[Array, "b k h w z"]
+  target: Float[Array, "b k h w z"]
+  latents: Float[Array, "b k h w z"]
+  noisy: Float[Array, "b k h w z"]
+
+
+class Rendered(NamedTuple):
+  """What the renderer's terms see: the rendering of a batch, and the true frames [b h w 3]."""
+
+  rendering: Rendering
+  target: Float[Array, "b h w 3"]
+
+
+Terms = Mapping[str, Callable[[Any], Array]]
+
+
+def make_objective(
+  settings: TrainSettings,
+  *,
+  band_scale: np.ndarray | None = None,
+  strength: np.ndarray | None = None,
+  terms: Terms | None = None,
+) -> Objective:
+  """The objective of `settings.stage`.
+
+  Args:
+    settings: of the training.
+    band_scale: [k] px, see `needs_band_scale`.
+    strength: [1], see `needs_strength`.
+    terms: name -> term of one's own, a function of what the stage's terms see (`Reconstruction`, `Denoised` or
+      `Rendered`); `config.loss.weights` gives each its weight.
 
   Raises:
-    UserError: unknown stage, or a file or work folder named in the config cannot be read.
+    UserError: a file or work folder named in the settings cannot be read, or a weight names no term.
   """
-  if config.stage == "vae":
-    return make_vae_objective(config, band_scale=band_scale)
-  if config.stage in ("ldm", "ldm_coordinated"):
-    return make_ldm_objective(config, band_scale=band_scale, strength=strength)
-  if config.stage == "renderer":
-    return make_renderer_objective(config)
-  raise UserError(f"config.stage {config.stage!r} is unknown; use vae, ldm, ldm_coordinated or renderer")
+  if not settings.loss.weights:
+    raise UserError("config.loss.weights is empty; give at least one term a weight")
+  if settings.stage == "vae":
+    return make_vae_objective(settings, band_scale=band_scale, terms=terms)
+  if settings.stage == "renderer":
+    return make_renderer_objective(settings, terms=terms)
+  return make_ldm_objective(settings, band_scale=band_scale, strength=strength, terms=terms)
 
 
-def needs_band_scale(config: Any) -> bool:
+def needs_band_scale(settings: TrainSettings) -> bool:
   """Whether a training takes its band scale from the data: the first of those that make a motion model."""
-  if config.stage == "ldm":
-    return not config.init.ldm and isinstance(make_codec(config.model.vae), AreaCodec)
-  return config.stage == "vae"
+  if settings.stage == "ldm":
+    return not settings.init.get("ldm") and not make_motion_model(_motion(settings)).make_codec().is_trained
+  return settings.stage == "vae"
 
 
-def needs_strength(config: Any) -> bool:
+def needs_strength(settings: TrainSettings) -> bool:
   """Whether a training takes the strength of its samples from the data; see `gid_jax.data.examples.find_strength`."""
-  return config.stage == "ldm" and config.model.unit_strength and not config.init.ldm
+  if settings.stage != "ldm" or settings.init.get("ldm"):
+    return False
+  return make_motion_model(_motion(settings)).make_codec().needs_photo
 
 
-def make_vae_objective(config: Any, *, band_scale: np.ndarray) -> Objective:
-  """Auto-encoder of frequency slices: L1 + w_g gradient consistency + w_kl KL on normalised [b h w 4] (section 4.1)."""
-  model = make_motion_model(config.model)
-  if model.averages:
-    raise UserError("config.model.vae.kind='area' has nothing to train; begin with stage ldm")
-  weights, start = config.loss, config.init.vae
+def make_vae_objective(
+  settings: TrainSettings, *, band_scale: np.ndarray | None = None, terms: Terms | None = None
+) -> Objective:
+  """Auto-encoder of frequency slices (section 4.1) on normalised [b h w 4].
+
+  Terms: "l1", "gradient" (consistency of the spatial gradients) and "kl".
+  """
+  model = make_motion_model(_motion(settings))
+  codec = model.make_codec()
+  if not codec.is_trained:
+    raise UserError(f"config.model.codec.kind={settings.model.codec.kind!r} has nothing to train; begin with stage ldm")
+  loss, start = settings.loss, settings.init.get("vae", "")
+  known: Terms = {
+    "l1": lambda seen: l1(seen.output, seen.target),
+    "gradient": lambda seen: gradient_consistency(seen.output, seen.target, num_scales=loss.gradient_scales),
+    "kl": lambda seen: kl(seen.mean, seen.log_variance),
+  } | dict(terms or {})
+  init = functools.partial(model.init, method="reconstruct")
 
   def initialize(key, batches):
-    batch = _blank(batches[0])
-    init = jax.jit(functools.partial(model.init, method="reconstruct"))
-    params = init(key, key, batch["slice"], batch["band"])["params"] | {"band_scale": jnp.asarray(band_scale)}
-    if config.init.photo_vae:
-      params["vae"] = read_vae_init(config.init.photo_vae, VAE(**model.vae_fields), params["vae"])
+    batch = _blank(next(iter(batches)))
+    params = jax.jit(init)(key, key, batch["slice"], batch["band"])["params"] | {"band_scale": jnp.asarray(band_scale)}
+    if settings.init.get("photo_vae"):
+      params["vae"] = read_vae_init(settings.init["photo_vae"], codec.make_vae(), params["vae"])
     return _overlay(params, start, stages=("vae", "ldm", "ldm_coordinated"))[0] if start else params
+
+  def describe(batch):
+    key = jax.random.key(0)
+    return jax.eval_shape(init, key, key, batch["slice"], batch["band"])["params"]
 
   def loss_fn(key: PRNGKey, params: Params, batch: Batch) -> tuple[jax.Array, Metrics]:
     results: Any = model.apply({"params": params}, key, batch["slice"], batch["band"], method="reconstruct")
-    normalized, output, mean, log_variance = results
-    l1 = jnp.abs(output - normalized).mean()
-    gradient = gradient_loss(output, normalized, num_scales=weights.gradient_scales)
-    kl = 0.5 * (mean**2 + jnp.exp(log_variance) - 1.0 - log_variance).sum(axis=(1, 2, 3)).mean()
-    loss = l1 + weights.gradient * gradient + weights.kl * kl
-    return loss, {"loss": loss, "l1": l1, "gradient": gradient, "kl": kl}
+    seen = Reconstruction(*results)
+    return weigh({name: term(seen) for name, term in known.items()}, loss.weights)
 
-  return Objective(initialize, lambda path: path.startswith("vae/"), loss_fn, start)
+  return Objective(initialize, describe, lambda path: path.startswith("vae/"), loss_fn, start)
 
 
 def make_ldm_objective(
-  config: Any, *, band_scale: np.ndarray | None = None, strength: np.ndarray | None = None
+  settings: TrainSettings,
+  *,
+  band_scale: np.ndarray | None = None,
+  strength: np.ndarray | None = None,
+  terms: Terms | None = None,
 ) -> Objective:
-  """Denoising of latent slices [b k h w z] (section 4): independent bands, or all K with frequency attention.
+  """Denoising of latent slices [b k h w z] (section 4): independent bands, or all K coordinated. Term: "denoising".
 
-  Stage "ldm" starts from a trained auto-encoder and its band scale (`config.init.vae`), or with one that averages from
-  `band_scale` [k] px and the fitted swing (`config.init.swing`, see `gid_jax.training.swing`), with a new U-Net or one
-  of PyTorch (`config.init.unet`); or it goes on from a trained motion model (`config.init.ldm`). It draws a time step
-  for every slice, for a volume one; stage "ldm_coordinated" starts from a trained stage 1 (`config.init.ldm`), draws
-  one time step for all bands of an example and trains the frequency attention only, or with `config.freeze_bands=False`
-  everything that "ldm" does. Where the start was trained to predict something else, such as by a schedule that knew
-  nothing of the spectrum, its last layer begins anew at zero.
+  Stage "ldm" starts from a trained auto-encoder and its band scale (`config.init.vae`), or with a codec that trains
+  none from `band_scale` [k] px and the fitted swing (`config.init.swing`, see `gid_jax.training.swing`), with a new
+  denoiser or a U-Net of PyTorch (`config.init.unet`); or it goes on from a trained motion model (`config.init.ldm`).
+  It draws a time step for every slice, for a volume one; stage "ldm_coordinated" starts from a trained stage 1
+  (`config.init.ldm`), draws one time step for all bands of an example and trains the coordination only, or with
+  `config.freeze_bands=False` everything that "ldm" does. Where the start was trained to predict something else, such as
+  by a schedule that knew nothing of the spectrum, its last layer begins anew at zero.
   """
-  model = make_motion_model(config.model)
-  schedule = make_schedule(**config.schedule)
-  coordinated = config.stage == "ldm_coordinated"
+  sizes, init = _motion(settings), settings.init
+  model = make_motion_model(sizes)
+  codec, denoiser, denoiser_name = model.make_codec(), model.make_denoiser(), model.denoiser_name
+  if settings.schedule is None:
+    raise UserError("config.schedule is missing; see configs/ldm.py")
+  schedule = make_schedule(**dataclasses.asdict(settings.schedule))
+  coordinated = settings.stage == "ldm_coordinated"
   # Bands that see each other are equally noisy, as they will be when sampled.
-  one_timestep = coordinated or config.model.volume
-  is_complete = coordinated or bool(config.init.ldm)
-  if model.swing and not (is_complete or config.init.swing):
-    raise UserError("config.model.swing=True needs a fitted swing; fit one with python -m gid_jax.training.swing and "
-                    "name it by --config.init.swing=FILE")  # fmt: skip
+  one_timestep = coordinated or sizes.volume
+  is_complete = coordinated or bool(init.get("ldm"))
+  if codec.needs_photo and not (is_complete or init.get("swing")):
+    raise UserError(f"config.model.codec.kind={sizes.codec.kind!r} needs a fitted swing; fit one with "
+                    "python -m gid_jax.training.swing and name it by --config.init.swing=FILE")  # fmt: skip
   if is_complete:
-    start = config.init.ldm
-  elif model.averages:
-    start = config.init.swing if model.swing else ""
+    start = init.get("ldm", "")
+  elif codec.is_trained:
+    start = init.get("vae", "")
   else:
-    start = config.init.vae
+    start = init.get("swing", "") if codec.needs_photo else ""
+  known: Terms = {"denoising": lambda seen: denoising_error(seen.output, seen.target)} | dict(terms or {})
 
   def initialize(key, batches):
-    batch = _blank(batches[0])
+    batches = iter(batches)
+    first = next(batches)
+    batch = _blank(first)
     timesteps = np.zeros_like(batch["band"])
     params = jax.jit(model.init)(key, batch["slice"], batch["band"], batch["image"], timesteps)["params"]
     if is_complete:
-      params, settings = _overlay(params, start, stages=("ldm", "ldm_coordinated"))
-      if _list_targets(settings["schedule"]) == _list_targets(config.schedule):
+      params, trained = _overlay(params, start, stages=("ldm", "ldm_coordinated"))
+      if _list_targets(trained.schedule) == _list_targets(settings.schedule):
         return params
-      if coordinated and config.freeze_bands:
-        raise UserError(f"{start}: its U-Net, which this stage freezes, predicts something else; give stage 1 the same "
-                        "--config.schedule, or set --config.freeze_bands=False")  # fmt: skip
+      if coordinated and settings.freeze_bands:
+        raise UserError(f"{start}: its denoiser, which this stage freezes, predicts something else; give stage 1 the "
+                        "same --config.schedule, or set --config.freeze_bands=False")  # fmt: skip
       # What it sees serves another target too, what it says of it does not.
-      silent = jax.tree.map(jnp.zeros_like, params["unet"]["conv_out"])
-      return params | {"unet": params["unet"] | {"conv_out": silent}}
-    if model.averages:
+      trained_denoiser = params[denoiser_name]
+      silent = jax.tree.map(jnp.zeros_like, trained_denoiser[denoiser.output_layer])
+      return params | {denoiser_name: trained_denoiser | {denoiser.output_layer: silent}}
+    if not codec.is_trained:
       params["band_scale"] = jnp.asarray(band_scale)
-    if model.unit_strength:
+    if codec.needs_photo:
       params["strength"] = jnp.asarray(strength)
     if start:
-      stages = ("swing",) if model.averages else ("vae", "ldm", "ldm_coordinated")
+      stages = ("vae", "ldm", "ldm_coordinated") if codec.is_trained else ("swing",)
       params, _ = _overlay(params, start, stages=stages)
-    if config.init.unet:
-      params["unet"] = read_unet_init(config.init.unet, make_unet(model), params["unet"])
-    if config.model.encoder.kind == "efficientnet_lite0":
-      params["encoder"][FROZEN_TRUNK] = jax.tree.map(jnp.asarray, _read_trunk(config.init.encoder))
-    return params | _measure_latents(model, params, batches)
+    if init.get("unet"):
+      if not isinstance(denoiser, UNet):
+        raise UserError(f"config.init.unet is for a U-Net, not for {sizes.denoiser.kind!r}; set it to ''")
+      params[denoiser_name] = read_unet_init(init["unet"], denoiser, params[denoiser_name])
+    for kind in sizes.encoder.fields.get("trunks", ()):
+      name = f"{FROZEN_TRUNK}_{name_trunk(kind)}"
+      params["encoder"][name] = jax.tree.map(jnp.asarray, _read_trunk(kind, name, init.get("encoder", "")))
+    return params | _measure_latents(model, params, itertools.chain([first], batches))
+
+  def describe(batch):
+    return jax.eval_shape(
+      model.init, jax.random.key(0), batch["slice"], batch["band"], batch["image"], batch["band"]
+    )["params"]
 
   def trainable(path: str) -> bool:
-    if coordinated and config.freeze_bands:
-      return "frequency_attention" in path
-    return path.startswith(("unet/", "encoder/")) and FROZEN_TRUNK not in path
+    if coordinated and settings.freeze_bands:
+      return denoiser.coordination_path in path
+    return path.startswith((f"{denoiser_name}/", "encoder/")) and FROZEN_TRUNK not in path
 
   def loss_fn(key: PRNGKey, params: Params, batch: Batch) -> tuple[jax.Array, Metrics]:
     apply = lambda *args, **kwargs: model.apply({"params": params}, *args, **kwargs)
@@ -174,44 +258,63 @@ def make_ldm_objective(
     else:
       scales = dict(swing=view.swing, strength=batch.get("strength"))
       latents = jax.lax.stop_gradient(apply(batch["slice"], bands, **scales, method="slices_to_latents"))
-    keep = jax.random.bernoulli(drop_key, 1 - config.condition_drop, (latents.shape[0], 1, 1, 1))
+    keep = jax.random.bernoulli(drop_key, 1 - settings.condition_drop, (latents.shape[0], 1, 1, 1))
     timesteps = draw_timesteps(time_key, (len(bands), 1 if one_timestep else bands.shape[1]), schedule=schedule)
     timesteps = jnp.broadcast_to(timesteps, bands.shape)
     noise = jax.random.normal(noise_key, latents.shape)
     noisy = add_noise(schedule, latents, noise, timesteps)
     output = apply(noisy, timesteps, bands, view.condition * keep, method="denoise")
-    loss = ((output - training_target(schedule, latents, noise, timesteps)) ** 2).mean()
-    return loss, {"loss": loss}
+    seen = Denoised(output, training_target(schedule, latents, noise, timesteps), latents, noisy)
+    return weigh({name: term(seen) for name, term in known.items()}, settings.loss.weights)
 
-  return Objective(initialize, trainable, loss_fn, start)
+  return Objective(initialize, describe, trainable, loss_fn, start)
 
 
-def make_renderer_objective(config: Any) -> Objective:
-  """Image-based renderer on pairs (I_0, I_t), [b h w 3] each (section 5): L1, and VGG16 features or image gradients."""
-  model = Renderer(RendererConfig(**config.model.renderer))
-  weights, start = config.loss, config.init.renderer
-  vgg = vgg16_params(weights.vgg) if weights.vgg else None
+def make_renderer_objective(settings: TrainSettings, *, terms: Terms | None = None) -> Objective:
+  """Image-based renderer on pairs (I_0, I_t), [b h w 3] each (section 5).
+
+  Terms: "l1", and "structure": distance of VGG16 features where `config.loss.vgg` names its file, else of gradients.
+  """
+  if not isinstance(settings.model, RendererSettings):
+    raise UserError("config.model: stage renderer needs the settings of a renderer; see configs/renderer.py")
+  model, loss, start = make_renderer(settings.model), settings.loss, settings.init.get("renderer", "")
+  known: Terms = {
+    "l1": lambda seen: l1(seen.rendering.rgb, seen.target),
+    "structure": _make_structure(loss),
+  } | dict(terms or {})
+
+  def inputs(batch):
+    noise = np.zeros((batch["image"].shape[0], model.config.style_dim), np.float32)
+    return batch["image"], batch["flow"], batch["depth"], noise
 
   def initialize(key, batches):
-    batch = _blank(batches[0])
-    noise = np.zeros((batch["image"].shape[0], model.config.style_dim), np.float32)
-    params = jax.jit(model.init)(key, batch["image"], batch["flow"], batch["depth"], noise)["params"]
+    params = jax.jit(model.init)(key, *inputs(_blank(next(iter(batches)))))["params"]
     return _overlay(params, start, stages=("renderer",))[0] if start else params
+
+  def describe(batch):
+    return jax.eval_shape(model.init, jax.random.key(0), *inputs(batch))["params"]
 
   def loss_fn(key: PRNGKey, params: Params, batch: Batch) -> tuple[jax.Array, Metrics]:
     noise = jax.random.normal(key, (batch["image"].shape[0], model.config.style_dim))
-    output = model.apply({"params": params}, batch["image"], batch["flow"], batch["depth"], noise).rgb
-    l1 = jnp.abs(output - batch["target"]).mean()
-    mse = ((jnp.clip(output, 0, 1) - batch["target"]) ** 2).mean(axis=(1, 2, 3))
-    psnr = (-10 * jnp.log10(mse + 1e-8)).mean()
-    if vgg is None:
-      structure = gradient_loss(output, batch["target"], num_scales=weights.gradient_scales)
-    else:
-      structure = perceptual_loss(vgg, output, batch["target"])
-    loss = weights.l1 * l1 + weights.structure * structure
-    return loss, {"loss": loss, "l1": l1, "structure": structure, "psnr": psnr}
+    rendering: Any = model.apply({"params": params}, batch["image"], batch["flow"], batch["depth"], noise)
+    seen = Rendered(rendering, batch["target"])
+    total, metrics = weigh({name: term(seen) for name, term in known.items()}, loss.weights)
+    return total, metrics | {"psnr": psnr(rendering.rgb, batch["target"])}
 
-  return Objective(initialize, lambda path: True, loss_fn, start)
+  return Objective(initialize, describe, lambda path: True, loss_fn, start)
+
+
+def _make_structure(loss: LossSettings) -> Callable[[Rendered], Array]:
+  if not loss.vgg:
+    return lambda seen: gradient_consistency(seen.rendering.rgb, seen.target, num_scales=loss.gradient_scales)
+  vgg = vgg16_params(loss.vgg)
+  return lambda seen: perceptual(vgg, seen.rendering.rgb, seen.target)
+
+
+def _motion(settings: TrainSettings) -> ModelSettings:
+  if not isinstance(settings.model, ModelSettings):
+    raise UserError(f"config.model: stage {settings.stage} needs the settings of a motion model; see configs/ldm.py")
+  return settings.model
 
 
 def _find_grid(model: MotionModel, batch: Batch) -> tuple[int, ...]:
@@ -226,23 +329,29 @@ def _blank(batch: Batch) -> dict[str, np.ndarray]:
   return {name: np.zeros(array.shape, array.dtype) for name, array in batch.items()}
 
 
-def _list_targets(schedule: Any) -> tuple:
+def _list_targets(schedule: ScheduleSettings | None) -> tuple:
   """What a schedule has the network predict."""
-  return schedule["prediction"], schedule["reach"], schedule["slope"] if schedule["reach"] else 0.0
+  if schedule is None:
+    return ()
+  return schedule.prediction, schedule.reach, schedule.slope if schedule.reach else 0.0
 
 
-def _overlay(params: Params, source: str, *, stages: Sequence[str]) -> tuple[Params, Mapping[str, Any]]:
+def _overlay(params: Params, source: str, *, stages: Sequence[str]) -> tuple[Params, Any]:
   """Puts trained parameters over freshly made ones: those of a work folder or of an exported weights file.
 
-  A part that this stage's model lacks (frequency attention in stage 1) is left out. Returns them with the settings that
-  they were trained with.
+  A part that this stage's model lacks (coordination in stage 1) is left out. Returns them with what the source says of
+  its parameters.
 
   Raises:
     UserError: `source` holds another stage than one of `stages`, or a model of other sizes.
   """
-  trained, settings = (import_weights if source.endswith(".safetensors") else restore_params)(source)
-  if settings["stage"] not in stages:
-    raise UserError(f"{source}: holds stage {settings['stage']!r}; name a trained {stages[0]!r}")
+  if source.endswith(".safetensors"):
+    trained, settings = import_weights(source)
+  else:
+    trained, config = restore_params(source)
+    settings = config_to_settings(config, where=source)
+  if settings.stage not in stages:
+    raise UserError(f"{source}: holds stage {settings.stage!r}; name a trained {stages[0]!r}")
   flat = traverse_util.flatten_dict(params)
   trained = {path: leaf for path, leaf in traverse_util.flatten_dict(trained).items() if path in flat}
   if any(np.shape(leaf) != np.shape(flat[path]) for path, leaf in trained.items()):
@@ -251,14 +360,17 @@ def _overlay(params: Params, source: str, *, stages: Sequence[str]) -> tuple[Par
   return traverse_util.unflatten_dict(flat | trained), settings
 
 
-def _read_trunk(path: str) -> Params:
-  """ImageNet features from a PyTorch file, or the ones inside the embedded weights when no path is given."""
+def _read_trunk(kind: str, name: str, path: str) -> Params:
+  """Parameters of a frozen network, from a file, or the ones inside the embedded weights when no path is given."""
   if path:
-    return efficientnet_lite0_params(path)
-  return load_pretrained(MOTION_WEIGHTS)[0]["encoder"][FROZEN_TRUNK]
+    return look_up(kind, TRUNKS, what="image encoder").read(path)
+  encoder = load_pretrained(MOTION_WEIGHTS)[0]["encoder"]
+  if name not in encoder:
+    raise UserError(f"the embedded weights hold no {kind}; name a file of it by --config.init.encoder=FILE")
+  return encoder[name]
 
 
-def _measure_latents(model: MotionModel, params: Params, batches: Sequence[Batch]) -> Params:
+def _measure_latents(model: MotionModel, params: Params, batches: Iterable[Batch]) -> Params:
   """Mean and deviation of the latents per channel, [z] each, over some batches (whitening, supplement)."""
   plain = params | {
     "latent_mean": jnp.zeros_like(params["latent_mean"]),
@@ -267,10 +379,9 @@ def _measure_latents(model: MotionModel, params: Params, batches: Sequence[Batch
 
   @jax.jit
   def encode(batch):
-    apply, swing = functools.partial(model.apply, {"params": plain}), None
-    if model.swing:
-      height, width = _find_grid(model, batch)
-      swing = apply(batch["image"], height=height, width=width, method="predict_swing")
+    apply = functools.partial(model.apply, {"params": plain})
+    height, width = _find_grid(model, batch)
+    swing = apply(batch["image"], height=height, width=width, method="predict_swing")
     scales = dict(swing=swing, strength=batch.get("strength"))
     return apply(batch["slice"], batch["band"], **scales, method="slices_to_latents")
 

@@ -11,13 +11,13 @@ from typing import Any
 
 from absl import flags
 
+from gid_jax.configuration import TrainSettings, to_plain
 from gid_jax.errors import UserError
 
 _POSITIVE = (
   "batch_size", "log_every", "eval_every", "save_every", "num_eval_batches", "num_init_batches", "keep_checkpoints",
   "optimizer.num_steps",
 )  # fmt: skip
-_SIZES = ("data.crop", "model.image_size")
 # A checkpoint belongs to these; those of the second row change how the model is computed, not what it is.
 _FIXED = ("stage", "model")
 _COMPUTATION = ("dtype", "remat")
@@ -70,22 +70,16 @@ def explain_flags(argv: Sequence[str], error: Exception) -> str:
   return _last_line(error)
 
 
-def check_settings(config: Any) -> None:
-  """Finds counts and intervals that are not positive, and brackets with something else than numbers in them.
+def check_settings(settings: TrainSettings) -> None:
+  """Finds counts and intervals that are not positive.
 
   Raises:
     UserError: names the first such setting.
   """
-  settings = dict(flatten_settings(config.to_dict()))
-  for name, value in settings.items():
-    is_size = name in _SIZES and value is not None
-    if isinstance(value, tuple) and not all(isinstance(item, int | float) for item in value):
-      raise UserError(f"config.{name}={value}; give numbers in brackets, such as --config.{name}='(2, 4)'")
-    if is_size and len(value) != 2:
-      raise UserError(f"config.{name}={value}; give height and width, such as --config.{name}='(64, 96)'")
+  values = dict(flatten_settings(to_plain(settings)))
   for name in _POSITIVE:
-    if not settings[name] >= 1:
-      raise UserError(f"config.{name}={settings[name]}; choose 1 or more")
+    if not values[name] >= 1:
+      raise UserError(f"config.{name}={values[name]}; choose 1 or more")
 
 
 def check_resumable(saved: Mapping[str, Any], current: Mapping[str, Any], *, directory: Path) -> list[str]:

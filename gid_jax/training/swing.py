@@ -15,16 +15,17 @@ determine it: what they share, not what each looks like. Two fits make a `SwingH
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import jax
-import ml_collections
 import numpy as np
+from flax.core import FrozenDict
 from jaxtyping import Bool, Float, UInt8
 
+from gid_jax.configuration import DataSettings, WeightsSettings, freeze
 from gid_jax.data.records import list_folders, open_chosen, read_description
 from gid_jax.data.scenes import list_scenes
 from gid_jax.errors import UserError
@@ -187,13 +188,14 @@ def fit_swing(
 
 def make_eye(height: int, width: int):
   """A function from a photo [h w 3] uint8 to its frozen features [height width c], those of the embedded weights."""
-  trunk = load_pretrained(MOTION_WEIGHTS)[0]["encoder"][FROZEN_TRUNK]
-  encoder = ConditionEncoder(kind="efficientnet_lite0", channels=1, hidden=4)
+  params, settings = load_pretrained(MOTION_WEIGHTS)
+  trunks = settings.model.encoder.fields["trunks"]
+  frozen = {name: value for name, value in params["encoder"].items() if name.startswith(FROZEN_TRUNK)}
+  encoder = ConditionEncoder(channels=1, hidden=4, trunks=trunks)
 
   @jax.jit
   def see(image):
-    params = {"params": {FROZEN_TRUNK: trunk}}
-    return encoder.apply(params, image[None] / 255.0, height=height, width=width, method="see")[0]
+    return encoder.apply({"params": frozen}, image[None] / 255.0, height=height, width=width, method="see")[0]
 
   return lambda image: np.asarray(see(np.asarray(image, np.float32)))
 
@@ -220,8 +222,8 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument("--penalty", type=float, default=300.0, help="of where; of features with unit variance")
   parser.add_argument("--gate_penalty", type=float, default=0.1, help="of whether anything moves")
   options = parser.parse_args(argv)
-  data = ml_collections.ConfigDict(dict(directory=options.data, sources=dict(real=1.0, loop=1.0)))
-  records = [chain[index] for chain in open_chosen(data).values() for index in range(len(chain))]
+  data = DataSettings(directory=options.data, sources=FrozenDict(real=1.0, loop=1.0))
+  records = [chain[index] for chain in open_chosen(data, split="train").values() for index in range(len(chain))]
   if not records:
     raise UserError(f"{options.data}: no windows of clips or loops; build some with --clips or --loops")
   first = records[0].decode(fields=("image", "spectrum"), bands=[0])
@@ -239,8 +241,8 @@ def main(argv: Sequence[str] | None = None) -> None:
   stills = (see(cover(photo, *size)) for photo in load_backgrounds(options.stills))
   head = fit_swing(windows(), stills, penalty=options.penalty, gate_penalty=options.gate_penalty)
   scenes = list_scenes(data)
-  settings: Mapping = {"stage": "swing"} | ({} if scenes is None else {"trained_on": scenes})
-  export_weights(options.output, {"swing_head": head}, config=settings, dtype="float32")
+  settings = WeightsSettings("swing", trained_on=freeze(scenes))
+  export_weights(options.output, {"swing_head": head}, settings=settings, dtype="float32")
   print(f"Wrote {options.output}: fitted to {len(records)} windows")
 
 

@@ -9,9 +9,9 @@
 Amplitudes run from black over violet to yellow, from 0 to the largest of the truth; differences from 0 to 0.25.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import cv2
 import jax
@@ -20,11 +20,12 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
+from gid_jax.configuration import TrainSettings
 from gid_jax.diffusion.sampler import begin, draw_noise, sample
 from gid_jax.diffusion.schedule import make_schedule, sampling_steps
-from gid_jax.models.build import make_motion_model
+from gid_jax.models.build import make_motion_model, make_renderer
 from gid_jax.models.motion_model import MotionModel
-from gid_jax.models.renderer import Renderer, RendererConfig
+from gid_jax.models.renderer import Renderer
 from gid_jax.motion.spectral import motion_magnitude
 from gid_jax.motion.visualize import spectrum_to_heatmaps
 from gid_jax.training import sharding
@@ -40,7 +41,7 @@ _GAP = 4
 _LARGEST_DIFFERENCE = 0.25
 
 
-def make_validation_drawing(config: Any, mesh: Mesh) -> Callable[[PRNGKey, Params, Batch], Pictures]:
+def make_validation_drawing(config: TrainSettings, mesh: Mesh) -> Callable[[PRNGKey, Params, Batch], Pictures]:
   """The function that draws the pictures of `config.stage`, compiled at its first call.
 
   Every process of a run must call it, with the same key, and every one gets the pictures.
@@ -54,7 +55,7 @@ def make_validation_drawing(config: Any, mesh: Mesh) -> Callable[[PRNGKey, Param
   """
   size, is_renderer = _NUM_EXAMPLES[config.stage], config.stage == "renderer"
   if is_renderer:
-    predict = functools.partial(_render, Renderer(RendererConfig(**config.model.renderer)))
+    predict = functools.partial(_render, make_renderer(config.model))
   elif config.stage == "vae":
     predict = functools.partial(_reconstruct, make_motion_model(config.model))
   else:
@@ -91,12 +92,12 @@ def _reconstruct(model: MotionModel, key, params, batch):
   return model.apply({"params": params}, latents, bands, method="latents_to_slices")[:, 0]
 
 
-def _sample(model: MotionModel, config: Any, key, params, batch):
+def _sample(model: MotionModel, config: TrainSettings, key, params, batch):
   """Slices [b k h w 4] of the batch's bands and photos, without classifier-free guidance."""
   apply = functools.partial(model.apply, {"params": params})
   bands, factor = batch["band"], model.latent_factor
   height, width = (side // factor for side in batch["slice"].shape[2:4])
-  schedule = make_schedule(**config.schedule)
+  schedule = make_schedule(**dataclasses.asdict(config.schedule))
   view = apply(batch["image"], height=height, width=width, method="encode_image")
   denoise = lambda latents, timestep: apply(
     latents, jnp.broadcast_to(timestep, bands.shape), bands, view.condition, method="denoise"

@@ -243,7 +243,7 @@ def read_settings(source: str) -> dict[str, Any]:
   if not source.endswith(".safetensors"):
     return read_config(checkpoint_directory(source)) or {}
   with safetensors.safe_open(source, framework="numpy") as file:
-    return json.loads((file.metadata() or {}).get("config", "{}"))
+    return json.loads((file.metadata() or {}).get("settings", "{}"))
 
 
 class NewestAndBest:

@@ -13,7 +13,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from gid_jax.configuration import WeightsSettings, freeze, parse, to_plain
+from gid_jax.configuration import WeightsSettings, parse, to_plain
 from gid_jax.errors import UserError
 from gid_jax.files import complete_or_nothing, first_line
 

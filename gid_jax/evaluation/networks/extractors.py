@@ -155,7 +155,7 @@ def _load_vgg16(weights):
 
 def _load_efficientnet(_):
   apply = lambda params, frames: EfficientNetLite0().apply({"params": params}, frames / 255)[-1].mean((1, 2))
-  params = load_pretrained(MOTION_WEIGHTS)[0]["encoder"][FROZEN_TRUNK]
+  params = load_pretrained(MOTION_WEIGHTS)[0]["encoder"][f"{FROZEN_TRUNK}_efficientnet_lite0"]
   return _make_extractor("EffLite0-Fréchet", 320, 1, params, apply)
 
 
