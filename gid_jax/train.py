@@ -107,7 +107,7 @@ def open_scenes(data: DataSettings) -> OpenScenes:
       from data_pipeline.synthetic.source import SceneSource
     except ImportError as error:
       raise UserError("config.data.sources.live: simulated scenes come with the checkout; start from there") from error
-    return SceneSource(dataclasses.asdict(data.live), split, motion_stride=data.motion_stride)
+    return SceneSource(data.live, split, motion_stride=data.motion_stride)
 
   return open_split
 

@@ -3,9 +3,9 @@
 import itertools
 
 import helpers
-import ml_collections
 import numpy as np
 
+from gid_jax.configuration import DataSettings, parse
 from gid_jax.data.records import open_records
 from gid_jax.data.storage import example_to_window
 from gid_jax.types import Window
@@ -60,18 +60,6 @@ def read_all(directory, split):
 
 
 def make_config(data, **changes):
-  config = ml_collections.ConfigDict(
-    {
-      "directory": str(data),
-      "num_bands": NUM_BANDS,
-      "sources": {},
-      "motion_stride": 2,
-      "augmentation": {},
-      "bands_per_example": 2,
-      "latent_draws": 0,
-      "crop": ml_collections.config_dict.placeholder(tuple),
-      "num_threads": 2,
-    }
-  )
-  config.update(changes)
-  return config
+  """Settings of data that lie in a folder."""
+  settings = dict(directory=str(data), num_bands=NUM_BANDS, bands_per_example=2)
+  return parse(DataSettings, settings | changes)

@@ -2,10 +2,10 @@
 
 import json
 
-import ml_collections
 import pytest
 from stored_windows import NUM_BANDS, SIZE, make_config, write_sources
 
+from gid_jax.configuration import TrainSettings, parse
 from gid_jax.data.checks import check_config
 from gid_jax.errors import UserError
 
@@ -19,18 +19,21 @@ def data(tmp_path_factory):
 
 def make_whole_config(data, *, stage="ldm", model=(), **changes):
   live = dict(height=SIZE[0], width=SIZE[1], num_frames=20, fps=10.0)
-  config = ml_collections.ConfigDict({"stage": stage, "data": make_config(data, live=live, **changes)})
-  config.model = {
+  sizes = {
     "image_size": SIZE,
     "motion_stride": 2,
     "num_bands": NUM_BANDS,
     "num_frames": 20,
     "fps": 10.0,
-    "vae": {"multipliers": (1, 2)},
-    "unet": {"multipliers": (1, 2)},
+    "codec": {"kind": "paper", "multipliers": (1, 2)},
+    "encoder": {"kind": "condition", "channels": 2, "hidden": 4},
+    "denoiser": {"kind": "unet", "multipliers": (1, 2)},
     **dict(model),
   }
-  return config
+  if stage == "renderer":
+    sizes = {"image_size": SIZE, "renderer": {}}
+  data = make_config(data, live=live, **changes)
+  return parse(TrainSettings, {"stage": stage, "data": data, "model": sizes})
 
 
 def test_data_that_fits_passes(data):
@@ -38,9 +41,7 @@ def test_data_that_fits_passes(data):
   check_config(make_whole_config(data, latent_draws=2))
   check_config(make_whole_config(data, crop=(16, 24)))
   check_config(make_whole_config("", sources={"live": 1.0}))
-  renderer = make_whole_config(data, stage="renderer", crop=(6, 10))
-  renderer.model = {"image_size": SIZE, "renderer": {}}
-  check_config(renderer)
+  check_config(make_whole_config(data, stage="renderer", crop=(6, 10)))
 
 
 @pytest.mark.parametrize(
@@ -56,8 +57,9 @@ def test_data_that_fits_passes(data):
     ({"model": {"image_size": (64, 96)}},
      r"DATA/.*: record 0 is 32x48 but config\.model\.image_size=\(64, 96\).*config\.model\.image_size='\(32, 48\)'"),
     ({"model": {"image_size": (64, 96)}, "data": "", "sources": {"live": 1.0}}, r"config\.data\.live is 32x48"),
-    ({"model": {"vae": {"multipliers": (1, 1, 1, 1, 1)}}}, "record 0 is 32x48, .* multiples of 64; .*config.data.crop"),
-    ({"crop": (16, 20)}, r"config\.data\.crop is 16x20, .* multiples of 8"),
+    ({"model": {"codec": {"kind": "paper", "multipliers": (1,) * 6}}},
+     "record 0 is 32x48, .* multiples of 64; .*config.data.crop"),
+    ({"crop": (16, 22)}, r"config\.data\.crop is 16x22, .* multiples of 4"),
     ({"stage": "vae", "crop": (16, 22)}, r"config\.data\.crop is 16x22, .* multiples of 4"),
     ({"stage": "vae", "latent_draws": 1}, "latent_draws=1; only stages ldm and ldm_coordinated"),
     ({"latent_draws": -1}, "latent_draws=-1; .* 0 for none"),

@@ -18,6 +18,7 @@ from stored_windows import (
   write_sources,
 )
 
+from gid_jax.configuration import to_plain
 from gid_jax.data import input_pipeline as ip
 from gid_jax.data.examples import find_strength
 from gid_jax.errors import UserError
@@ -70,7 +71,7 @@ def test_slices_are_of_the_bands_named(data, stage):
 
 def test_strength_is_that_of_all_bands_but_the_first_of_the_whole_window(written):
   data, _ = written
-  config = make_config(data, unit_strength=True, augmentation=AUGMENTATION)
+  config = make_config(data, strength=True, augmentation=AUGMENTATION)
   batch = next(ip.make_train_iterator(config, stage="ldm", seed=0, batch_size=8))
   assert batch["strength"].shape == (8,) and len(set(batch["record"].tolist())) > 2
   spectra = [window.spectrum for window in read_all(data, "train")]  # in the order of the records' numbers
@@ -86,7 +87,7 @@ def test_a_window_at_rest_has_the_least_strength(tmp_path):
   still = make_window(np.random.default_rng(0))
   still = still._replace(spectrum=np.zeros_like(still.spectrum))
   helpers.write_dataset(tmp_path, "real", {"train": [still], "validation": []}, statistics={"scale": [1.0] * 4})
-  config = make_config(tmp_path, unit_strength=True)
+  config = make_config(tmp_path, strength=True)
   batch = next(ip.make_train_iterator(config, stage="ldm_coordinated", seed=0, batch_size=1))
   assert batch["strength"] == [WEAKEST]
 
@@ -106,11 +107,10 @@ def test_typical_strength_is_the_median_of_scenes_that_move(tmp_path):
     helpers.write_dataset(tmp_path, source, {"train": windows, "validation": []}, statistics={"scale": [1.0] * 4})
   config = make_config(tmp_path)
   np.testing.assert_allclose(find_strength(config), [(20 + 70) / 2 * np.sqrt(12)], rtol=1e-2)
-  config.sources = dict(real=0.0, loop=1.0)
+  config = make_config(tmp_path, sources=dict(real=0.0, loop=1.0))
   np.testing.assert_allclose(find_strength(config), [500 * np.sqrt(12)], rtol=1e-2)
-  config.directory = ""
   with pytest.raises(UserError, match="needs stored windows"):
-    find_strength(config)
+    find_strength(make_config(""))
 
 
 @pytest.mark.parametrize("stage", ["vae", "ldm", "ldm_coordinated"])
@@ -255,7 +255,7 @@ def test_windows_of_several_sizes_need_a_crop(data, tmp_path):
   make = lambda: ip.make_train_iterator(config, stage="renderer", seed=0, batch_size=16)
   with pytest.raises(UserError, match="several sizes"):
     next(make())
-  config.crop = (32, 32)
+  config = make_config(f"{data},{tmp_path}", crop=(32, 32))
   assert next(make())["image"].shape == (16, 32, 32, 3)
 
 
@@ -276,9 +276,9 @@ def test_reading_needs_no_tensorflow(data, tmp_path):
   code = f"""
 import sys
 sys.path.insert(0, {str(tmp_path)!r})
-import ml_collections
+from gid_jax.configuration import DataSettings, parse
 from gid_jax.data import input_pipeline as ip
-config = ml_collections.ConfigDict({make_config(data).to_dict()})
+config = parse(DataSettings, {to_plain(make_config(data))})
 assert next(ip.make_train_iterator(config, stage="ldm", seed=0, batch_size=3))["image"].shape == (3, 32, 48, 3)
 assert len(list(ip.make_eval_batches(config, stage="renderer", batch_size=7, num_batches=2))) == 2
 """

@@ -1,5 +1,6 @@
 """Cached latents: those of fresh encoding, shared between processes, continued, replaced, and read in exact order."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -13,11 +14,11 @@ from pathlib import Path
 import helpers
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import pytest
 from stored_windows import AUGMENTATION, NUM_BANDS, make_config, write_sources
 
+from gid_jax.configuration import TrainSettings, parse
 from gid_jax.data import latent_cache
 from gid_jax.data.augmentation import config_to_augmentation
 from gid_jax.data.examples import draw_window
@@ -34,14 +35,14 @@ SHARED = {"image": (4, *CROP, 3), "record": (4,)}
 
 def make_whole_config(data, *, seed=5, stage="ldm", **changes):
   model = dict(
-    image_size=CROP, num_bands=NUM_BANDS, motion_stride=2, normalization="frequency", volume=False,
-    swing=False, unit_strength=False,
-    vae=dict(latent_channels=3, channels=4, groups=2, num_blocks=1, multipliers=(1, 2)),
-    encoder=dict(kind="resnet", channels=2, hidden=4),
-    unet=dict(channels=4, multipliers=(1,), num_blocks=1, attention_levels=(), groups=2),
+    image_size=CROP, num_bands=NUM_BANDS, motion_stride=2,
+    codec=dict(kind="paper", latent_channels=3, channels=4, groups=2, num_blocks=1, multipliers=(1, 2)),
+    encoder=dict(kind="condition", channels=2, hidden=4),
+    denoiser=dict(kind="unet", channels=4, multipliers=(1,), num_blocks=1, attention_levels=(), groups=2),
   )
   changes = {"augmentation": AUGMENTATION, "crop": CROP, "latent_draws": DRAWS, **changes}
-  return ml_collections.ConfigDict({"stage": stage, "seed": seed, "model": model, "data": make_config(data, **changes)})
+  data = make_config(data, **changes)
+  return parse(TrainSettings, {"stage": stage, "seed": seed, "model": model, "data": data})
 
 
 def make_params(config, seed=0):
@@ -113,8 +114,8 @@ def test_cached_latents_are_those_of_the_augmented_window(data, params, cached):
 
 @pytest.mark.parametrize(("stage", "num_bands"), [("ldm", 2), ("ldm_coordinated", NUM_BANDS)])
 def test_batches_are_drawn_from_the_cache(data, cached, stage, num_bands):
-  config, draws = make_whole_config(data).data, [draw for source in cached[1].values() for draw in source]
-  config.augmentation.jitter = 0.0
+  draws = [draw for source in cached[1].values() for draw in source]
+  config = make_whole_config(data, augmentation=AUGMENTATION | {"jitter": 0.0}).data
   iterator = make_cached_iterator(config, cached[1], stage=stage, seed=0, batch_size=4)
   seen, bands_seen = [], set()
   for batch in helpers.take(iterator, 9):
@@ -134,8 +135,8 @@ def test_batches_are_drawn_from_the_cache(data, cached, stage, num_bands):
 
 
 def test_colours_are_still_changed(data, cached):
-  plain, jittered = make_whole_config(data).data, make_whole_config(data).data
-  plain.augmentation.jitter = 0.0
+  plain, jittered = (
+    make_whole_config(data, augmentation=AUGMENTATION | {"jitter": jitter}).data for jitter in (0.0, 0.2))
   first, second = (
     next(make_cached_iterator(config, cached[1], stage="ldm", seed=0, batch_size=4)) for config in (plain, jittered))
   np.testing.assert_array_equal(first["latent"], second["latent"])
@@ -204,9 +205,9 @@ def test_a_folder_that_processes_do_not_share_is_told(data, params, tmp_path):
 
 def test_a_complete_cache_is_not_made_again(data, params, cached, monkeypatch, capsys):
   monkeypatch.setattr(latent_cache, "_write_shard", lambda *args, **options: pytest.fail("written again"))
-  config = make_whole_config(data)
-  config.data.augmentation.jitter = 0.4  # what is still done on the way
-  config.data.bands_per_example, config.stage = 1, "ldm_coordinated"
+  # What is still done on the way does not matter.
+  augmentation = AUGMENTATION | {"jitter": 0.4}
+  config = make_whole_config(data, stage="ldm_coordinated", augmentation=augmentation, bands_per_example=1)
   assert_same_draws(build_latent_cache(cached[0], config, params), cached[1])
   assert capsys.readouterr().out == ""
 
@@ -238,8 +239,8 @@ def test_a_killed_build_goes_on_and_nothing_half_written_is_read(data, params, c
   arguments.write_bytes(pickle.dumps((str(tmp_path), make_whole_config(data), params)))
   killed = subprocess.run([sys.executable, "-c", _KILLED, arguments], cwd=Path(__file__).parents[1], env=environment)
   assert killed.returncode == -signal.SIGKILL
-  left = {path.name for path in (tmp_path / "latents").iterdir()}
-  assert left == {"building.json", "shard-00000-of-00003.npy", "shard-00001-of-00003.tmp"}
+  left = sorted(path.name for path in (tmp_path / "latents").iterdir())
+  assert len(left) == 3 and left[0].startswith(".gid-") and left[1:] == ["building.json", "shard-00000-of-00003.npy"]
   first = (tmp_path / "latents/shard-00000-of-00003.npy").stat()
   draws = build_latent_cache(tmp_path, make_whole_config(data), params)
   assert (tmp_path / "latents/shard-00000-of-00003.npy").stat().st_ino == first.st_ino  # kept
@@ -274,11 +275,12 @@ def test_another_auto_encoder_data_or_setting_replaces_the_cache(data, params, t
   changed = rebuild("auto-encoder", config, other)["loop"]
   np.testing.assert_array_equal(changed[4].image, np.array(first[4].image))
   assert np.abs(changed[4].latents - before[4]).max() > 0.1
-  config.seed = 6
+  config = dataclasses.replace(config, seed=6)
   assert len(rebuild("seed", config, other)["loop"]) == 9
-  config.data.latent_draws = 1
+  changes = dict(sources={"loop": 1.0}, seed=6, latent_draws=1)
+  config = make_whole_config(data, **changes)
   assert len(rebuild("latent_draws", config, other)["loop"]) == 3
-  config.data.augmentation.max_degrees = 4.0
+  config = make_whole_config(data, **changes, augmentation=AUGMENTATION | {"max_degrees": 4.0})
   rebuild("augmentation", config, other)
   (file,) = (data / "gid_windows/loop/1.0.0").glob("*train.array_record*")
   status = file.stat()

@@ -10,6 +10,7 @@ import training_runs
 
 from configs import ldm
 from gid_jax import train as training
+from gid_jax.configuration import TrainSettings, parse
 from gid_jax.models.build import make_motion_model
 from gid_jax.training.objectives import make_objective
 from gid_jax.weights.checkpoint import CheckpointStore
@@ -57,7 +58,8 @@ def test_an_interrupted_run_on_cached_latents_ends_like_an_uninterrupted_one(con
 
 
 def test_the_loss_of_latents_is_that_of_their_slices(config):
-  objective, model = make_objective(config), make_motion_model(config.model)
+  settings = parse(TrainSettings, config)
+  objective, model = make_objective(settings), make_motion_model(settings.model)
   rng = np.random.default_rng(0)
   slices = np.float32(rng.normal(size=(2, 1, 16, 24, 4)))
   bands, image = np.array([[1], [3]], np.int32), np.float32(rng.uniform(size=(2, 32, 48, 3)))

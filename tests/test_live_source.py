@@ -5,7 +5,6 @@ import json
 import os
 
 import helpers
-import ml_collections
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,6 +12,7 @@ from PIL import Image
 from configs import common, ldm, ldm_coordinated, renderer, vae
 from data_pipeline.synthetic.scene import sample_scene
 from data_pipeline.synthetic.source import SceneRecord, SceneSource
+from gid_jax.configuration import DataSettings, LiveSettings, TrainSettings, parse
 from gid_jax.data import input_pipeline as ip
 from gid_jax.data.input_pipeline import measure_scale
 from gid_jax.errors import UserError
@@ -53,7 +53,7 @@ def make_config(**changes):
     crop=None,
     num_threads=1,
   )
-  return ml_collections.ConfigDict({**settings, **changes})
+  return parse(DataSettings, settings | changes)
 
 
 def make_train_iterator(config, **settings):
@@ -101,7 +101,8 @@ def test_an_example_is_the_scenes_own_arrays(stage):
   config = make_config(crop=(16, 24))
   source, moving = SceneSource(config.live, "train", motion_stride=2), 0
   for seed in (0, 1, 2, 3):
-    found = ip.make_example(np.random.default_rng(seed), source[seed], config=config, stage=stage, ranges=None)
+    rng = np.random.default_rng(seed)
+    found = ip.make_example(rng, source[seed], config=config, stage=stage, ranges=None, strengths=None)
     scene = simulate(seed)
     expected = expect_example(scene, stage, found, crop=((8, 12), (16, 24)))
     assert found.keys() == expected.keys()
@@ -151,14 +152,14 @@ def test_only_what_a_stage_needs_is_made(monkeypatch):
   monkeypatch.setattr(SceneRecord, "make_scene", watch)
   for stage in ip.STAGES:
     made.clear()
-    ip.make_example(np.random.default_rng(0), record, config=make_config(), stage=stage, ranges=None)
+    ip.make_example(np.random.default_rng(0), record, config=make_config(), stage=stage, ranges=None, strengths=None)
     needed = ["displacement", "frame", "mean_magnitude"] if stage == "renderer" else ["spectral_volume"]
     assert sorted(made) == needed
 
 
 def test_seeds_are_divided_between_training_and_validation():
   train, validation = (
-    SceneSource(SIZE, split, motion_stride=2, num_scenes=95) for split in ("train", "validation"))
+    SceneSource(LiveSettings(**SIZE), split, motion_stride=2, num_scenes=95) for split in ("train", "validation"))
   seeds = [[source[i].seed for i in range(len(source))] for source in (train, validation)]
   assert seeds[1] == list(range(9, 95, 10))
   assert seeds[0] == [seed for seed in range(95) if seed % 10 != 9]
@@ -166,7 +167,7 @@ def test_seeds_are_divided_between_training_and_validation():
     for index in (-1, len(source)):
       with pytest.raises(IndexError):
         source[index]
-  assert len(SceneSource(SIZE, "train", motion_stride=2)) == 900_000
+  assert len(SceneSource(LiveSettings(**SIZE), "train", motion_stride=2)) == 900_000
 
 
 @pytest.mark.parametrize("stage", ["vae", "renderer"])
@@ -190,7 +191,7 @@ def test_photos_and_cut_outs_come_from_folders(tmp_path):
     Image.new(mode, (64, 64), colour).save(tmp_path / name / "a.png")
   folders = dict(backgrounds=str(tmp_path / "photos"), sprites=str(tmp_path / "cutouts"))
   given = dict(backgrounds=load_backgrounds(tmp_path / "photos"), sprites=load_sprites(tmp_path / "cutouts"))
-  source, num_changed = SceneSource({**SIZE, **folders}, "train", motion_stride=2), 0
+  source, num_changed = SceneSource(LiveSettings(**SIZE, **folders), "train", motion_stride=2), 0
   for seed in range(4):
     image = source[seed].make_scene().image
     np.testing.assert_array_equal(image, sample_scene(seed, **SIZE, **given).image)
@@ -248,7 +249,7 @@ def test_the_order_of_stored_windows_does_not_depend_on_live_scenes():
 
 
 def test_the_scale_is_the_percentile_of_the_first_scenes():
-  source = SceneSource(SIZE, "train", motion_stride=2)
+  source = SceneSource(LiveSettings(**SIZE), "train", motion_stride=2)
   magnitudes = []
   for seed in (0, 1, 2, 3, 4, 5, 6, 7, 8, 10):
     motion = simulate(seed).displacement(range(20)).reshape(20, 16, 2, 24, 2, 2).mean((2, 4)) / 2
@@ -276,10 +277,8 @@ def test_the_scale_of_live_scenes_alone(monkeypatch):
     ("vae", {"sources": {"live": 0.0, "real": 0.0}}, "directory is empty"),
     ("vae", {"sources": {"real": 0.4, "live": 1.0, "loop": 0.1}},
      r"sources\.loop=0\.1, but the data has only live; .*give --config\.data\.sources\.loop=0 .*sources\.real=0"),
-    ("vae", {"live": {}}, r"config\.data\.live\.height=None; live scenes need it"),
     ("vae", {"live": {**SIZE, "fps": 0}}, r"config\.data\.live\.fps=0"),
     ("vae", {"live": {**SIZE, "height": 8}}, r"config\.data\.live\.height=8; live scenes need it, 16 or more"),
-    ("vae", {"live": {**SIZE, "depth": 8}}, r"config\.data\.live\.depth is unknown; use height"),
     ("vae", {"live": {**SIZE, "width": 47}}, "32x47 px; both sides must be multiples of .*motion_stride=2"),
     ("ldm", {"live": {**SIZE, "backgrounds": "nowhere"}}, "no readable picture .* in nowhere"),
     ("ldm", {"live": {**SIZE, "sprites": "nowhere"}}, "no readable picture .* in nowhere"),
@@ -296,7 +295,7 @@ def test_settings_that_do_not_fit_are_user_errors(stage, changes, message):
 
 def test_the_scale_needs_so_many_bands():
   with pytest.raises(UserError, match=r"live scenes have 11 bands but config\.data\.num_bands=12"):
-    measure_scale(SceneSource(SIZE, "train", motion_stride=2), num_bands=12)
+    measure_scale(SceneSource(LiveSettings(**SIZE), "train", motion_stride=2), num_bands=12)
 
 
 @pytest.mark.parametrize("size", common.SIZES)
@@ -304,8 +303,8 @@ def test_every_config_can_have_live_scenes(size):
   # Ours have no auto-encoder to train (`test_configs.py`).
   stages = (ldm, ldm_coordinated, renderer) if common.fits_photo(size) else (vae, ldm, ldm_coordinated, renderer)
   for module in stages:
-    config = module.get_config(size)
-    assert config.data.sources.live == 0
+    config = parse(TrainSettings, module.get_config(size))
+    assert config.data.sources["live"] == 0
     source = SceneSource(config.data.live, "train", motion_stride=config.data.motion_stride)
     assert source[0].num_bands >= config.data.num_bands
     assert (config.data.live.height, config.data.live.width) == config.model.image_size

@@ -11,6 +11,7 @@ import pytest
 from configs import vae
 from data_pipeline.synthetic.source import SceneSource
 from gid_jax import train as training
+from gid_jax.configuration import TrainSettings, parse
 from gid_jax.data import input_pipeline
 from gid_jax.data.input_pipeline import measure_scale
 from gid_jax.weights.checkpoint import restore_params
@@ -25,7 +26,7 @@ def make_config():
   config.data.sources.live = 1.0
   config.data.live.num_frames = config.model.num_frames = 20
   config.data.num_bands = config.model.num_bands = NUM_BANDS
-  config.model.vae.multipliers = (1,)
+  config.model.codec.multipliers = (1,)
   return config
 
 
@@ -48,6 +49,6 @@ def test_training_on_live_scenes_alone(tmp_path, monkeypatch):
   assert all(math.isfinite(value) and value > 0 for value in (*losses.values(), *validation.values()))
 
   params, _ = restore_params(tmp_path / "run")
-  source = SceneSource(config.data.live, "train", motion_stride=2)
+  source = SceneSource(parse(TrainSettings, config).data.live, "train", motion_stride=2)
   np.testing.assert_allclose(params["band_scale"], measure_few(source, num_bands=NUM_BANDS), rtol=1e-6)
   assert np.all(params["band_scale"] > 0)

@@ -58,7 +58,7 @@ TRAINING = """
   shutil.copytree(root / "2x2", root / "moved")
   run("moved", 1, 4)
 
-  config.model.unet.dtype = config.model.vae.dtype = "bfloat16"
+  config.model.denoiser.dtype = config.model.codec.dtype = "bfloat16"
   run("bfloat16", 1, 1)
 """
 # No weights are made: the step is compiled from shapes alone.
@@ -70,6 +70,7 @@ COLLECTIVES = """
   import training_runs
   from gid_jax.training import sharding
   from gid_jax.training.objectives import make_objective
+  from gid_jax.configuration import TrainSettings, parse
   from gid_jax.models.build import make_motion_model
   from gid_jax.train import make_optimizer
   from gid_jax.training.train_state import create_train_state, train_step
@@ -77,7 +78,8 @@ COLLECTIVES = """
   jax.config.update("jax_disable_most_optimizations", True)
   sharding._MIN_SHARDED_SIZE = 64
   config = training_runs.make_config(ldm_coordinated, "")
-  config.model.unet.attention_levels = (0,)
+  config.model.denoiser.attention_levels = (0,)
+  config = parse(TrainSettings, config)
   objective, tx, mesh = make_objective(config), make_optimizer(config.optimizer), sharding.make_mesh(data=2, fsdp=2)
   float32 = lambda *shape: jax.ShapeDtypeStruct(shape, np.float32, sharding=sharding.batch_sharding(mesh))
   bands = jax.ShapeDtypeStruct((8, 4), np.int32, sharding=sharding.batch_sharding(mesh))

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from stored_windows import NUM_BANDS, SOURCES, make_config, numbers_of, read_all, write_sources
 
+from gid_jax.configuration import STAGES
 from gid_jax.data import input_pipeline as ip
 from gid_jax.data import records
-from gid_jax.data.examples import STAGES, make_example
+from gid_jax.data.examples import make_example
 from gid_jax.data.storage import DATASET_VERSION
 from gid_jax.errors import UserError
 
@@ -113,10 +114,11 @@ def test_a_record_that_is_no_window_is_told(data):
   (record,) = records.RecordSource("folder", [bad])
   for stage in STAGES:
     with pytest.raises(UserError, match="folder: record 0 is not readable"):
-      make_example(np.random.default_rng(0), record, config=make_config(data), stage=stage, ranges=None)
+      make_example(np.random.default_rng(0), record, config=make_config(data), stage=stage, ranges=None, strengths=None)
 
 
 def test_the_renderer_needs_later_frames(data):
   (record,) = records.RecordSource("folder", [{"frames": []}])
   with pytest.raises(UserError, match="folder: record 0 has no later frames"):
-    make_example(np.random.default_rng(0), record, config=make_config(data), stage="renderer", ranges=None)
+    settings = dict(config=make_config(data), stage="renderer", ranges=None, strengths=None)
+    make_example(np.random.default_rng(0), record, **settings)

@@ -31,7 +31,7 @@ from configs import vae
 
 def get_config():
   config = training_runs.make_config(vae, {directory!r}, num_steps={num_steps}, batch_size=2)
-  config.model.vae.channels, config.save_every, config.eval_every = 4, {save_every}, {eval_every}
+  config.model.codec.channels, config.save_every, config.eval_every = 4, {save_every}, {eval_every}
   config.eval_pictures = False
   return config
 """
@@ -243,5 +243,5 @@ def test_a_run_that_diverges_stops_and_says_where(folder, trainer, stopped):
 
 def test_a_checkpoint_of_another_model_is_refused(folder, undisturbed):
   config = training_runs.make_config(vae, folder / "data")
-  with pytest.raises(UserError, match=r"config\.model\.vae\.channels is 4 there and 32 here; use another --workdir"):
+  with pytest.raises(UserError, match=r"config\.model\.codec\.channels is 4 there and 32 here; use another --workdir"):
     training.train(config, undisturbed)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from configs import ldm, vae
+from gid_jax.configuration import TrainSettings, parse, to_plain
 from gid_jax.errors import UserError
 from gid_jax.training.settings import check_resumable, check_settings, explain_flags
 
@@ -63,7 +64,7 @@ def test_a_value_of_another_kind(flag, value, expected, monkeypatch):
     ([TINY, "--config.optimzer.num_steps=3"], "did you mean --config.optimizer.num_steps?"),
     ([TINY, "--config.batch_size=abc"], "--config.batch_size=abc: give a whole number, such as 2"),
     (["--config=configs/ldmm.py:tiny"], "did you mean configs/ldm.py?"),
-    ([TINY, "--config.data.crop=3"], "config.data.crop=(3,); give height and width"),
+    ([TINY, "--config.data.crop=3"], "config.data.crop=(3,): give 2 values in brackets"),
     ([TINY, "more"], "unexpected argument 'more'"),
   ],
 )
@@ -80,27 +81,28 @@ def test_the_command_prints_one_line_and_ends_with_status_2(flags, expected, tmp
 )
 def test_counts_must_be_positive(name, value):
   config = vae.get_config("tiny")
-  check_settings(config)
+  check_settings(parse(TrainSettings, config))
   config.update_from_flattened_dict({name: value})
   with pytest.raises(UserError, match=rf"config\.{name}={value}; choose 1 or more"):
-    check_settings(config)
+    check_settings(parse(TrainSettings, config))
 
 
 def test_brackets_hold_numbers_and_sizes_are_pairs():
   config = vae.get_config("tiny")
   config.data.crop = (64,)
-  with pytest.raises(UserError, match=r"config.data.crop=\(64,\); give height and width"):
-    check_settings(config)
+  with pytest.raises(UserError, match=r"config.data.crop=\(64,\): give 2 values in brackets"):
+    parse(TrainSettings, config)
   config.data.crop = (64, "wide")
-  with pytest.raises(UserError, match=r"config\.data\.crop=.*; give numbers in brackets"):
-    check_settings(config)
+  with pytest.raises(UserError, match=r"config\.data\.crop='wide': give a whole number"):
+    parse(TrainSettings, config)
 
 
 def resume(change, *, module=vae):
   """Goes on with a tiny auto-encoder's folder after `change` to its settings."""
-  saved, current = vae.get_config("tiny").to_dict(), module.get_config("tiny")
+  saved, current = vae.get_config("tiny"), module.get_config("tiny")
   change(current)
-  return check_resumable(saved, current.to_dict(), directory=Path("runs/x"))
+  saved, current = (to_plain(parse(TrainSettings, config)) for config in (saved, current))
+  return check_resumable(saved, current, directory=Path("runs/x"))
 
 
 def test_other_settings_are_told_of():
@@ -114,9 +116,9 @@ def test_other_settings_are_told_of():
 
 def test_another_model_or_stage_is_an_error():
   def change(config):
-    config.model.unet.channels = 128
+    config.model.denoiser.channels = 128
 
-  with pytest.raises(UserError, match=r"runs/x: config.model.unet.channels is 32 there and 128 here; use another"):
+  with pytest.raises(UserError, match=r"runs/x: config.model.denoiser.channels is 32 there and 128 here; use another"):
     resume(change)
   with pytest.raises(UserError, match=r"config.stage is 'vae' there and 'ldm' here"):
     resume(lambda config: None, module=ldm)
@@ -124,6 +126,6 @@ def test_another_model_or_stage_is_an_error():
 
 def test_what_only_changes_the_computation_is_none():
   def change(config):
-    config.model.unet.dtype = "bfloat16"
+    config.model.denoiser.dtype = "bfloat16"
 
-  assert resume(change) == ["config.model.unet.dtype 'float32' -> 'bfloat16'"]
+  assert resume(change) == ["config.model.denoiser.dtype 'float32' -> 'bfloat16'"]

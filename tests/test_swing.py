@@ -9,6 +9,7 @@ from scipy.optimize import minimize
 
 from configs import ldm
 from gid_jax import train as training
+from gid_jax.configuration import TrainSettings, parse
 from gid_jax.errors import UserError
 from gid_jax.models.encoders import SWING_RANGE, SwingHead
 from gid_jax.motion.spectral import spectrum_to_motion
@@ -157,17 +158,18 @@ def test_fits_from_a_folder_and_a_motion_model_starts_from_it(tmp_path, quick_co
   options = [f"--data={data}", f"--stills={stills}", f"--output={output}", "--factor=2", "--num_bands=4"]
   swing.main(options)
   params, settings = import_weights(output)
-  assert settings["stage"] == "swing" and set(params) == {"swing_head"}
+  assert settings.stage == "swing" and set(params) == {"swing_head"}
   assert np.abs(params["swing_head"]["kernel"]).max() > 0
 
   config = training_runs.make_config(ldm, data, num_steps=2, batch_size=4)
-  config.model.vae = dict(kind="area", factor=2)
-  config.model.encoder.kind, config.model.swing, config.model.unit_strength = "efficientnet_lite0", True, True
+  with config.unlocked():
+    config.model.codec = dict(kind="photo", factor=2)
+  config.model.encoder.trunks, config.data.strength = ("efficientnet_lite0",), True
   config.init.vae, config.init.swing, config.data.latent_draws = "", str(output), 1
   with config.unlocked():
     config.init.swing = ""
     with pytest.raises(UserError, match="needs a fitted swing"):
-      make_objective(config)
+      make_objective(parse(TrainSettings, config))
     config.init.swing = str(output)
   state = training.train(config, tmp_path / "run")
   assert int(state.step) == 2
@@ -179,5 +181,5 @@ def test_fits_from_a_folder_and_a_motion_model_starts_from_it(tmp_path, quick_co
 
 def test_a_folder_without_clips_is_named(tmp_path):
   training_runs.write_windows(tmp_path / "data")
-  with pytest.raises(UserError, match="no windows of clips or loops"):
+  with pytest.raises(UserError, match="no train windows of loop, real, only of synthetic"):
     swing.main([f"--data={tmp_path / 'data'}", "--stills=photos", f"--output={tmp_path / 'x.safetensors'}"])

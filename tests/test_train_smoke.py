@@ -12,12 +12,13 @@ from flax import traverse_util
 
 from configs import ldm, ldm_coordinated, renderer, vae
 from gid_jax import train as training
+from gid_jax.configuration import TrainSettings, parse
 from gid_jax.errors import UserError
 from gid_jax.training.objectives import make_objective
 from gid_jax.training.train_state import TrainState
 from gid_jax.types import Window
 from gid_jax.weights.checkpoint import restore_params
-from gid_jax.weights.pretrained import export_weights
+from gid_jax.weights.pretrained import config_to_settings, export_weights
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -62,8 +63,8 @@ def make_config(module, data, *, num_steps=4, **init):
   config.optimizer.num_steps = num_steps
   if config.stage != "renderer":  # smaller than `tiny`, which takes twice the time to compile
     config.data.num_bands = config.model.num_bands = NUM_BANDS
-    config.model.vae.multipliers = (1, 2)
-    config.model.unet.multipliers, config.model.unet.attention_levels = (1,), (0,)
+    config.model.codec.multipliers = (1, 2)
+    config.model.denoiser.multipliers, config.model.denoiser.attention_levels = (1,), (0,)
   for name, value in init.items():
     config.init[name] = str(value)
   return config
@@ -137,7 +138,7 @@ def test_stage_2_trains_the_rest_too_when_nothing_is_frozen(freeze, expected):
   config = make_config(ldm_coordinated, "", ldm="runs/ldm")
   config.freeze_bands = freeze
   paths = ("unet/conv_in/kernel", "unet/middle_frequency_attention/out/kernel", "encoder/conv_in/kernel", "vae/x")
-  assert [make_objective(config).trainable(path) for path in paths] == expected
+  assert [make_objective(parse(TrainSettings, config)).trainable(path) for path in paths] == expected
 
 
 def test_stage_2_with_another_target_keeps_all_but_the_last_layer(runs):
@@ -149,7 +150,7 @@ def test_stage_2_with_another_target_keeps_all_but_the_last_layer(runs):
     "band": np.arange(NUM_BANDS)[None],
     "image": np.zeros((1, 32, 48, 3), np.float32),
   }
-  start = lambda: flatten(make_objective(config).initialize(jax.random.key(0), [batch]))
+  start = lambda: flatten(make_objective(parse(TrainSettings, config)).initialize(jax.random.key(0), [batch]))
   before, after = flatten(stage_1), start()
   changed = {path for path in before if np.any(before[path] != after[path])}
   assert changed == {"unet/conv_out/kernel", "unet/conv_out/bias"}
@@ -169,7 +170,7 @@ def test_stage_2_restores_as_the_complete_motion_model(runs):
   state = runs["ldm_coordinated"][0]
   averaged = {path: leaf for path, leaf in flatten(params).items() if "frequency_attention" in path}
   assert_same(averaged, flatten(state.ema_params))
-  assert config["model"]["unet"]["frequency_attention"] and config["sampling"]["steps"] > 0
+  assert config["model"]["denoiser"]["coordination"] == "attention" and config["sampling"]["steps"] > 0
 
 
 def test_a_finished_run_goes_on_when_it_is_given_more_steps(runs, data, tmp_path):
@@ -190,7 +191,7 @@ def test_evaluation_takes_the_mean_over_batches():
     loss = params["w"] * batch["x"].mean() + params["b"] + 0 * jax.random.uniform(key)
     return loss, {"loss": loss, "largest": batch["x"].max()}
 
-  results = training.evaluate(jax.random.key(0), state, batches, eval_fn=eval_fn)
+  results = training.evaluate(jax.random.key(0), state, batches, eval_fn=eval_fn, put=lambda batch: batch)
   assert results.keys() == {"loss", "largest"}
   assert float(results["loss"]) == 9.0 and float(results["largest"]) == 6.0
 
@@ -202,11 +203,11 @@ def test_an_earlier_stage_that_does_not_fit_is_an_error(runs, data, tmp_path):
   with pytest.raises(UserError, match="holds stage 'vae'; name a trained 'ldm'"):
     training.train(make_config(ldm_coordinated, data, ldm=folder["vae"]), tmp_path / "b")
   config = make_config(ldm, data, vae=folder["vae"])
-  config.model.vae.channels = 4
+  config.model.codec.channels = 4
   batch = dict(
     slice=np.zeros((1, 1, 16, 24, 4)), band=np.zeros((1, 1), np.int32), image=np.zeros((1, HEIGHT, WIDTH, 3))
   )
-  objective = make_objective(config)
+  objective = make_objective(parse(TrainSettings, config))
   with pytest.raises(UserError, match="same model sizes"):
     jax.eval_shape(objective.initialize, jax.random.key(0), [batch])  # no compilation: the shapes do not fit
 
@@ -220,8 +221,8 @@ def test_a_warm_up_longer_than_the_training_is_an_error(data):
 
 def test_stage_1_goes_on_from_exported_weights(runs, data, tmp_path):
   params, config = restore_params(runs["ldm_coordinated"][1])
-  export_weights(tmp_path / "motion.safetensors", params, config=config, dtype="float32")
-  objective = make_objective(make_config(ldm, data, ldm=tmp_path / "motion.safetensors"))
+  export_weights(tmp_path / "motion.safetensors", params, settings=config_to_settings(config), dtype="float32")
+  objective = make_objective(parse(TrainSettings, make_config(ldm, data, ldm=tmp_path / "motion.safetensors")))
   batch = dict(
     slice=np.zeros((1, 1, 16, 24, 4)), band=np.zeros((1, 1), np.int32), image=np.zeros((1, HEIGHT, WIDTH, 3))
   )

@@ -7,6 +7,7 @@ import pytest
 import training_runs
 
 from configs import ldm, ldm_coordinated, renderer, vae
+from gid_jax.configuration import TrainSettings, parse
 from gid_jax.models.build import make_motion_model
 from gid_jax.models.renderer import Renderer, RendererConfig
 from gid_jax.training import sharding, validation
@@ -109,7 +110,7 @@ def test_frames_show_the_difference():
 
 @pytest.mark.parametrize("module", [vae, ldm, ldm_coordinated])
 def test_the_motion_model_is_drawn(module, tmp_path):
-  config = training_runs.make_config(module, tmp_path)
+  config = parse(TrainSettings, training_runs.make_config(module, tmp_path))
   model = make_motion_model(config.model)
   batch = make_batch(8, {"vae": 1, "ldm": 2, "ldm_coordinated": NUM_BANDS}[config.stage])
   zeros = np.zeros((1, 1), np.int32)
@@ -134,6 +135,7 @@ def test_the_renderer_is_drawn():
   config.model.renderer.channels = (8, 8)
   image = make_batch(3, 1)["image"]
   batch = {"image": image, "target": image, "flow": np.ones((*image.shape[:3], 2), np.float32), "depth": image[..., 0]}
+  config = parse(TrainSettings, config)
   model = Renderer(RendererConfig(**config.model.renderer))
   noise = np.zeros((3, model.config.style_dim), np.float32)
   params = helpers.random_params(model.init, batch["image"], batch["flow"], batch["depth"], noise)

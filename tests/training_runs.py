@@ -12,9 +12,10 @@ import helpers
 import jax
 import numpy as np
 
+from gid_jax.configuration import TrainSettings, parse
 from gid_jax.models.build import make_motion_model
 from gid_jax.types import Window
-from gid_jax.weights.pretrained import export_weights
+from gid_jax.weights.pretrained import config_to_settings, export_weights
 
 HEIGHT, WIDTH, NUM_BANDS, NUM_STORED_BANDS = 32, 48, 4, 16
 SCALE = 40 * np.exp(-np.arange(NUM_STORED_BANDS) / 5)
@@ -59,19 +60,21 @@ def make_config(module, data, *, num_steps=20, batch_size=8):
   config.optimizer.num_steps = config.eval_every = config.save_every = num_steps
   config.data.num_bands = config.model.num_bands = NUM_BANDS
   # Compiling is nearly all of a test's time, and goes with the number of layers: one of every kind is left.
-  config.model.vae.multipliers, config.model.vae.num_blocks = (1, 2), 0
-  config.model.unet.multipliers, config.model.unet.attention_levels, config.model.unet.num_blocks = (1,), (), 0
+  config.model.codec.multipliers, config.model.codec.num_blocks = (1, 2), 0
+  unet = config.model.denoiser
+  unet.multipliers, unet.attention_levels, unet.num_blocks = (1,), (), 0
   return config
 
 
 def export_start(path, config, *, stage):
   """Writes random weights of a whole motion model as if `stage` had made them."""
-  model = make_motion_model(config.model)
+  model = make_motion_model(parse(TrainSettings, config).model)
   slices = np.zeros((1, NUM_BANDS, HEIGHT // 2, WIDTH // 2, 4), np.float32)
   bands = np.zeros((1, NUM_BANDS), np.int32)
   params = helpers.random_params(model.init, slices, bands, np.zeros((1, HEIGHT, WIDTH, 3), np.float32), bands)
   params["band_scale"] = np.float32(SCALE[:NUM_BANDS])
-  export_weights(path, params, config=config.to_dict() | {"stage": stage}, dtype="float32")
+  settings = config_to_settings(config.to_dict() | {"stage": stage})
+  export_weights(path, params, settings=settings, dtype="float32")
 
 
 def start(command, *, num_devices=1, **variables):

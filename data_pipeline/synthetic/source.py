@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, SupportsIndex
 import numpy as np
 
 from data_pipeline.synthetic.scene import Scene, sample_scene
+from gid_jax.configuration import LiveSettings
 from gid_jax.data.records import name_scene
 from gid_jax.errors import UserError
 from gid_jax.media.folders import load_photos
@@ -82,34 +83,29 @@ class SceneSource:
     settings: arguments of `sample_scene` that all scenes share.
   """
 
-  def __init__(self, settings: Mapping[str, Any], split: str, *, motion_stride: int, num_scenes: int = 1_000_000):
+  def __init__(self, settings: LiveSettings, split: str, *, motion_stride: int, num_scenes: int = 1_000_000):
     """Checks the `data.live` part of a config and reads its folders.
 
     Args:
-      settings: height, width (pixels), num_frames and fps; backgrounds and sprites: folders of photos and of cut-outs,
-        "" or left out for procedural ones.
+      settings: size, frames and rate of the scenes, and folders of pictures.
       split: "train" or "validation".
       motion_stride: photo pixels per pixel of the motion grid.
       num_scenes: seeds of both splits together.
 
     Raises:
-      UserError: a setting is unknown, missing or out of range, or a folder has no pictures.
+      UserError: a setting is out of range, or a folder has no pictures.
     """
-    unknown = sorted(set(settings) - {*_SIZES, *_FOLDERS})
-    if unknown:
-      raise UserError(f"config.data.live.{unknown[0]} is unknown; use {', '.join((*_SIZES, *_FOLDERS))}")
     for name, least in zip(_SIZES, (16, 16, 2, 0.1), strict=True):
-      value = settings.get(name)
-      if value is None or not value >= least:
+      value = getattr(settings, name)
+      if not value >= least:
         raise UserError(f"config.data.live.{name}={value}; live scenes need it, {least} or more")
-    if settings["height"] % motion_stride or settings["width"] % motion_stride:
+    if settings.height % motion_stride or settings.width % motion_stride:
       raise UserError(
-        f"config.data.live: {settings['height']}x{settings['width']} px; both sides must be multiples of "
+        f"config.data.live: {settings.height}x{settings.width} px; both sides must be multiples of "
         f"config.data.motion_stride={motion_stride}"
       )
-    folders = [settings.get(name) or "" for name in _FOLDERS]
-    photos = dict(zip(_FOLDERS, load_photos(*folders), strict=True))
-    self.settings = {name: settings[name] for name in _SIZES} | photos
+    photos = dict(zip(_FOLDERS, load_photos(settings.backgrounds, settings.sprites), strict=True))
+    self.settings = {name: getattr(settings, name) for name in _SIZES} | photos
     self._split, self._motion_stride, self._num_scenes = split, motion_stride, num_scenes
 
   def __len__(self) -> int:

@@ -192,13 +192,17 @@ def open_records(directory: str | Path, split: str) -> dict[str, Chain]:
 def open_chosen(config: DataSettings, *, split: str) -> dict[str, Chain]:
   """Opens the windows of a split whose source has a share in the settings; of all sources without shares.
 
+  Where live scenes alone have a share, no window is trained on, and all are for validation.
+
   Raises:
-    UserError: none of these sources has windows in this split; or see `open_records`.
+    UserError: none of the stored sources with a share has windows in this split; or see `open_records`.
   """
   sources = open_records(config.directory, split)
-  chosen = {name for name, weight in config.sources.items() if weight > 0} - {LIVE}
-  found = {name: source for name, source in sources.items() if not chosen or name in chosen}
-  if not found:
+  chosen = {name for name, weight in config.sources.items() if weight > 0}
+  if not chosen or (chosen == {LIVE} and split == "validation"):
+    return sources
+  found = {name: source for name, source in sources.items() if name in chosen}
+  if not found and chosen != {LIVE}:
     raise UserError(
       f"{config.directory}: no {split} windows of {', '.join(sorted(chosen))}, only of {', '.join(sources)}; build "
       "with more clips, name some with --held_out_scenes, or change config.data.sources"

@@ -224,8 +224,6 @@ def main(argv: Sequence[str] | None = None) -> None:
   options = parser.parse_args(argv)
   data = DataSettings(directory=options.data, sources=FrozenDict(real=1.0, loop=1.0))
   records = [chain[index] for chain in open_chosen(data, split="train").values() for index in range(len(chain))]
-  if not records:
-    raise UserError(f"{options.data}: no windows of clips or loops; build some with --clips or --loops")
   first = records[0].decode(fields=("image", "spectrum"), bands=[0])
   size, grid = first.image.shape[:2], first.spectrum.shape[1:3]
   see = make_eye(*(side // options.factor for side in grid))
