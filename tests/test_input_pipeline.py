@@ -71,7 +71,8 @@ def test_slices_are_of_the_bands_named(data, stage):
 
 def test_strength_is_that_of_all_bands_but_the_first_of_the_whole_window(written):
   data, _ = written
-  config = make_config(data, strength=True, augmentation=AUGMENTATION)
+  # Turned, mirrored and cut, but not enlarged.
+  config = make_config(data, strength=True, augmentation=dict(flip=0.5, jitter=0.2), crop=(16, 24))
   batch = next(ip.make_train_iterator(config, stage="ldm", seed=0, batch_size=8))
   assert batch["strength"].shape == (8,) and len(set(batch["record"].tolist())) > 2
   spectra = [window.spectrum for window in read_all(data, "train")]  # in the order of the records' numbers
@@ -81,6 +82,18 @@ def test_strength_is_that_of_all_bands_but_the_first_of_the_whole_window(written
     at = 0.95 * (lengths.size - 1)
     expected = max(np.interp(at, np.arange(lengths.size), lengths), WEAKEST)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_enlarged_windows_are_stronger_by_as_much(tmp_path):
+  # Everywhere the same motion: enlarged z times, slices and strength are z times larger, whatever is cut out.
+  plain = make_window(np.random.default_rng(0))
+  window = plain._replace(spectrum=np.full_like(plain.spectrum, 50))
+  helpers.write_dataset(tmp_path, "real", {"train": [window], "validation": []}, statistics={"scale": [1.0] * 4})
+  config = make_config(tmp_path, strength=True, augmentation=dict(zoom=(1.0, 3.0)), bands_per_example=1)
+  batch = next(ip.make_train_iterator(config, stage="ldm", seed=0, batch_size=6))
+  sizes = batch["slice"][:, 0, 8, 12, 0]
+  assert sizes.min() < 90 and sizes.max() > 110
+  np.testing.assert_allclose(batch["strength"], sizes * np.sqrt(12), rtol=1e-2)
 
 
 def test_a_window_at_rest_has_the_least_strength(tmp_path):

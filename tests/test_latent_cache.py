@@ -100,7 +100,7 @@ def test_cached_latents_are_those_of_the_augmented_window(data, params, cached):
     for index in range(len(draws[name])):
       found, record = draws[name][index], records[name][index // DRAWS]
       rng = np.random.default_rng([config.seed, item])
-      window = draw_window(rng, record, np.arange(NUM_BANDS), config=config.data, ranges=ranges)
+      window, _ = draw_window(rng, record, np.arange(NUM_BANDS), config=config.data, ranges=ranges)
       assert found.number == record.number
       np.testing.assert_array_equal(found.image, window.image)
       if index < 4:

@@ -114,6 +114,11 @@ def draw_matrix(
   return compose(zoom_matrix(zoom, tuple(offset)), matrix)
 
 
+def measure_enlargement(matrix: Matrix) -> float:
+  """How many times larger things become under a similarity transform."""
+  return float(1 / np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+
+
 def centre_matrix(size: tuple[int, int], *, crop: tuple[int, int]) -> Matrix:
   """The matrix that cuts `crop` (h, w) from the middle of a photo of `size` (h, w), at whole pixel pairs."""
   return zoom_matrix(1.0, ((size[1] - crop[1]) // 4 * 2, (size[0] - crop[0]) // 4 * 2))

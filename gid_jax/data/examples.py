@@ -9,6 +9,7 @@ from gid_jax.data.augmentation import (
   centre_matrix,
   draw_matrix,
   jitter_colours,
+  measure_enlargement,
   move_in_time,
   warp_motion,
   warp_window,
@@ -67,10 +68,11 @@ def make_example(
     # The auto-encoder sees no photo, so none is decoded for it.
     window, matrix, crop = _decode_and_draw(rng, record, bands, ("spectrum",), config, ranges)
     return {"slice": warp_motion(window.spectrum, matrix, size=crop, stride=config.motion_stride)[0], "band": bands[0]}
-  window = draw_window(rng, record, bands, config=config, ranges=ranges)
+  window, enlargement = draw_window(rng, record, bands, config=config, ranges=ranges)
   (image,) = jitter_colours(rng, [window.image], jitter=ranges.jitter if ranges else 0.0)
   example = {"image": image, "slice": window.spectrum, "band": bands}
-  return example | {"strength": strengths(record)} if config.strength else example
+    # A window that is brought nearer moves by more pixels, all of it.
+  return example | {"strength": np.float32(strengths(record) * enlargement)} if config.strength else example
 
 
 def measure_strength(record: Sample, *, num_bands: int) -> np.ndarray:
@@ -111,15 +113,18 @@ def find_strength(config: DataSettings) -> np.ndarray:
 
 def draw_window(
   rng: np.random.Generator, record: Sample, bands: np.ndarray, *, config: DataSettings, ranges: Augmentation | None
-) -> Window:
+) -> tuple[Window, float]:
   """The photo [h w 3] uint8 and the given bands [n hm wm 4] of one window, randomly moved and cut; colours untouched.
+
+  Returns:
+    The window, and the factor by which it is enlarged.
 
   Raises:
     UserError: see `make_example`.
   """
   _check_bands(record, config)
   window, matrix, crop = _decode_and_draw(rng, record, bands, ("image", "spectrum"), config, ranges)
-  return warp_window(window, matrix, size=crop)
+  return warp_window(window, matrix, size=crop), measure_enlargement(matrix)
 
 
 def choose_bands(rng: np.random.Generator, config: DataSettings, stage: str) -> np.ndarray:

@@ -123,8 +123,8 @@ def build_latent_cache(
 
   def draw(item: int) -> Drawn:
     record, rng = windows[item // data.latent_draws], np.random.default_rng([config.seed, item])
-    window = draw_window(rng, record, np.arange(data.num_bands), config=data, ranges=ranges)
-    strength = strengths(record) if data.strength else None
+    window, enlargement = draw_window(rng, record, np.arange(data.num_bands), config=data, ranges=ranges)
+    strength = np.float32(strengths(record) * enlargement) if data.strength else None
     return record.number, window.image, window.spectrum, strength
 
   drawn = _prefetch(draw, itertools.chain.from_iterable(numbers for _, numbers in missing), data.num_threads)
