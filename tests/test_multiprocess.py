@@ -18,9 +18,9 @@ SETTINGS = {
   "eval_every": NUM_STEPS,
   "optimizer.num_steps": NUM_STEPS,
   "model.num_bands": training_runs.NUM_BANDS,
-  "model.vae.num_blocks": 0,
+  "model.codec.num_blocks": 0,
   # The second level is wide: more than the size from which parameters are cut over "fsdp".
-  "model.vae.multipliers": (1, 12),
+  "model.codec.multipliers": (1, 12),
 }
 
 
