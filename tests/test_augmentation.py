@@ -197,6 +197,28 @@ def test_draws_cover_their_ranges():
   assert set(offsets[:, 0]) == set(range(0, 24, 2)) and set(offsets[:, 1]) == set(range(0, 16, 2))
 
 
+def test_an_enlarged_crop_lies_anywhere_in_the_photo():
+  # As large as the photo, it shows 32 x 21.3 of 48 x 32 pixels, from any corner of it to the other.
+  ranges = aug.Augmentation(zoom=(1.5, 1.5))
+  rng = np.random.default_rng(1)
+  drawn = np.stack([aug.draw_matrix(rng, SIZE, crop=SIZE, ranges=ranges) for _ in range(400)])
+  for axis, room in enumerate((16.0, 32 / 3)):
+    offsets = drawn[:, axis, 2]
+    assert offsets.min() >= 0 and offsets.max() <= room
+    assert offsets.min() < 0.02 * room and offsets.max() > 0.98 * room and abs(offsets.mean() / room - 0.5) < 0.06
+
+
+@pytest.mark.parametrize("crop, corner", [(SIZE, (0, 0)), ((16, 24), (8, 12)), ((30, 22), (0, 12)), ((28, 46), (2, 0))])
+def test_the_middle_is_cut_at_whole_pixel_pairs(crop, corner):
+  matrix = aug.centre_matrix(SIZE, crop=crop)
+  window, _ = affine_window(8, 2)
+  moved = aug.warp_window(window, matrix, size=crop)
+  top, left = corner
+  np.testing.assert_array_equal(moved.image, window.image[top : top + crop[0], left : left + crop[1]])
+  rows, columns = (slice(start // 2, (start + side) // 2) for start, side in zip(corner, crop, strict=True))
+  np.testing.assert_array_equal(moved.spectrum, window.spectrum[:, rows, columns])
+
+
 def test_colour_jitter_treats_a_pair_alike_and_follows_its_formula():
   pixels = np.random.default_rng(6).integers(0, 256, (8, 9, 3), dtype=np.uint8)
   first, second = aug.jitter_colours(np.random.default_rng(7), [pixels, pixels], jitter=0.2)

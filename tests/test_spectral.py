@@ -51,6 +51,26 @@ def test_spectrum_is_the_head_of_rfft_and_inverts_like_irfft(num_frames, num_ban
   np.testing.assert_allclose(spectral.spectrum_to_motion(volume), back, atol=1e-5)
 
 
+def test_workers_transform_as_the_model_does():
+  motion = _random_motion(12)
+  found = spectral.motion_to_coefficients(motion, num_bands=5)
+  assert found.dtype == np.float32 and found.shape == (5, 3, 4, 4)
+  for band in range(5):
+    turn = np.exp(-2j * np.pi * band * np.arange(12) / 12)
+    expected = (motion.astype(np.float64) * turn[:, None, None, None]).sum(0)
+    np.testing.assert_allclose(found[band], np.concatenate([expected.real, expected.imag], -1), atol=1e-5)
+
+
+def test_a_coarser_grid_has_the_mean_of_its_blocks_in_longer_pixels():
+  vectors = np.random.default_rng(0).normal(size=(2, 6, 9, 4)).astype(np.float32)
+  found = spectral.shrink_vectors(vectors, stride=3)
+  for n, y, x, c in np.ndindex(2, 2, 3, 4):
+    block = vectors[n, 3 * y : 3 * y + 3, 3 * x : 3 * x + 3, c]
+    np.testing.assert_allclose(found[n, y, x, c], block.mean() / 3, atol=1e-6)
+  with pytest.raises(UserError, match="6x9 px: both sides must be multiples of the motion stride 2"):
+    spectral.shrink_vectors(vectors, stride=2)
+
+
 def test_all_bands_of_an_even_and_an_odd_period_reconstruct_the_motion():
   for num_frames in (8, 9):
     motion = _random_motion(num_frames)

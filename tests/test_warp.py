@@ -5,7 +5,7 @@ import pytest
 import scipy.ndimage
 from helpers import run
 
-from gid_jax.motion.warp import sample_cubic, sample_linear, to_planes
+from gid_jax.motion.warp import is_inside, sample_cubic, sample_linear, to_planes
 
 
 def grid(height, width):
@@ -46,6 +46,21 @@ def test_cubic_sampling(moved):
   weights = (keys_kernel(y[..., None] - np.arange(-2, 11)), keys_kernel(x[..., None] - np.arange(-2, 14)))
   expected = np.einsum("hwi,hwj,ijc->hwc", *weights, padded)
   np.testing.assert_allclose(run(sample_cubic, *moved), expected, atol=1e-5)
+
+
+def test_inside_are_pixels_that_land_between_the_outermost_centres():
+  landings = set()
+  for u, v in np.random.default_rng(1).integers(-6, 7, (5, 2, 9, 12)) / 2:
+    found = np.asarray(run(is_inside, u, v))
+    for row, column in np.ndindex(9, 12):
+      x, y = column + u[row, column], row + v[row, column]
+      fits = 0 <= x <= 11, 0 <= y <= 8
+      assert found[row, column] == all(fits), (x, y)
+      landings |= {("x", x)} if fits[1] else set()
+      landings |= {("y", y)} if fits[0] else set()
+  # Among them the outermost centres themselves, and places next to them.
+  sides = [(axis, edge) for axis, last in (("x", 11), ("y", 8)) for edge in (0, last)]
+  assert all((axis, edge + step) in landings for axis, edge in sides for step in (-0.5, 0, 0.5))
 
 
 def test_planes_are_the_channels():
