@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 from gid_jax.models.operations import SYMMETRIC, convolve, convolve_repeated, dot_product_attention, group_norm
 
 BOTTOM_RIGHT = ((0, 1), (0, 1))  # how the latent-diffusion auto-encoder pads before a stride-2 convolution
+MAP_BANDS = "join"  # or "vmap": how `over_bands` maps
 
 
 def sinusoidal_embedding(
@@ -26,21 +27,32 @@ def sinusoidal_embedding(
   return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
-def over_bands(module: type[nn.Module], *, num_mapped: int = 1) -> type[nn.Module]:
-  """Maps a module of [b h w c] over the bands of [b k h w c], one set of parameters for all: a vmap over axis 1.
+def over_bands(module: type[nn.Module], *, in_axes: int | tuple[int | None, ...] = 1) -> type[nn.Module]:
+  """Maps a module of [b h w c] over the bands of [b k h w c], one set of parameters for all: `nn.vmap` over axis 1.
 
-  Of the call's arguments the first `num_mapped` carry the band axis. It is `nn.vmap(in_axes=1, out_axes=1,
-  variable_axes={"params": None})` done by hand: that puts bands before examples, and a batch that is split over
-  devices would be gathered on every one of them for each convolution; and under it every custom gradient would make a
-  kernel's slope for each band before summing them. Here the bands join the batch behind their example.
+  `MAP_BANDS` says how: "vmap" is `nn.vmap` itself, "join" the same numbers and parameters by `_join_bands`.
+
+  Args:
+    module: a module class.
+    in_axes: 1 for what carries the band axis and None for what is the same for all bands; for all arguments of the
+      call or each.
   """
+  if MAP_BANDS == "join":
+    return _join_bands(module, in_axes)
+  return nn.vmap(module, in_axes=in_axes, out_axes=1, variable_axes={"params": None}, split_rngs={"params": False})
 
+
+def _join_bands(module, in_axes):
+  # Bands join the batch behind their example. `nn.vmap` puts them before it, and a batch that is split over devices
+  # would be gathered on every one of them for each convolution; and under it every custom gradient would make a
+  # kernel's slope for each band before summing them.
   class OverBands(module):
     @nn.compact
     def __call__(self, *inputs):
-      b, k = inputs[0].shape[:2]
-      joined = [x.reshape(b * k, *x.shape[2:]) for x in inputs[:num_mapped]]
-      output = super().__call__(*joined, *inputs[num_mapped:])
+      axes = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(inputs)
+      b, k = inputs[axes.index(1)].shape[:2]
+      join = lambda x, axis: x if axis is None else x.reshape(b * k, *x.shape[2:])
+      output = super().__call__(*map(join, inputs, axes))
       return output.reshape(b, k, *output.shape[1:])
 
   OverBands.__name__ = module.__name__
@@ -203,13 +215,12 @@ class FrequencyAttention(nn.Module):
     ).astype(self.dtype)[distance + self.max_distance]
     relative_key, relative_value = table("relative_key"), table("relative_value")  # [b k k d]
 
-    logits = jnp.einsum("bpqnd,bprnd->bpnqr", query, key) + jnp.einsum("bpqnd,bqrd->bpnqr", query, relative_key)
-    weights = jax.nn.softmax((logits * head_dim**-0.5).astype(jnp.float32), axis=-1).astype(self.dtype)
-    attended = jnp.einsum("bpnqr,bprnd->bpqnd", weights, value) + jnp.einsum(
-      "bpnqr,bqrd->bpqnd", weights, relative_value
-    )
+    einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+    logits = einsum("bpqnd,bprnd->bpnqr", query, key) + einsum("bpqnd,bqrd->bpnqr", query, relative_key)
+    weights = jax.nn.softmax(logits * head_dim**-0.5, axis=-1).astype(self.dtype)
+    attended = einsum("bpnqr,bprnd->bpqnd", weights, value) + einsum("bpnqr,bqrd->bpqnd", weights, relative_value)
     attended = nn.Dense(c, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="out")(
-      attended.reshape(b, h * w, k, c)
+      attended.astype(self.dtype).reshape(b, h * w, k, c)
     )
     return x + attended.reshape(b, h, w, k, c).transpose(0, 3, 1, 2, 4)
 

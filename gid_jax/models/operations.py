@@ -1,6 +1,7 @@
 """The costly operations of the networks, without parameters, in forms that are fast on CPUs too.
 
 Each gives the numbers of the plain form to float32 rounding; `benchmarks/unet.py` compares their speed with PyTorch's.
+Accelerators get the plain forms of all but `group_norm`, whose form is the same everywhere.
 """
 
 import functools
@@ -152,8 +153,16 @@ def convolve_repeated(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c c2
 
   Of three taps in a row two always meet the same pixel, so that each of the four output phases is a convolution of the
   small image with a kernel of 2x2 sums: 16 products instead of 36. The gradient takes 9 for each of its two: every tap
-  sees the output's slope moved by a pixel and summed over two by two.
+  sees the output's slope moved by a pixel and summed over two by two. So do CPUs; accelerators repeat and convolve.
   """
+  return jax.lax.platform_dependent(x, kernel, cpu=_convolve_phases, default=_convolve_repeated_plainly)
+
+
+def _convolve_repeated_plainly(x, kernel):
+  return _convolve_plainly(x.repeat(2, axis=1).repeat(2, axis=2), kernel)
+
+
+def _convolve_phases(x, kernel):
   b, h, w, _ = x.shape
 
   def convolve_phase(row, column):
@@ -174,7 +183,11 @@ def _sum_taps(kernel, phase, *, axis):
 
 
 def _convolve_repeated_gradient(saved, slope):
-  x, kernel = saved
+  gradient_plainly = lambda x, kernel, slope: jax.vjp(_convolve_repeated_plainly, x, kernel)[1](slope)
+  return jax.lax.platform_dependent(*saved, slope, cpu=_phases_gradient, default=gradient_plainly)
+
+
+def _phases_gradient(x, kernel, slope):
   b, h, w, c = x.shape
   phases = slope.reshape(b, h, 2, w, 2, -1)
   # [b h w 9 c2]: for each tap what reaches a pixel of the small image.
@@ -210,9 +223,34 @@ def dot_product_attention(
 ) -> Float[Array, "b q n d"]:
   """Attention of queries [b q n d] to keys and values [b r n d], n heads; softmax in float32.
 
-  Queries are handled `query_chunk` at a time, also in the gradient: memory grows with one chunk's weights only, and
-  they stay in the cache.
+  CPUs handle queries `query_chunk` at a time, also in the gradient: memory grows with one chunk's weights only, and
+  they stay in the cache. Accelerators get JAX's own attention: cuDNN's, which never writes the weights, on NVIDIA GPUs
+  for half-precision inputs with heads that it knows, and XLA's elsewhere.
   """
+  branches = dict(cpu=functools.partial(_attend_in_chunks, query_chunk=query_chunk), default=_attend_plainly)
+  if _fits_cudnn(queries, keys):
+    branches["cuda"] = functools.partial(_attend_plainly, implementation="cudnn")
+  return jax.lax.platform_dependent(queries, keys, values, **branches)
+
+
+def _fits_cudnn(queries, keys):
+  # JAX looks for cuDNN and the GPU when it traces, for whatever platform. So without an NVIDIA GPU it cannot be asked
+  # for, and programs that are lowered for CUDA there have XLA's attention.
+  device = jax.devices()[0]
+  if device.platform != "gpu" or "cuda" not in device.client.platform_version:
+    return False
+  is_new = float(device.compute_capability) >= 8
+  is_half = queries.dtype in (jnp.bfloat16, jnp.float16)
+  has_known_heads = queries.shape[-1] % 8 == 0 and queries.shape[-1] <= 128
+  # The gradient refuses odd numbers of queries or keys.
+  return is_new and is_half and has_known_heads and queries.shape[1] % 2 == keys.shape[1] % 2 == 0
+
+
+def _attend_plainly(queries, keys, values, *, implementation="xla"):
+  return jax.nn.dot_product_attention(queries, keys, values, implementation=implementation)
+
+
+def _attend_in_chunks(queries, keys, values, *, query_chunk):
   dtype, num_queries = queries.dtype, queries.shape[1]
   queries, keys, values = (x.transpose(0, 2, 1, 3) for x in (queries * queries.shape[-1] ** -0.5, keys, values))
 

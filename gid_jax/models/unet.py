@@ -1,8 +1,8 @@
 """The denoiser: latent diffusion's 2-D U-Net over every band, coordinated by frequency attention (section 4.2).
 
-2-D layers map over the band axis with one set of parameters, what `nn.vmap` means and `over_bands` does with less to
-move; `FrequencyAttention` stands between them and is the only place where bands meet. Without it (stage 1, or the
-"independent" ablation) bands are separate.
+2-D layers map over the band axis with one set of parameters, an `nn.vmap` (`over_bands`); `FrequencyAttention` stands
+between them and is the only place where bands meet. Without it (stage 1, or the "independent" ablation) bands are
+separate.
 """
 
 import functools
@@ -97,12 +97,12 @@ class UNet(nn.Module):
     dtype = jnp.dtype(self.dtype)
     common = dict(epsilon=1e-5, groups=self.groups, dtype=dtype)
     keep = nn.remat if self.remat else lambda module: module
-    res_block = keep(over_bands(ResBlock, num_mapped=2))
+    res_block = keep(over_bands(ResBlock))
 
     def attend(x, name, spatial):
       heads = self.num_heads or max(1, x.shape[-1] // self.head_channels)
       if spatial and self.attention == "transformer":
-        transformer = keep(over_bands(SpatialTransformer))
+        transformer = keep(over_bands(SpatialTransformer, in_axes=(1, None)))
         x = transformer(num_heads=heads, groups=self.groups, dtype=dtype, name=f"{name}_attention")(x, context)
       elif spatial:
         attention = keep(over_bands(SpatialAttention))
@@ -152,7 +152,7 @@ class UNet(nn.Module):
         x = res_block(self.channels * multiplier, zero_out=True, name=name, **common)(x, embedding)
         x = attend(x, name, level in self.attention_levels)
       if level > 0:
-        x = over_bands(Upsample)(dtype=dtype, name=f"up{level}_upsample")(x, skips[-1].shape[2:4])
+        x = over_bands(Upsample, in_axes=(1, None))(dtype=dtype, name=f"up{level}_upsample")(x, skips[-1].shape[2:4])
 
     x = over_bands(GroupNorm)(groups=self.groups, epsilon=1e-5, silu=True, name="norm_out")(x)
     conv = over_bands(Conv)
