@@ -16,6 +16,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from gid_jax.devices import configure_jax
 from gid_jax.errors import UserError
 from gid_jax.evaluation.judging import MODEL, judge_scene, load_result, save_result
 from gid_jax.evaluation.networks.extractors import Extractor, digest_params, load_extractor
@@ -225,6 +226,7 @@ def main(_: list[str]) -> None:
   """Runs `evaluate` with the flags; a `UserError` becomes one line."""
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)
+  configure_jax()
   try:
     evaluate(flags.FLAGS.config, flags.FLAGS.workdir, against=flags.FLAGS.against)
   except UserError as error:

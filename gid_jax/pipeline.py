@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, UInt8
 
+from gid_jax.devices import use_compilation_cache
 from gid_jax.diffusion.prediction import Progress, predict_spectra
 from gid_jax.models.build import hashable, make_motion_model
 from gid_jax.models.renderer import Renderer, RendererConfig, composite
@@ -135,9 +136,12 @@ class ImageRenderer:
   def from_pretrained(cls, directory: str | Path | None = None) -> "ImageRenderer":
     """Loads the embedded weights, or `renderer.safetensors` of another directory.
 
+    Compiled programs are kept in the user's cache folder, unless JAX has been given another.
+
     Raises:
       UserError: the file is missing, damaged or of a newer version.
     """
+    use_compilation_cache()
     return cls(load_pretrained(RENDERER_WEIGHTS, directory=directory))
 
   def working_size(self, height: int, width: int) -> tuple[int, int]:
@@ -242,9 +246,12 @@ class Animator(ImageRenderer):
   def from_pretrained(cls, directory: str | Path | None = None) -> "Animator":
     """Loads the embedded weights, or `motion.safetensors` and `renderer.safetensors` of another directory.
 
+    Compiled programs are kept in the user's cache folder, unless JAX has been given another.
+
     Raises:
       UserError: a file is missing, damaged or of a newer version.
     """
+    use_compilation_cache()
     return cls(*(load_pretrained(name, directory=directory) for name in (MOTION_WEIGHTS, RENDERER_WEIGHTS)))
 
   def working_size(self, height: int, width: int) -> tuple[int, int]:

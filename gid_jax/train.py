@@ -34,6 +34,7 @@ from gid_jax.data.input_pipeline import (
 from gid_jax.data.latent_cache import build_latent_cache
 from gid_jax.data.records import OpenScenes
 from gid_jax.data.scenes import find_trained_scenes
+from gid_jax.devices import use_compilation_cache
 from gid_jax.errors import UserError
 from gid_jax.training import sharding
 from gid_jax.training.divergence import DivergenceGuard
@@ -266,6 +267,7 @@ def main(argv: list[str]) -> None:
   """Runs `train` with the flags; a `UserError` becomes one line. For the exit status see the top of this file."""
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)  # Otherwise every library's notes bury the progress.
+  use_compilation_cache()
   try:
     state = train(flags.FLAGS.config, flags.FLAGS.workdir)
   except UserError as error:
