@@ -4,6 +4,7 @@ Every scene's result is kept in the work folder, so the same command goes on whe
 `report.html` and `report.json`. Errors end with status 2.
 """
 
+import functools
 import json
 import sys
 from collections.abc import Mapping
@@ -31,7 +32,7 @@ from gid_jax.media.encoding import write_video
 from gid_jax.media.folders import load_backgrounds, load_sprites
 from gid_jax.models.features import vgg16_params
 from gid_jax.pipeline import Animator
-from gid_jax.training.settings import parse_flags
+from gid_jax.training.command_line import parse_flags
 
 
 def load_extractors(config: Any) -> tuple[list[Extractor], list[str]]:
@@ -241,4 +242,5 @@ if __name__ == "__main__":
   flags.DEFINE_string("workdir", None, "Folder of results and of the report; gone on with when it has some.")
   flags.DEFINE_string("against", None, "report.json of another evaluation, to mark differences from.")
   flags.mark_flags_as_required(["config", "workdir"])
-  app.run(main, flags_parser=parse_flags)
+  examples = {"config": "configs/evaluation.py", "workdir": "runs/evaluation"}
+  app.run(main, flags_parser=functools.partial(parse_flags, examples=examples))

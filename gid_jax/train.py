@@ -15,12 +15,18 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
-from absl import app, flags, logging
-from clu import metrics as clu_metrics
-from clu import parameter_overview
 from ml_collections import config_flags
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from gid_jax.extras import missing_extra
+
+try:
+  import optax
+  from absl import app, flags, logging
+  from clu import metrics as clu_metrics
+  from clu import parameter_overview
+except ImportError as error:
+  raise missing_extra(error, "train", module=__name__) from error
 
 from gid_jax.data.checks import check_config
 from gid_jax.data.examples import find_strength
@@ -37,11 +43,12 @@ from gid_jax.data.scenes import find_trained_scenes
 from gid_jax.devices import use_compilation_cache
 from gid_jax.errors import UserError
 from gid_jax.training import sharding
+from gid_jax.training.command_line import parse_flags
 from gid_jax.training.divergence import DivergenceGuard
 from gid_jax.training.interruption import StopRequest
 from gid_jax.training.metric_writer import MetricWriter
 from gid_jax.training.objectives import make_objective, needs_band_scale, needs_strength
-from gid_jax.training.settings import check_resumable, check_settings, parse_flags
+from gid_jax.training.settings import check_resumable, check_settings
 from gid_jax.training.train_state import TrainState, create_train_state, merge_params, train_step
 from gid_jax.training.validation import make_validation_drawing
 from gid_jax.types import Batch, LossFn, Metrics, PRNGKey
