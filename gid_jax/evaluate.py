@@ -4,6 +4,7 @@ Every scene's result is kept in the work folder, so the same command goes on whe
 `report.html` and `report.json`. Errors end with status 2.
 """
 
+import functools
 import json
 import sys
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from ml_collections import config_flags
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gid_jax.configuration import EvaluationSettings, parse, to_plain
+from gid_jax.devices import configure_jax
 from gid_jax.errors import UserError
 from gid_jax.evaluation.judging import MODEL, judge_scene, load_result, save_result
 from gid_jax.evaluation.networks.extractors import Extractor, digest_params, load_extractor
@@ -31,7 +33,7 @@ from gid_jax.media.encoding import write_video
 from gid_jax.media.folders import load_backgrounds, load_sprites
 from gid_jax.models.vgg16 import vgg16_params
 from gid_jax.pipeline import Animator
-from gid_jax.training.settings import parse_flags
+from gid_jax.training.command_line import parse_flags
 
 
 def load_extractors(config: EvaluationSettings) -> tuple[list[Extractor], list[str]]:
@@ -226,6 +228,7 @@ def main(_: list[str]) -> None:
   """Runs `evaluate` with the flags; a `UserError` becomes one line."""
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)
+  configure_jax()
   try:
     evaluate(parse(EvaluationSettings, flags.FLAGS.config), flags.FLAGS.workdir, against=flags.FLAGS.against)
   except UserError as error:
@@ -240,4 +243,5 @@ if __name__ == "__main__":
   flags.DEFINE_string("workdir", None, "Folder of results and of the report; gone on with when it has some.")
   flags.DEFINE_string("against", None, "report.json of another evaluation, to mark differences from.")
   flags.mark_flags_as_required(["config", "workdir"])
-  app.run(main, flags_parser=parse_flags)
+  examples = {"config": "configs/evaluation.py", "workdir": "runs/evaluation"}
+  app.run(main, flags_parser=functools.partial(parse_flags, examples=examples))

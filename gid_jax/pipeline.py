@@ -18,6 +18,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, UInt8
 
 from gid_jax.configuration import WeightsSettings
+from gid_jax.devices import use_compilation_cache
 from gid_jax.diffusion.prediction import Progress, predict_spectra
 from gid_jax.models.build import make_motion_model, make_renderer
 from gid_jax.models.renderer import Renderer, composite
@@ -136,9 +137,12 @@ class ImageRenderer:
   def from_pretrained(cls, directory: str | Path | None = None) -> "ImageRenderer":
     """Loads the embedded weights, or `renderer.safetensors` of another directory.
 
+    Compiled programs are kept in the user's cache folder, unless JAX has been given another.
+
     Raises:
       UserError: the file is missing, damaged or of a newer version.
     """
+    use_compilation_cache()
     return cls(load_pretrained(RENDERER_WEIGHTS, directory=directory))
 
   def working_size(self, height: int, width: int) -> tuple[int, int]:
@@ -243,9 +247,12 @@ class Animator(ImageRenderer):
   def from_pretrained(cls, directory: str | Path | None = None) -> "Animator":
     """Loads the embedded weights, or `motion.safetensors` and `renderer.safetensors` of another directory.
 
+    Compiled programs are kept in the user's cache folder, unless JAX has been given another.
+
     Raises:
       UserError: a file is missing, damaged or of a newer version.
     """
+    use_compilation_cache()
     return cls(*(load_pretrained(name, directory=directory) for name in (MOTION_WEIGHTS, RENDERER_WEIGHTS)))
 
   def working_size(self, height: int, width: int) -> tuple[int, int]:

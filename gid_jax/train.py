@@ -17,12 +17,18 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
-from absl import app, flags, logging
-from clu import metrics as clu_metrics
-from clu import parameter_overview
-from ml_collections import config_flags
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from gid_jax.extras import missing_extra
+
+try:
+  import optax
+  from absl import app, flags, logging
+  from clu import metrics as clu_metrics
+  from clu import parameter_overview
+  from ml_collections import config_flags
+except ImportError as error:
+  raise missing_extra(error, "train", module=__name__) from error
 
 from gid_jax.configuration import DataSettings, OptimizerSettings, TrainSettings, parse, to_plain
 from gid_jax.data.checks import check_config
@@ -37,13 +43,15 @@ from gid_jax.data.input_pipeline import (
 from gid_jax.data.latent_cache import build_latent_cache
 from gid_jax.data.records import OpenScenes
 from gid_jax.data.scenes import find_trained_scenes
+from gid_jax.devices import use_compilation_cache
 from gid_jax.errors import UserError
 from gid_jax.training import sharding
+from gid_jax.training.command_line import parse_flags
 from gid_jax.training.divergence import DivergenceGuard
 from gid_jax.training.interruption import StopRequest
 from gid_jax.training.metric_writer import MetricWriter
 from gid_jax.training.objectives import Objective, make_objective, needs_band_scale, needs_strength
-from gid_jax.training.settings import check_resumable, check_settings, parse_flags
+from gid_jax.training.settings import check_resumable, check_settings
 from gid_jax.training.train_state import TrainState, create_train_state, merge_params, train_step
 from gid_jax.training.validation import make_validation_drawing
 from gid_jax.types import Batch, LossFn, Metrics, PRNGKey
@@ -292,6 +300,7 @@ def main(argv: list[str]) -> None:
   """Runs `train` with the flags; a `UserError` becomes one line. For the exit status see the top of this file."""
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)  # Otherwise every library's notes bury the progress.
+  use_compilation_cache()
   try:
     state = train(flags.FLAGS.config, flags.FLAGS.workdir)
   except UserError as error:
@@ -306,9 +315,13 @@ def main(argv: list[str]) -> None:
     sys.exit(_STOPPED)
 
 
-if __name__ == "__main__":
-  # Here, as a program that imports `train` may have flags of the same names.
+def define_flags() -> None:
+  """Defines the flags of `main`; not when imported, as other programs may have some of the same names."""
   config_flags.DEFINE_config_file("config", None, "Stage and size, such as configs/ldm.py:default.")
   flags.DEFINE_string("workdir", None, "Folder of checkpoints and metrics; resumed when it has some.")
+
+
+if __name__ == "__main__":
+  define_flags()
   flags.mark_flags_as_required(["config", "workdir"])
   app.run(main, flags_parser=parse_flags)

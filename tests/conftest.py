@@ -7,6 +7,14 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache_folder(tmp_path_factory):
+  """Tests, and the programs that they start, keep compiled programs to themselves."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("user_cache")))
+    yield
+
+
 @pytest.fixture(scope="module")
 def quick_compilation(tmp_path_factory):
   """Compiles a module's programs with little care, in half the time, and keeps those that are compiled twice."""

@@ -1,4 +1,4 @@
-"""The `gid` command before any work: help, version, and the environment it prepares for JAX."""
+"""The `gid` command before any work: help and version."""
 
 import os
 import subprocess
@@ -70,37 +70,3 @@ def test_help_names_every_option_and_version_is_the_package(capsys):
 def test_suffixes_agree_with_the_encoder():
   assert options.VIDEO_SUFFIXES == encoding.VIDEO_SUFFIXES
   assert set(options.PICTURE_SUFFIXES) <= set(photos.IMAGE_SUFFIXES)
-
-
-CONFIGURED = """
-import os
-from gid_jax.app.cli import configure_jax
-configure_jax()
-print(os.environ.get("JAX_COMPILATION_CACHE_DIR"), os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"])
-"""
-
-
-def test_configure_jax_respects_the_user(monkeypatch, tmp_path):
-  monkeypatch.delenv("XDG_CACHE_HOME")
-  home, cache, blocked = tmp_path / "home", tmp_path / "cache", tmp_path / "file"
-  blocked.touch()
-  assert run_isolated(CONFIGURED, HOME=str(home)).stdout.split() == [str(home / ".cache/gid-jax/xla"), "false"]
-  assert run_isolated(CONFIGURED, XDG_CACHE_HOME=str(cache)).stdout.split() == [str(cache / "gid-jax/xla"), "false"]
-  assert (cache / "gid-jax" / "xla").is_dir()
-  assert run_isolated(CONFIGURED, XDG_CACHE_HOME=str(blocked)).stdout.split() == ["None", "false"]
-  chosen = run_isolated(CONFIGURED, JAX_COMPILATION_CACHE_DIR="/mine", XLA_PYTHON_CLIENT_PREALLOCATE="true")
-  assert chosen.stdout.split() == ["/mine", "true"]
-
-
-def test_compiled_programs_are_kept(tmp_path):
-  program = "from gid_jax.app.cli import configure_jax; configure_jax(); import jax; jax.jit(lambda x: x + 1)(1.0)"
-  result = run_isolated(program)
-  assert result.returncode == 0, result.stderr
-  assert os.listdir(tmp_path / "cache" / "gid-jax" / "xla") != []
-
-
-def test_every_core_is_a_device():
-  program = "from gid_jax.app.cli import configure_jax; configure_jax(); import jax; print(len(jax.devices('cpu')))"
-  assert int(run_isolated(program).stdout) == os.cpu_count()
-  assert int(run_isolated(program, JAX_NUM_CPU_DEVICES="3").stdout) == 3
-  assert int(run_isolated(program, XLA_FLAGS="--xla_force_host_platform_device_count=4").stdout) == 4

@@ -15,6 +15,8 @@ CHECKOUT = Path(__file__).parents[1]
 # Lowest first; an entry is a file or a folder.
 WINGS = (
   "gid_jax.errors",
+  "gid_jax.extras",
+  "gid_jax.devices",
   "gid_jax.files",
   "gid_jax.types",
   "gid_jax.configuration",

@@ -42,7 +42,9 @@ sys.path.insert(0, "tests")
 import grain, orbax.checkpoint, tensorflow_datasets
 from absl import app
 from gid_jax import train
-from gid_jax.training.settings import parse_flags
+from gid_jax.training.command_line import parse_flags
+
+train.define_flags()
 
 for line in sys.stdin:
   sys.argv, log = json.loads(line)

@@ -5,7 +5,6 @@ cost minutes of sampling. This file therefore imports nothing heavy at its top.
 """
 
 import importlib.util
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ import tyro
 
 from gid_jax import __version__
 from gid_jax.app.options import AnimateRequest, ExportRequest, InspectRequest, check_animate, check_inspect
+from gid_jax.devices import configure_jax
 from gid_jax.errors import UserError
 
 
@@ -63,7 +63,6 @@ def animate(request: AnimateRequest) -> None:
     UserError: an option out of range, an unreadable photo or video, or an unwritable output.
   """
   source, output = check_animate(request)
-  configure_jax()
   from gid_jax.media.shots import is_video
 
   if is_video(source):
@@ -87,8 +86,8 @@ def inspect(request: InspectRequest) -> None:
   output = check_inspect(request)
   if importlib.util.find_spec("matplotlib") is None:
     raise UserError("gid inspect draws with matplotlib; install it with: pip install 'gid-jax[plots]'")
-  configure_jax()
   start = time.perf_counter()
+  configure_jax()
   from gid_jax.files import complete_or_nothing
 
   console = _console()
@@ -124,32 +123,9 @@ def export(request: ExportRequest) -> None:
     print(f"Wrote {path}: {_format_bytes(path.stat().st_size)}")
 
 
-def configure_jax() -> None:
-  """Sets the environment for the coming import of JAX, leaving alone what the user has set.
-
-  Programs are compiled once and kept in the user's cache folder, small ones included; GPU memory is taken as it is
-  needed; every CPU core is a device, for optical flow splits its frames over devices.
-  """
-  os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-  if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(os.cpu_count() or 1))
-  os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-  os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-  if "JAX_COMPILATION_CACHE_DIR" in os.environ:
-    return
-  try:
-    chosen = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification ignores a relative path.
-    folder = (Path(chosen) if os.path.isabs(chosen) else Path.home() / ".cache") / "gid-jax" / "xla"
-    folder.mkdir(parents=True, exist_ok=True)
-  except (OSError, RuntimeError):
-    return  # No home or a read-only one: compile every time.
-  if os.access(folder, os.W_OK):
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-
-
 def _animate_photo(request: AnimateRequest, photo: Path, output: Path) -> None:
   start = time.perf_counter()
+  configure_jax()
   import jax
 
   from gid_jax.media import encoding, photos
@@ -184,6 +160,7 @@ def _animate_photo(request: AnimateRequest, photo: Path, output: Path) -> None:
 
 def _animate_video(request: AnimateRequest, source: Path, output: Path) -> None:
   start = time.perf_counter()
+  configure_jax()
   import numpy as np
 
   from gid_jax.app.inspection import FilmComparison, fit_working_size, measure_spectrum

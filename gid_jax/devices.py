@@ -1,0 +1,62 @@
+"""Prepares JAX for a process: its CPU devices, how it takes GPU memory, and where it keeps compiled programs.
+
+What the user has set, by environment or `jax.config`, stays as it is. Importing this file imports nothing heavy.
+"""
+
+import contextlib
+import os
+from pathlib import Path
+
+# Small programs are kept too: sampling runs many of them.
+_CACHE_SETTINGS = {"jax_persistent_cache_min_compile_time_secs": 0.0, "jax_persistent_cache_min_entry_size_bytes": -1}
+
+
+def configure_jax() -> None:
+  """Prepares JAX for a program that has the machine to itself; call before the first JAX operation.
+
+  GPU memory is taken as it is needed; every CPU core is a device, for optical flow splits its frames over devices;
+  compiled programs are kept, see `use_compilation_cache`.
+  """
+  os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+  import jax
+
+  if jax.config.jax_num_cpu_devices < 0 and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    with contextlib.suppress(RuntimeError):  # JAX has begun, and has the devices that it has.
+      jax.config.update("jax_num_cpu_devices", count_cores())
+  use_compilation_cache()
+
+
+def use_compilation_cache() -> None:
+  """Has JAX keep compiled programs in the user's cache folder, unless it has another one already.
+
+  Without a home, or with a read-only one, it compiles every time.
+  """
+  import jax
+
+  if jax.config.jax_compilation_cache_dir is not None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+    return
+  folder = _make_cache_folder()
+  if folder is None:
+    return
+  jax.config.update("jax_compilation_cache_dir", str(folder))
+  for name, value in _CACHE_SETTINGS.items():
+    if name.upper() not in os.environ:
+      jax.config.update(name, value)
+
+
+def count_cores() -> int:
+  """The number of CPU cores that this process may use."""
+  if hasattr(os, "sched_getaffinity"):  # Linux
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
+def _make_cache_folder() -> Path | None:
+  chosen = os.environ.get("XDG_CACHE_HOME", "")
+  try:
+    # The XDG specification ignores a relative path.
+    folder = (Path(chosen) if os.path.isabs(chosen) else Path.home() / ".cache") / "gid-jax" / "xla"
+    folder.mkdir(parents=True, exist_ok=True)
+  except (OSError, RuntimeError):
+    return None
+  return folder if os.access(folder, os.W_OK) else None
