@@ -26,8 +26,6 @@ no such parameter, there it is the prompt: `encoder_hidden_states`. A file witho
 CompVis keeps no number of heads in its weights, but orders them by it: `head_channels` or `num_heads` must be right.
 """
 
-import os
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +36,7 @@ import safetensors
 import safetensors.numpy
 
 from gid_jax.errors import UserError
+from gid_jax.files import complete_or_nothing
 from gid_jax.models.unet import UNet
 from gid_jax.models.vae import VAE
 from gid_jax.weights.naming import (
@@ -247,16 +246,16 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def write_tensors(path: str | Path, tensors: Tensors) -> None:
-  """Writes tensors by name as a safetensors file that PyTorch reads; it appears complete or not at all."""
+  """Writes tensors by name as a safetensors file that PyTorch reads; it appears complete or not at all.
+
+  Raises:
+    UserError: the file cannot be written.
+  """
   path = Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-  try:
-    contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-    safetensors.numpy.save_file(contiguous, str(temporary), {"format": "pt"})
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+  with complete_or_nothing(path, overwrite=True) as temporary:
+    temporary.write_bytes(safetensors.numpy.save(contiguous, {"format": "pt"}))
 
 
 def unet_to_diffusers_config(unet: UNet, params: Mapping[str, Any]) -> dict[str, Any]:
