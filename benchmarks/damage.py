@@ -2,8 +2,8 @@
 
   python benchmarks/damage.py --clips CLIPS --cache FOLDER [--scenes a,b,c] [--frames 32] [--vgg16 FILE]
 
-Damages real clips and their measured motion, one take a scene, by every damage of `gid_jax.evaluation.damage` and
-prints in Markdown what every metric makes of it at growing strength: of damaged motion against the real one, of damaged
+Damages real clips and their measured motion, one take a scene, by every damage of `damages.py` and prints in
+Markdown what every metric makes of it at growing strength: of damaged motion against the real one, of damaged
 clips against the clips themselves, and of films of damaged motion against films of the real one. A film is the photo
 splatted along the motion, so that no model has a part in any figure. Then it lists whether each metric is monotone in
 the damages that it is meant for, and what hardly moves it. Exits with status 1 if one is not monotone.
@@ -22,9 +22,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from damages import DAMAGES, draw_takes, is_monotone, measure_worsening
 
-from gid_jax.evaluation.damage import DAMAGES, draw_takes, is_monotone, measure_worsening
-from gid_jax.evaluation.frechet import frechet_distance_of_features, kernel_distance
+from gid_jax.evaluation.frechet import frechet_distance, kernel_distance
 from gid_jax.evaluation.judging import find_regions
 from gid_jax.evaluation.motion import judge_prediction
 from gid_jax.evaluation.motion_samples import judge_samples
@@ -162,7 +162,7 @@ def compare_features(
   found = {}
   for extractor in extractors:
     features, real = (extract(extractor, some, cache) for some in (videos, originals))
-    found[extractor.name] = frechet_distance_of_features(features, real)
+    found[extractor.name] = frechet_distance(features, real)
     if extractor.num_frames == 1:
       found[extractor.name.replace("Fréchet", "kernel")] = kernel_distance(features, real)
   return found

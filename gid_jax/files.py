@@ -14,32 +14,41 @@ PathLike = str | os.PathLike[str]
 
 @contextlib.contextmanager
 def complete_or_nothing(path: Path, *, overwrite: bool) -> Iterator[Path]:
-  """Yields a temporary name beside `path`, moved there on success and removed on any failure.
+  """Yields a temporary name in the folder of `path`, moved there on success and removed on any failure.
+
+  A link stays a link: the file that it points to is written.
 
   Args:
     path: the file that will appear once the block has succeeded.
     overwrite: replace an existing file.
 
   Raises:
-    UserError: existing file, missing or unwritable folder, or any OSError inside the block.
+    UserError: existing file, also one that came into being during the block, missing or unwritable folder, or any
+      OSError inside the block.
   """
-  temporary = path.parent / f".gid-{secrets.token_hex(8)}{path.suffix}"
+  target = Path(os.path.realpath(path)) if os.path.islink(path) else path
+  temporary = target.parent / f".gid-{secrets.token_hex(8)}{path.suffix}"
   try:
-    if not path.parent.is_dir():
-      raise UserError(f"cannot write {path}: the folder {path.parent} does not exist")
-    if path.is_dir():
+    if not target.parent.is_dir():
+      raise UserError(f"cannot write {path}: the folder {target.parent} does not exist")
+    if target.is_dir():
       raise UserError(f"{path} is a folder; give a file name")
-    if path.exists() and not overwrite:
-      raise UserError(f"{path} already exists; use --force or --output")
+    _check_free(path, overwrite)
     # Created by hand so that it gets the permissions of any new file, and before the frames are waited for.
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     yield temporary
-    os.replace(temporary, path)
+    _check_free(path, overwrite)
+    os.replace(temporary, target)
   except OSError as error:
     raise UserError(f"cannot write {path}: {describe_failure(error)}") from error
   finally:
     with contextlib.suppress(OSError):
       temporary.unlink()
+
+
+def _check_free(path: Path, overwrite: bool) -> None:
+  if path.exists() and not overwrite:
+    raise UserError(f"{path} already exists; use --force or --output")
 
 
 def describe_failure(error: Exception) -> str:
@@ -49,7 +58,8 @@ def describe_failure(error: Exception) -> str:
   if known:
     return os.strerror(number).lower()
   # FFmpeg's own words without the number and the name of the function that are wrapped around them.
-  return (getattr(error, "strerror", None) or str(error)).splitlines()[0].strip().lower()
+  words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+  return words.splitlines()[0].strip().lower()
 
 
 def first_line(error: BaseException | None) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from gid_jax.models.unet import UNet
 from gid_jax.models.vae import VAE
-from gid_jax.weights.convert import unet_to_diffusers_config, vae_to_diffusers_config
+from gid_jax.weights.convert import unet_to_diffusers_config
 
 PATH = pathlib.Path(__file__).parent / "data" / "diffusers.npz"
 
@@ -200,6 +200,23 @@ def make_unet_config(case):
   return unet_to_diffusers_config(UNet(**fields), {"conv_in": {"kernel": np.zeros((3, 3, 4 + channels, 1))}})
 
 
+def make_vae_config(case):
+  """diffusers' config of a case's auto-encoder; its multipliers begin with 1."""
+  vae = VAE(**VAES[case][0])
+  levels = len(vae.multipliers)
+  return dict(
+    _class_name="AutoencoderKL",
+    in_channels=vae.slice_channels,
+    out_channels=vae.slice_channels,
+    latent_channels=vae.latent_channels,
+    block_out_channels=[vae.channels * multiplier for multiplier in vae.multipliers],
+    layers_per_block=vae.num_blocks,
+    down_block_types=["DownEncoderBlock2D"] * levels,
+    up_block_types=["UpDecoderBlock2D"] * levels,
+    norm_num_groups=vae.groups,
+  )
+
+
 def make_inpainting_config():
   """diffusers' config of the inpainting U-Net."""
   return make_unet_config(INPAINTING) | dict(in_channels=9, class_embed_type=None)
@@ -210,7 +227,7 @@ def main():
   outputs = {case: run_unet(case, build(make_unet_config(case))) for case in UNETS}
   outputs["inpainting"] = run_unet(INPAINTING, build(make_inpainting_config()))
   for case in VAES:
-    parts = run_vae(case, build(vae_to_diffusers_config(VAE(**VAES[case][0]))))
+    parts = run_vae(case, build(make_vae_config(case)))
     outputs |= {f"{case}_{part}": value for part, value in zip(("mean", "log_variance", "decoded"), parts, strict=True)}
   PATH.parent.mkdir(exist_ok=True)
   np.savez_compressed(PATH, **outputs)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gid_jax.app import cli, options
-from gid_jax.media import encoding, photos
+from gid_jax.media import encoding
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -69,4 +69,3 @@ def test_help_names_every_option_and_version_is_the_package(capsys):
 
 def test_suffixes_agree_with_the_encoder():
   assert options.VIDEO_SUFFIXES == encoding.VIDEO_SUFFIXES
-  assert set(options.PICTURE_SUFFIXES) <= set(photos.IMAGE_SUFFIXES)

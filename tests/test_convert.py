@@ -17,7 +17,6 @@ from gid_jax.weights.convert import (
   tensors_to_vae,
   unet_to_diffusers_config,
   unet_to_tensors,
-  vae_to_diffusers_config,
   vae_to_tensors,
 )
 
@@ -78,7 +77,7 @@ def test_diffusers_runs_our_auto_encoder(case, stored):
   vae, params = reference.make_vae(case)
   tensors = reference.name_seeded(vae_to_tensors(vae, params, naming="diffusers"))
   tensors = vae_to_tensors(vae, tensors_to_vae(vae, tensors, params), naming="diffusers")
-  outputs = reference.run_vae(case, reference.build(vae_to_diffusers_config(vae), tensors))
+  outputs = reference.run_vae(case, reference.build(reference.make_vae_config(case), tensors))
   for part, output in zip(("mean", "log_variance", "decoded"), outputs, strict=True):
     assert reference.relative_difference(output, stored[f"{case}_{part}"]) < reference.TOLERANCE, part
 
@@ -207,7 +206,7 @@ def test_diffusers_own_converter_reads_our_compvis_auto_encoder(case):
   vae, params = reference.make_vae(case)
   tensors = vae_to_tensors(vae, params, naming="compvis")
   checkpoint = {f"first_stage_model.{name}": value for name, value in tensors.items()}
-  converted = single_file.convert_ldm_vae_checkpoint(checkpoint, vae_to_diffusers_config(vae))
+  converted = single_file.convert_ldm_vae_checkpoint(checkpoint, reference.make_vae_config(case))
   ours = vae_to_tensors(vae, params, naming="diffusers")
   assert converted.keys() == ours.keys()
   assert all(np.array_equal(value, ours[name]) for name, value in converted.items())

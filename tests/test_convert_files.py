@@ -10,7 +10,6 @@ import pytest
 
 from gid_jax.errors import UserError
 from gid_jax.models.unet import UNet
-from gid_jax.models.vae import VAE
 from gid_jax.weights.convert import (
   read_tensors,
   read_unet_init,
@@ -18,7 +17,6 @@ from gid_jax.weights.convert import (
   tensors_to_unet,
   unet_to_diffusers_config,
   unet_to_tensors,
-  vae_to_diffusers_config,
   vae_to_tensors,
   write_tensors,
 )
@@ -163,6 +161,6 @@ def test_other_wrong_input(tmp_path):
   with pytest.raises(UserError, match="no fixed number of heads"):
     unet_to_diffusers_config(UNet(num_heads=2), params)
   with pytest.raises(UserError, match="begin with multiplier 1, not 2"):
-    vae_to_diffusers_config(VAE(multipliers=(2, 4)))
+    unet_to_diffusers_config(UNet(multipliers=(2, 4)), params)
   with pytest.raises(UserError, match="Unknown attention 'none'"):
     jax.eval_shape(UNet(attention="none").init, jax.random.key(0), *reference.make_unet_inputs("unet_small"))

@@ -39,7 +39,7 @@ def test_fid_and_kid_are_of_all_frames(results):
   assert [*found["model"]] == ["FID", "KID", "DTFVD"]
   for name in ("model", "still"):
     ours, real = stack(results, f"FID/{name}"), stack(results, "FID/real")
-    assert found[name]["FID"].value == pytest.approx(frechet.frechet_distance_of_features(ours, real))
+    assert found[name]["FID"].value == pytest.approx(frechet.frechet_distance(ours, real))
     assert found[name]["KID"].value == pytest.approx(100 * frechet.kernel_distance(ours, real))
     assert found[name]["KID"].low < found[name]["KID"].value < found[name]["KID"].high
   assert found["model"]["FID"].num_samples == 5
@@ -48,7 +48,7 @@ def test_fid_and_kid_are_of_all_frames(results):
 def test_other_takes_are_the_ceiling_where_there_are_some(results):
   found = cells(tables.make_video_table(results, "real"))["another take of the scene"]
   one, other = (stack(results[i : i + 1], "DTFVD/real") for i in range(2))
-  expected = frechet.frechet_distance_of_features(other, one)
+  expected = frechet.frechet_distance(other, one)
   assert expected > 0.1 and found["DTFVD"].value == pytest.approx(expected) and found["DTFVD"].num_samples == 1
 
 
@@ -60,10 +60,10 @@ def test_windows_slide_over_frames_and_videos(results):
   # Frames 20 to 49 are those of features 2 to 4.
   ours, real = (stack(results, f"FID/{name}", slice(2, 5)) for name in ("model", "real"))
   found = cells(frames)["model"]["frames 20–40"]
-  assert found.value == pytest.approx(frechet.frechet_distance_of_features(ours, real))
+  assert found.value == pytest.approx(frechet.frechet_distance(ours, real))
   ours, real = (stack(results, f"DTFVD/{name}", slice(8, 9)) for name in ("still", "real"))
   found = cells(videos)["still"]["frames 128–143"]
-  assert found.value == pytest.approx(frechet.frechet_distance_of_features(ours, real))
+  assert found.value == pytest.approx(frechet.frechet_distance(ours, real))
 
 
 def test_networks_at_hand_stand_in_under_their_own_names():

@@ -281,13 +281,13 @@ def test_write_video_leaves_nothing_when_the_frames_fail(tmp_path, suffix, error
 FULL_DISK = """
 import resource, sys
 import numpy as np
-from gid_jax.media import encoding, photos
 from gid_jax.errors import UserError
+from gid_jax.media import encoding
 noise = [np.random.default_rng(i).integers(0, 256, (64, 64, 3), np.uint8) for i in range(12)]
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 for name in sys.argv[1:]:
   try:
-    photos.write_image(name, noise[0]) if name.endswith(".png") else encoding.write_video(name, noise, fps=30)
+    encoding.write_video(name, noise, fps=30)
   except UserError as error:
     print(error)
 """
@@ -295,26 +295,10 @@ for name in sys.argv[1:]:
 
 def test_writing_to_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
   # A limit on the size of files makes the kernel refuse writes half way, as a full disk does.
-  names = [str(tmp_path / f"a{suffix}") for suffix in (*encoding.VIDEO_SUFFIXES, ".png")]
+  names = [str(tmp_path / f"a{suffix}") for suffix in encoding.VIDEO_SUFFIXES]
   result = subprocess.run([sys.executable, "-c", FULL_DISK, *names], capture_output=True, text=True, check=True)
   lines = result.stdout.splitlines()
   assert len(lines) == len(names) and result.stderr == ""
   for name, line in zip(names, lines, strict=True):
     assert line.startswith(f"cannot write {name}: ")
   assert os.listdir(tmp_path) == []
-
-
-@pytest.mark.parametrize("suffix", photos.IMAGE_SUFFIXES)
-def test_write_image_comes_back(tmp_path, suffix):
-  ramp = np.linspace(0, 1, 32 * 32 * 3).reshape(32, 32, 3)
-  photos.write_image(tmp_path / f"a{suffix}", ramp)
-  tolerance = 0.5001 / 255 if suffix == ".png" else 0.05
-  np.testing.assert_allclose(photos.read_image(tmp_path / f"a{suffix}"), ramp, atol=tolerance)
-  assert os.listdir(tmp_path) == [f"a{suffix}"]
-
-
-def test_write_image_refuses_and_clips(tmp_path):
-  photos.write_image(tmp_path / "a.png", np.array([[[-1.0, 0.5, 2.0]]]))
-  np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), [[[0, 128, 255]]])
-  assert_refused(photos.write_image, tmp_path / "a.png", np.zeros((4, 4, 3)), match="already exists")
-  assert_refused(photos.write_image, tmp_path / "a.xyz", np.zeros((4, 4, 3)), match="unknown image format")

@@ -159,22 +159,6 @@ def test_predictors_differ_where_two_pixels_meet():
   assert np.asarray(rendering.predict_by_softmax(image, flow, depth))[:, 2].max() < 0.5
 
 
-def test_holes_take_the_colours_around_them():
-  fill_holes = jax.jit(rendering.fill_holes)
-  image = smooth_image(13, 21)
-  mass = np.ones((13, 21, 1), np.float32)
-  np.testing.assert_allclose(fill_holes(image, mass), image, atol=1e-6)
-  mass[4:7, 8:12] = 0
-  filled = np.asarray(fill_holes(np.where(mass > 0, image, 9.0), mass))
-  around = image[3:8, 7:13]
-  assert (filled[4:7, 8:12] > around.min() - 0.1).all() and (filled[4:7, 8:12] < around.max() + 0.1).all()
-  constant = np.asarray(fill_holes(np.where(mass > 0, 0.3, 9.0) * np.ones(3, np.float32), mass))
-  np.testing.assert_allclose(constant, 0.3, atol=1e-5)
-  mass[:] = 0
-  mass[12, 20] = 0.1
-  np.testing.assert_allclose(fill_holes(np.full_like(image, 0.3), mass), 0.3, atol=1e-5)
-
-
 def test_a_pair_is_judged_by_region(vgg_params):
   rng = np.random.default_rng(0)
   image = ndimage.gaussian_filter(rng.uniform(size=(24, 32, 3)), (1, 1, 0)).astype(np.float32)

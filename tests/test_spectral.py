@@ -119,10 +119,8 @@ def test_magnification_scales_the_motion(factor, t):
 
 
 def test_channel_order_is_re_x_re_y_im_x_im_y():
-  values = np.array([1 + 2j, 3 + 4j], np.complex64).reshape(1, 1, 1, 2)
-  channels = spectral.complex_to_channels(values)
-  np.testing.assert_array_equal(channels.ravel(), [1, 3, 2, 4])
-  np.testing.assert_array_equal(spectral.channels_to_complex(channels), values)
+  channels = np.array([1, 3, 2, 4], np.float32).reshape(1, 1, 1, 4)
+  np.testing.assert_array_equal(spectral.channels_to_complex(channels).ravel(), [1 + 2j, 3 + 4j])
 
 
 def test_band_frequencies_are_those_of_the_fft():
@@ -148,14 +146,6 @@ def test_resized_motion_moves_the_same_part_of_the_picture():
     resized = spectral.resize_motion(rotation(12, 16), height, width)
     inner = (slice(2, -2), slice(2, -2))
     np.testing.assert_allclose(resized[inner], rotation(height, width)[inner], atol=2e-2)
-
-
-def test_flipped_spectrum_is_the_spectrum_of_the_flipped_motion():
-  motion = _random_motion(10)
-  flipped = motion[:, :, ::-1] * np.array([-1, 1], np.float32)
-  expected = spectral.motion_to_spectrum(flipped, num_bands=4).coefficients
-  volume = spectral.flip_spectrum(spectral.motion_to_spectrum(motion, num_bands=4))
-  np.testing.assert_allclose(volume.coefficients, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("anchor", [False, True])

@@ -4,17 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import smooth_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import ndimage
 
-from gid_jax.motion import splat
+from gid_jax.motion import splat, warp
 
 sum_splat = jax.jit(splat.sum_splat)
 average_splat = jax.jit(splat.average_splat)
 linear_splat = jax.jit(splat.linear_splat)
 softmax_splat = jax.jit(splat.softmax_splat)
-backward_warp = jax.jit(splat.backward_warp)
+fill_holes = jax.jit(splat.fill_holes)
 
 
 def _brute_force(values, flow, log_weights):
@@ -215,19 +215,24 @@ def test_vmap_is_a_loop_over_examples():
     np.testing.assert_allclose(mass[n], one_mass, atol=1e-6)
 
 
-def test_backward_warp_samples_like_scipy():
-  values, flow, _ = _sample(8, reach=4.0)
-  warped = backward_warp(values, flow)
-  y, x = np.mgrid[: values.shape[0], : values.shape[1]]
-  place = [y + flow[..., 1], x + flow[..., 0]]
-  for c in range(values.shape[2]):
-    expected = ndimage.map_coordinates(values[..., c], place, order=1, mode="nearest")
-    np.testing.assert_allclose(warped[..., c], expected, atol=1e-5)
-
-
 def test_forward_then_backward_by_a_whole_shift_is_the_identity():
   values, _, depth = _sample(9)
   flow = np.broadcast_to(np.float32([1.0, -1.0]), (*depth.shape, 2))
   forward, _ = softmax_splat(values, flow, depth)
-  back = backward_warp(forward, flow)
+  back = warp.sample_linear(forward, flow[..., 0], flow[..., 1])
   np.testing.assert_allclose(back[1:, :-1], values[1:, :-1], rtol=1e-5)
+
+
+def test_holes_take_the_colours_around_them():
+  image = smooth_image(13, 21)
+  mass = np.ones((13, 21, 1), np.float32)
+  np.testing.assert_allclose(fill_holes(image, mass), image, atol=1e-6)
+  mass[4:7, 8:12] = 0
+  filled = np.asarray(fill_holes(np.where(mass > 0, image, 9.0), mass))
+  around = image[3:8, 7:13]
+  assert (filled[4:7, 8:12] > around.min() - 0.1).all() and (filled[4:7, 8:12] < around.max() + 0.1).all()
+  constant = np.asarray(fill_holes(np.where(mass > 0, 0.3, 9.0) * np.ones(3, np.float32), mass))
+  np.testing.assert_allclose(constant, 0.3, atol=1e-5)
+  mass[:] = 0
+  mass[12, 20] = 0.1
+  np.testing.assert_allclose(fill_holes(np.full_like(image, 0.3), mass), 0.3, atol=1e-5)

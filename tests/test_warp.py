@@ -5,13 +5,12 @@ import pytest
 import scipy.ndimage
 from helpers import run
 
-from gid_jax.motion.warp import is_inside, sample_cubic, sample_linear, to_planes
+from gid_jax.motion.warp import is_inside, sample_cubic, sample_linear, sample_points, to_planes
 
 
 def grid(height, width):
   y, x = np.mgrid[:height, :width].astype(float)
   return x, y
-
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +28,16 @@ def test_linear_sampling(moved):
   sample = lambda plane: scipy.ndimage.map_coordinates(plane, [y + v, x + u], order=1, mode="nearest")
   expected = np.stack([sample(values[..., c]) for c in range(2)], -1)
   np.testing.assert_allclose(run(sample_linear, *moved), expected, atol=1e-5)
+
+
+def test_sampling_at_points_of_complex_values_down_to_one_pixel():
+  rng = np.random.default_rng(1)
+  for shape in ((5, 7), (1, 7), (1, 1)):
+    values = (rng.normal(size=(*shape, 2)) + 1j * rng.normal(size=(*shape, 2))).astype(np.complex64)
+    points = rng.uniform(-3, 9, (4, 3, 2)).astype(np.float32)
+    place = [points[..., 1], points[..., 0]]
+    expected = [scipy.ndimage.map_coordinates(values[..., c], place, order=1, mode="nearest") for c in range(2)]
+    np.testing.assert_allclose(sample_points(values, points), np.stack(expected, -1), atol=1e-5)
 
 
 def keys_kernel(s):

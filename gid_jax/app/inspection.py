@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import cv2
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
@@ -96,19 +95,8 @@ def peak_frequency(spectrum: SpectralVolume) -> float:
 @jax.jit
 def _move(image: Float[Array, "h w 3"], flow: Float[Array, "h w 2"], depth: Float[Array, "h w"]):
   moved, mass = splat.softmax_splat(image, flow, depth)
-  cover = jnp.clip(2 * mass, 0, 1)
-  return _fill(moved * cover, cover)
-
-
-def _fill(colors: Float[Array, "h w 3"], cover: Float[Array, "h w 1"]) -> Float[Array, "h w 3"]:
-  """Completes colours, given times their cover in [0, 1], from ever coarser averages of what is known."""
-  height, width = cover.shape[:2]
-  if height * width > 1:
-    halve = lambda x: jax.image.resize(x, (-(-height // 2), -(-width // 2), x.shape[-1]), "linear")
-    weight = halve(cover)
-    coarse = _fill(halve(colors), weight)
-    return colors + (1 - cover) * jax.image.resize(coarse, colors.shape, "linear")
-  return colors / jnp.maximum(cover, 1e-6)
+  # Half a pixel's area counts as the whole: along a seam the film's own colour is sharper than a filled one.
+  return splat.fill_holes(moved, 2 * mass)
 
 
 def reconstruct(

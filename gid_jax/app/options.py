@@ -14,7 +14,7 @@ import tyro
 
 from gid_jax.errors import UserError
 
-# Those of gid_jax.media.encoding, and PNG (a test compares them); importing them would load NumPy.
+# Those of gid_jax.media.encoding (a test compares them); importing them would load NumPy.
 VIDEO_SUFFIXES = (".mp4", ".webm", ".gif", ".webp")
 PICTURE_SUFFIXES = (".png",)
 DEMO_PHOTO = Path(__file__).parents[1] / "pretrained" / "photo.jpg"

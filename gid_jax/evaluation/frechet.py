@@ -10,7 +10,6 @@ centred samples themselves.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -25,72 +24,8 @@ NUM_RESAMPLES = 200
 _BLOCK = 1024
 
 
-class Moments(NamedTuple):
-  """What a Gaussian needs to know of features seen so far; its size does not depend on their number.
-
-  Attributes:
-    count: samples seen.
-    mean: [d] their mean.
-    scatter: [d d] sum of the outer products of their deviations from the mean.
-  """
-
-  count: int
-  mean: Float[np.ndarray, "d"]
-  scatter: Float[np.ndarray, "d d"]
-
-  @property
-  def covariance(self) -> Float[np.ndarray, "d d"]:
-    """[d d] unbiased sample covariance.
-
-    Raises:
-      UserError: fewer than two samples.
-    """
-    _require_samples(self.count)
-    return self.scatter / (self.count - 1)
-
-
-def empty_moments(dimension: int) -> Moments:
-  """The moments of no sample in `dimension` dimensions, to which `add_features` adds."""
-  return Moments(0, np.zeros(dimension), np.zeros((dimension, dimension)))
-
-
-def add_features(moments: Moments, features: Float[np.ndarray, "n d"]) -> Moments:
-  """The moments after more features [n d]; any split into batches gives the same (Chan et al. 1983)."""
-  if not len(features):
-    return moments
-  features = np.asarray(features, np.float64)
-  mean = features.mean(0)
-  deviations = features - mean
-  count = moments.count + len(features)
-  shift = mean - moments.mean
-  scatter = moments.scatter + deviations.T @ deviations
-  scatter += np.outer(shift, shift) * (moments.count * len(features) / count)
-  return Moments(count, moments.mean + shift * (len(features) / count), scatter)
-
-
-def frechet_distance(
-  mean: Float[np.ndarray, "d"],
-  covariance: Float[np.ndarray, "d d"],
-  other_mean: Float[np.ndarray, "d"],
-  other_covariance: Float[np.ndarray, "d d"],
-) -> float:
-  """Squared Fréchet distance of two Gaussians (Dowson and Landau 1982; Heusel et al. 2017).
-
-  Args:
-    mean: [d] of the first.
-    covariance: [d d] of the first, symmetric; negative eigenvalues from rounding count as zero.
-    other_mean: [d] of the second.
-    other_covariance: [d d] of the second.
-  """
-  factors = []
-  for matrix in (covariance, other_covariance):
-    values, vectors = np.linalg.eigh(np.asarray(matrix, np.float64))
-    factors.append((vectors * np.sqrt(np.maximum(values, 0))).T)
-  return _frechet(np.asarray(mean, np.float64), factors[0], np.asarray(other_mean, np.float64), factors[1])
-
-
-def frechet_distance_of_features(features: Float[np.ndarray, "n d"], other: Float[np.ndarray, "m d"]) -> float:
-  """Squared Fréchet distance of the Gaussians fitted to features [n d] and [m d].
+def frechet_distance(features: Float[np.ndarray, "n d"], other: Float[np.ndarray, "m d"]) -> float:
+  """Squared Fréchet distance of the Gaussians fitted to features [n d] and [m d] (Dowson and Landau 1982).
 
   Raises:
     UserError: a set has fewer than two samples, or the sets differ in their dimension.
@@ -117,41 +52,12 @@ def kernel_distance(
   return _KernelSums(features, one_group, other, other_group, num_groups=1).distance(np.ones(1), unbiased=unbiased)
 
 
-def kernel_distance_of_subsets(
-  features: Float[np.ndarray, "n d"],
-  other: Float[np.ndarray, "m d"],
-  *,
-  num_subsets: int = 100,
-  subset_size: int = 1000,
-  seed: int = 0,
-) -> tuple[float, float]:
-  """Unbiased KID as its authors compute it: mean and standard deviation over random subsets of both sets.
-
-  Args:
-    features: [n d] one set.
-    other: [m d] the other.
-    num_subsets: drawn without replacement within each.
-    subset_size: samples of each set; the smaller set's size where that is less.
-    seed: of the drawing.
-
-  Raises:
-    UserError: see `kernel_distance`.
-  """
-  features, other = _check_pair(features, other)
-  size = min(subset_size, len(features), len(other))
-  rng = np.random.default_rng(seed)
-  draw = lambda rows: rows[rng.choice(len(rows), size, replace=False)]
-  distances = [kernel_distance(draw(features), draw(other)) for _ in range(num_subsets)]
-  return float(np.mean(distances)), float(np.std(distances))
-
-
 def estimate_frechet(
   features: Float[np.ndarray, "n d"],
   other: Float[np.ndarray, "m d"],
   groups: Sequence[str],
   other_groups: Sequence[str],
   *,
-  less: tuple[Float[np.ndarray, "l d"], Sequence[str]] | None = None,
   seed: int = 0,
 ) -> Estimate:
   """The Fréchet distance of two feature sets of the same scenes, with an interval over scenes.
@@ -165,8 +71,6 @@ def estimate_frechet(
     other: [m d] the other.
     groups: [n] scene of each sample; samples of one scene are not independent and are drawn together.
     other_groups: [m] scenes of `other`; the same set of names, drawn together with those of `groups`.
-    less: features and scenes of a rival of `features`. Then the figure is how much larger the distance is than the
-      rival's, both on the same drawn scenes, so that what is hard for both does not blur the comparison.
     seed: of the bootstrap.
 
   Returns:
@@ -175,29 +79,21 @@ def estimate_frechet(
   Raises:
     UserError: the sets differ in their dimension or in their scenes.
   """
-  sets = [(features, groups)] if less is None else [(features, groups), less]
-  if min(len(other), *(len(rows) for rows, _ in sets)) < 2:
+  if min(len(features), len(other)) < 2:
     return _unmeasurable(features, other, groups)
-  terms = []
-  for sign, (rows, row_groups) in zip((1, -1), sets, strict=False):
-    rows, real = _check_pair(rows, other)
-    names, *indices = _index_groups(row_groups, other_groups)
-    terms.append((sign, rows, real, *indices))
-  num_groups = len(names)
+  features, other = _check_pair(features, other)
+  names, indices, other_indices = _index_groups(groups, other_groups)
   values: list[float] = []
 
   def measure(chosen):
-    times = np.bincount(chosen, minlength=num_groups).astype(np.float64)
-    values.append(sum(sign * _weighted_frechet(x, times[i], y, times[j]) for sign, x, y, i, j in terms))
+    times = np.bincount(chosen, minlength=len(names)).astype(np.float64)
+    values.append(_weighted_frechet(features, times[indices], other, times[other_indices]))
     return values[-1]
 
-  note = describe_sample_size(min(len(features), len(other)), np.shape(features)[1])
-  estimate = bootstrap(measure, num_groups, note=note, num_resamples=NUM_RESAMPLES, seed=seed)
+  note = describe_sample_size(min(len(features), len(other)), features.shape[1])
+  estimate = bootstrap(measure, len(names), note=note, num_resamples=NUM_RESAMPLES, seed=seed)
   rise = float(np.mean(values[1:])) - estimate.value if len(values) > 1 else 0.0
-  low, high = estimate.low - rise, estimate.high - rise
-  if less is None:
-    low, high = _keep_positive(low), _keep_positive(high)
-  return estimate._replace(low=low, high=high)
+  return estimate._replace(low=_keep_positive(estimate.low - rise), high=_keep_positive(estimate.high - rise))
 
 
 def estimate_kernel_distance(

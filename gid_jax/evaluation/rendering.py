@@ -16,7 +16,8 @@ from jaxtyping import Array, Bool, Float
 
 from gid_jax.errors import UserError
 from gid_jax.models.vgg16 import VGG16_LAYER_WEIGHTS, vgg16_features
-from gid_jax.motion.splat import average_splat, backward_warp, softmax_splat, sum_splat
+from gid_jax.motion.splat import average_splat, fill_holes, softmax_splat, sum_splat
+from gid_jax.motion.warp import sample_linear
 
 # Mean squared error of rounding to 8 bits. Truth is not known better, and an average needs finite figures.
 _ROUNDING_ERROR = 1 / (12 * 255**2)
@@ -135,40 +136,6 @@ def _splat_mass(flow):
   return sum_splat(jnp.zeros((*flow.shape[:2], 1)), flow)[1]
 
 
-def fill_holes(warped: Float[Array, "h w 3"], mass: Float[Array, "h w 1"]) -> Float[Array, "h w 3"]:
-  """Fills what splatting left open from its surroundings, coarse to fine.
-
-  A pixel, and then each block of 2 x 2, 4 x 4, ... keeps its own colour by the share of it that is covered and takes
-  the rest from the next coarser scale. It is the simplest filling that does not leave behind what moved away.
-
-  Args:
-    warped: [h w 3] the splatted colours.
-    mass: [h w 1] the bilinear shares that landed.
-
-  Returns:
-    [h w 3]; black if nothing landed anywhere.
-  """
-  covered = jnp.minimum(mass, 1.0)
-  scales = [(warped * covered, covered)]
-  while max(scales[-1][0].shape[:2]) > 1:
-    scales.append(tuple(_average_blocks(values) for values in scales[-1]))
-  sums, covered = scales[-1]
-  filled = sums / jnp.maximum(covered, 1e-12)
-  for sums, covered in reversed(scales):
-    height, width = sums.shape[:2]
-    coarser = jax.image.resize(filled, (2 * filled.shape[0], 2 * filled.shape[1], 3), "bilinear")[:height, :width]
-    # The sums are colour times cover already.
-    filled = sums + (1 - covered) * coarser
-  return filled
-
-
-def _average_blocks(values):
-  # Means over 2 x 2 pixels; an odd last row or column is half empty.
-  height, width = values.shape[:2]
-  padded = jnp.pad(values, ((0, height % 2), (0, width % 2), (0, 0)))
-  return padded.reshape(-(-height // 2), 2, -(-width // 2), 2, -1).mean((1, 3))
-
-
 @jax.jit
 def predict_by_average(
   image: Float[Array, "h w 3"], flow: Float[Array, "h w 2"], depth: Float[Array, "h w"]
@@ -190,7 +157,7 @@ def predict_by_backward_warp(
   image: Float[Array, "h w 3"], flow: Float[Array, "h w 2"], depth: Float[Array, "h w"]
 ) -> Float[Array, "h w 3"]:
   """The photo [h w 3] sampled at p - F(p), F being `flow` [h w 2]: right where F varies slowly; no `depth`."""
-  return backward_warp(image, -flow)
+  return sample_linear(image, -flow[..., 0], -flow[..., 1])
 
 
 def predict_by_standing_still(

@@ -1,4 +1,4 @@
-"""Write files that are complete or absent, and encode frames: H.264, VP9, GIF, animated WebP.
+"""Encode frames to videos that are complete or absent: H.264, VP9, GIF, animated WebP.
 
 Frames go through one at a time. RGB becomes limited-range BT.709 for the 4:2:0 codecs, BGRA for WebP, and 256
 palette colours for GIF.

@@ -1,9 +1,7 @@
-"""Read photos and clips, write images and videos.
+"""Read photos.
 
 Everything inside the library is display-referred sRGB: photos are float32 [h w 3] in [0, 1], video frames
-uint8 [h w 3]. Colour profiles, camera orientation, time stamps and YUV ranges end here. Every output is
-written under a temporary name in its own folder and moved into place when it is complete, so a failure of any
-kind leaves no partial file and never harms the file that was there before.
+uint8 [h w 3]. Colour profiles and camera orientation end here.
 """
 
 import io
@@ -16,13 +14,12 @@ from jaxtyping import Float
 from PIL import Image, ImageCms, ImageOps
 
 from gid_jax.errors import UserError
-from gid_jax.files import PathLike, complete_or_nothing
+from gid_jax.files import PathLike
 from gid_jax.media.decoding import open_to_read
-from gid_jax.media.encoding import check_frame
 
 MIN_SIDE = 16
 MAX_MEGAPIXELS = 100
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
 
 def read_image(path: PathLike) -> Float[np.ndarray, "h w 3"]:
   """Reads a photo as it is meant to be seen: upright, sRGB, opaque.
@@ -62,33 +59,6 @@ def read_image(path: PathLike) -> Float[np.ndarray, "h w 3"]:
       return _image_to_srgb(ImageOps.exif_transpose(image))
     except (OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error) as error:
       raise UserError(f"{path} is truncated or damaged ({error}); save or download it again") from error
-
-
-def write_image(path: PathLike, image: np.ndarray, *, overwrite: bool = False) -> None:
-  """Writes one image; the suffix chooses the format (.png, .jpg, .jpeg or .webp).
-
-  Args:
-    path: the file to write; its folder must exist.
-    image: [h w 3] RGB, uint8, or float in [0, 1] (values outside are clipped).
-    overwrite: replace an existing file.
-
-  Raises:
-    UserError: unknown suffix, existing file, unwritable folder or full disk.
-    ValueError: the array is not an RGB image.
-  """
-  path = Path(path)
-  suffix = path.suffix.lower()
-  if suffix not in IMAGE_SUFFIXES:
-    raise UserError(f"{path}: unknown image format '{path.suffix}'; use one of {', '.join(IMAGE_SUFFIXES)}")
-  if np.issubdtype(image.dtype, np.floating):
-    image = np.rint(np.clip(image, 0.0, 1.0) * 255.0).astype(np.uint8)
-  options = {} if suffix == ".png" else {"quality": 95}
-  picture = Image.fromarray(check_frame(image, shape=image.shape))
-  with complete_or_nothing(path, overwrite=overwrite) as temporary:
-    picture.save(temporary, **options)
-
-
-# Reading
 
 
 def _too_large(path: Path, size: str) -> UserError:

@@ -22,6 +22,7 @@ from jaxtyping import Array, Complex, Float
 
 from gid_jax.errors import UserError
 from gid_jax.motion import spectral
+from gid_jax.motion.warp import sample_points
 from gid_jax.types import PRNGKey, SpectralVolume
 
 _PRECISION = jax.lax.Precision.HIGHEST
@@ -122,14 +123,7 @@ def modal_field(basis: ModalBasis, q: Complex[Array, "k"]) -> Float[Array, "h w 
 
 def _modes_at(basis: ModalBasis, points: Float[Array, "n 2"]) -> Complex[Array, "k n 2"]:
   """Mode shapes at real-valued points (x, y), bilinear, clamped to the border."""
-  height, width = basis.modes.shape[1:3]
-  place = jnp.clip(jnp.asarray(points, jnp.float32), 0, np.array([width - 1, height - 1], np.float32))
-  low = jnp.floor(place).astype(jnp.int32)
-  high = jnp.minimum(low + 1, np.array([width - 1, height - 1]))
-  fx, fy = jnp.split((place - low)[None], 2, axis=-1)
-  upper = basis.modes[:, low[:, 1], low[:, 0]] * (1 - fx) + basis.modes[:, low[:, 1], high[:, 0]] * fx
-  lower = basis.modes[:, high[:, 1], low[:, 0]] * (1 - fx) + basis.modes[:, high[:, 1], high[:, 0]] * fx
-  return upper * (1 - fy) + lower * fy
+  return jax.vmap(sample_points, in_axes=(0, None))(basis.modes, points)
 
 
 def modal_displacement(

@@ -26,11 +26,6 @@ def band_frequencies(num_bands: int, *, num_frames: int, fps: float) -> Float[Ar
   return jnp.arange(num_bands, dtype=jnp.float32) * (fps / num_frames)
 
 
-def complex_to_channels(values: Complex[Array, "*b k h w 2"]) -> Float[Array, "*b k h w 4"]:
-  """Complex (x, y) coefficients [*b k h w 2] to real channels (Re x, Re y, Im x, Im y) [*b k h w 4]."""
-  return jnp.concatenate([values.real, values.imag], axis=-1)
-
-
 def channels_to_complex(channels: Float[Array, "*b k h w 4"]) -> Complex[Array, "*b k h w 2"]:
   """Channels (Re x, Re y, Im x, Im y) [*b k h w 4] to complex (x, y) coefficients [*b k h w 2]."""
   channels = jnp.asarray(channels, jnp.float32)
@@ -166,12 +161,6 @@ def resize_motion(
 def resize_spectrum(spectrum: SpectralVolume, height: int, width: int) -> SpectralVolume:
   """Resamples a volume [*b k h w 4] onto another grid and into its pixels, x and y by their own ratio."""
   return spectrum.replace(coefficients=_resize_vectors(spectrum.coefficients, height, width))
-
-
-def flip_spectrum(spectrum: SpectralVolume) -> SpectralVolume:
-  """Mirrors a volume [*b k h w 4] left to right: pixels change place and their x motion changes sign."""
-  signs = jnp.asarray([-1, 1, -1, 1], spectrum.coefficients.dtype)
-  return spectrum.replace(coefficients=jnp.flip(spectrum.coefficients, axis=-2) * signs)
 
 
 def _norm(vectors: Float[Array, "*b 2"]) -> Float[Array, "*b"]:

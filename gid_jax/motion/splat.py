@@ -7,7 +7,7 @@ bilinear shares b. With source weights a, a target pixel receives
   linear:   a given                     softmax:  a = exp(depth)     ->  sum a b v / sum a b.
 
 Targets outside the image and non-finite displacements are dropped. Everything that lands is added by one
-segment_sum over the four corners of all sources, in float32.
+segment_sum over the four corners of all sources, in float32. What nothing lands on is a hole; `fill_holes` closes it.
 """
 
 from typing import NamedTuple
@@ -106,9 +106,10 @@ def linear_splat(
   *,
   eps: float = 1e-7,
 ) -> tuple[Float[Array, "h w c"], Float[Array, "h w 1"]]:
-  """Forward-warps `values` by `flow` pixels; collisions weighted by `weights` [h w] >= 0 (supplement eq. 11).
+  """Forward-warps `values` by `flow` pixels; collisions weighted by `weights` [h w] >= 0.
 
-  Where all that lands has weight 0 the result is 0 although the mass is not. Otherwise as `softmax_splat`.
+  The supplement's equation 11 writes the splatting so: its weights are W itself, not exp(W). Where all that lands
+  has weight 0 the result is 0 although the mass is not. Otherwise as `softmax_splat`.
   """
   landing = _land(flow)
   return _blend(values, landing, landing.shares * jnp.asarray(weights, jnp.float32).ravel(), eps)
@@ -156,16 +157,35 @@ def softmax_splat(
   return _blend(values, landing, _softmax_weights(landing, flat_depth, flat_depth.size), eps)
 
 
-def backward_warp(image: Float[Array, "h w c"], flow: Float[Array, "h w 2"]) -> Float[Array, "h w c"]:
-  """Samples `image` [h w c] bilinearly at each pixel plus `flow` [h w 2] pixels, clamped to the border."""
-  height, width = image.shape[:2]
-  flow = jnp.asarray(flow, jnp.float32)
-  x = jnp.clip(jnp.arange(width, dtype=jnp.float32) + flow[..., 0], 0, width - 1)
-  y = jnp.clip(jnp.arange(height, dtype=jnp.float32)[:, None] + flow[..., 1], 0, height - 1)
-  left, top = jnp.floor(x).astype(jnp.int32), jnp.floor(y).astype(jnp.int32)
-  right, bottom = jnp.minimum(left + 1, width - 1), jnp.minimum(top + 1, height - 1)
-  fx, fy = (x - left)[..., None], (y - top)[..., None]
-  pixels = jnp.asarray(image, jnp.float32)
-  upper = pixels[top, left] * (1 - fx) + pixels[top, right] * fx
-  lower = pixels[bottom, left] * (1 - fx) + pixels[bottom, right] * fx
-  return (upper * (1 - fy) + lower * fy).astype(image.dtype)
+def fill_holes(warped: Float[Array, "h w 3"], mass: Float[Array, "h w 1"]) -> Float[Array, "h w 3"]:
+  """Fills what splatting left open from its surroundings, coarse to fine.
+
+  A pixel, and then each block of 2 x 2, 4 x 4, ... keeps its own colour by the share of it that is covered and takes
+  the rest from the next coarser scale. It is the simplest filling that does not leave behind what moved away.
+
+  Args:
+    warped: [h w 3] the splatted colours.
+    mass: [h w 1] the bilinear shares that landed.
+
+  Returns:
+    [h w 3]; black if nothing landed anywhere.
+  """
+  covered = jnp.minimum(mass, 1.0)
+  scales = [(warped * covered, covered)]
+  while max(scales[-1][0].shape[:2]) > 1:
+    scales.append(tuple(_average_blocks(values) for values in scales[-1]))
+  sums, covered = scales[-1]
+  filled = sums / jnp.maximum(covered, 1e-12)
+  for sums, covered in reversed(scales):
+    height, width = sums.shape[:2]
+    coarser = jax.image.resize(filled, (2 * filled.shape[0], 2 * filled.shape[1], 3), "bilinear")[:height, :width]
+    # The sums are colour times cover already.
+    filled = sums + (1 - covered) * coarser
+  return filled
+
+
+def _average_blocks(values):
+  # Means over 2 x 2 pixels; an odd last row or column is half empty.
+  height, width = values.shape[:2]
+  padded = jnp.pad(values, ((0, height % 2), (0, width % 2), (0, 0)))
+  return padded.reshape(-(-height // 2), 2, -(-width // 2), 2, -1).mean((1, 3))

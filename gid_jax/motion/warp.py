@@ -23,31 +23,39 @@ def is_inside(u: Float[Array, "h w"], v: Float[Array, "h w"]) -> Bool[Array, "h 
   return (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
 
 
-def _sample(values: Float[Array, "h w c"], u: Array, v: Array, weigh: Callable) -> Float[Array, "h w c"]:
-  """Interpolates `values` at the moved pixels with the separable kernel whose taps `weigh` gives; edges repeat."""
+def _sample(values: Float[Array, "h w c"], x: Array, y: Array, weigh: Callable) -> Float[Array, "*n c"]:
+  """Interpolates `values` at x, y [*n] with the separable kernel whose taps `weigh` gives; edges repeat."""
   height, width, channels = values.shape
-  x, y = _positions(u, v)
   x, y = jnp.clip(x, 0, width - 1), jnp.clip(y, 0, height - 1)
   column, row = x.astype(jnp.int32), y.astype(jnp.int32)
   weights_x, weights_y = weigh(x - column), weigh(y - row)
   before = len(weights_x) // 2 - 1
-  after = len(weights_x) // 2
-  padded = jnp.pad(values, ((before, after), (before, after), (0, 0)), mode="edge")
-  stride = width + before + after
-  flat, first = padded.reshape(-1, channels), row * stride + column
+  columns = [jnp.clip(column + j - before, 0, width - 1) for j in range(len(weights_x))]
+  flat = jnp.asarray(values).reshape(-1, channels)
   result = jnp.zeros(())
   for i, weight_y in enumerate(weights_y):
+    start = jnp.clip(row + i - before, 0, height - 1) * width
     line = jnp.zeros(())
-    for j, weight_x in enumerate(weights_x):
-      # Positions are clipped above, so every index is good.
-      line += weight_x[..., None] * flat.at[first + (i * stride + j)].get(mode="promise_in_bounds")
+    for place, weight_x in zip(columns, weights_x, strict=True):
+      # Rows and columns are clipped above, so every index is good.
+      line += weight_x[..., None] * flat.at[start + place].get(mode="promise_in_bounds")
     result += weight_y[..., None] * line
   return result
 
 
+def _weigh_linear(f: Array):
+  return 1 - f, f
+
+
+def sample_points(values: Float[Array, "h w c"], points: Float[Array, "*n 2"]) -> Float[Array, "*n c"]:
+  """Samples values [h w c], real or complex, bilinearly at points [*n 2] (x, y); beyond the border the edge repeats."""
+  points = jnp.asarray(points, jnp.float32)
+  return _sample(values, points[..., 0], points[..., 1], _weigh_linear)
+
+
 def sample_linear(values: Float[Array, "h w c"], u: Array, v: Array) -> Float[Array, "h w c"]:
   """Samples values [h w c] bilinearly at the moved pixels; u, v [h w] pixels, beyond the border the edge repeats."""
-  return _sample(values, u, v, lambda f: (1 - f, f))
+  return _sample(values, *_positions(u, v), _weigh_linear)
 
 
 def sample_cubic(values: Float[Array, "h w c"], u: Array, v: Array) -> Float[Array, "h w c"]:
@@ -57,8 +65,7 @@ def sample_cubic(values: Float[Array, "h w c"], u: Array, v: Array) -> Float[Arr
   """
   return _sample(
     values,
-    u,
-    v,
+    *_positions(u, v),
     lambda f: (
       f * (-0.5 + f * (1 - 0.5 * f)),
       1 + f * f * (1.5 * f - 2.5),

@@ -2,8 +2,6 @@
 
 import importlib
 import json
-import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import jax
 import numpy as np
 
 from gid_jax.errors import UserError
+from gid_jax.files import complete_or_nothing
 
 
 class MetricWriter:
@@ -56,9 +55,8 @@ class MetricWriter:
       return
     self._close_file()
     kept = [line for line in self._path.read_text().splitlines() if _step_of(line) <= step]
-    temporary = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    temporary.write_text("".join(line + "\n" for line in kept))
-    os.replace(temporary, self._path)
+    with complete_or_nothing(self._path, overwrite=True) as temporary:
+      temporary.write_text("".join(line + "\n" for line in kept))
 
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
     """Writes one line of numbers (Python, NumPy or JAX scalars); not-finite ones as NaN or Infinity."""
@@ -91,12 +89,8 @@ class MetricWriter:
       path = self._workdir / "images" / f"{name.replace('/', '-')}-{step:08d}.png"
       path.parent.mkdir(parents=True, exist_ok=True)
       _, encoded = cv2.imencode(".png", row[..., ::-1])
-      temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-      try:
+      with complete_or_nothing(path, overwrite=True) as temporary:
         temporary.write_bytes(encoded.tobytes())
-        os.replace(temporary, path)
-      except OSError as error:
-        raise UserError(f"{path}: cannot write the image ({error}); check the disk") from error
     if self._tensorboard is not None:
       self._tensorboard.write_images(step, images)
 

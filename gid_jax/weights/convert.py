@@ -26,9 +26,7 @@ no such parameter, there it is the prompt: `encoder_hidden_states`. A file witho
 CompVis keeps no number of heads in its weights, but orders them by it: `head_channels` or `num_heads` must be right.
 """
 
-import os
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +36,7 @@ import safetensors
 import safetensors.numpy
 
 from gid_jax.errors import UserError
+from gid_jax.files import complete_or_nothing
 from gid_jax.models.unet import UNet
 from gid_jax.models.vae import VAE
 from gid_jax.weights.naming import (
@@ -247,16 +246,16 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def write_tensors(path: str | Path, tensors: Tensors) -> None:
-  """Writes tensors by name as a safetensors file that PyTorch reads; it appears complete or not at all."""
+  """Writes tensors by name as a safetensors file that PyTorch reads; it appears complete or not at all.
+
+  Raises:
+    UserError: the file cannot be written.
+  """
   path = Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-  try:
-    contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-    safetensors.numpy.save_file(contiguous, str(temporary), {"format": "pt"})
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+  with complete_or_nothing(path, overwrite=True) as temporary:
+    temporary.write_bytes(safetensors.numpy.save(contiguous, {"format": "pt"}))
 
 
 def unet_to_diffusers_config(unet: UNet, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -266,7 +265,9 @@ def unet_to_diffusers_config(unet: UNet, params: Mapping[str, Any]) -> dict[str,
     UserError: diffusers has no such network: plain attention with a fixed number of heads, multipliers that do not
       begin with 1.
   """
-  _check_first(unet.multipliers)
+  if unet.multipliers[0] != 1:
+    first = unet.multipliers[0]
+    raise UserError(f"diffusers' networks begin with multiplier 1, not {first}: move it into channels")
   transformer = unet.attention == "transformer"
   if unet.num_heads and not transformer:
     raise UserError("diffusers' UNet2DModel has no fixed number of heads: set head_channels and num_heads=None")
@@ -292,23 +293,6 @@ def unet_to_diffusers_config(unet: UNet, params: Mapping[str, Any]) -> dict[str,
   return config | dict(attention_head_dim=unet.head_channels)
 
 
-def vae_to_diffusers_config(vae: VAE) -> dict[str, Any]:
-  """The `config.json` with which diffusers' `AutoencoderKL` is the same network; see `unet_to_diffusers_config`."""
-  _check_first(vae.multipliers)
-  levels = len(vae.multipliers)
-  return dict(
-    _class_name="AutoencoderKL",
-    in_channels=vae.slice_channels,
-    out_channels=vae.slice_channels,
-    latent_channels=vae.latent_channels,
-    block_out_channels=[vae.channels * multiplier for multiplier in vae.multipliers],
-    layers_per_block=vae.num_blocks,
-    down_block_types=["DownEncoderBlock2D"] * levels,
-    up_block_types=["UpDecoderBlock2D"] * levels,
-    norm_num_groups=vae.groups,
-  )
-
-
 def _strip_prefix(tensors: Tensors, prefix: str) -> dict[str, np.ndarray]:
   """The part of a whole checkpoint under a prefix, and the context; everything when nothing is under it."""
   stripped = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
@@ -325,8 +309,3 @@ def _recognize(tensors: Tensors, signs: Mapping[str, str], network: str) -> str:
   if any("/" in name for name in tensors):
     raise UserError(f"weights of gid-jax itself, not a PyTorch {network}; load them with import_weights")
   raise UserError(f"no {network} of diffusers or CompVis in it: neither {' nor '.join(signs.values())} is there")
-
-
-def _check_first(multipliers: Sequence[int]) -> None:
-  if multipliers[0] != 1:
-    raise UserError(f"diffusers' networks begin with multiplier 1, not {multipliers[0]}: move it into channels")

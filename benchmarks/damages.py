@@ -1,8 +1,7 @@
 """Controlled damage to clips, spectral volumes and sets of them, to see which metrics respond to what.
 
 Each damage has a strength from 0, which changes nothing, to 1. Random damage nests: with one key, what a small
-strength damages a larger one damages too. Metrics and their blind spots are read off a table damage x metric, which
-`benchmarks/damage.py` prints.
+strength damages a larger one damages too. `damage.py` tabulates what every metric makes of every damage.
 """
 
 from collections.abc import Callable, Mapping, Sequence

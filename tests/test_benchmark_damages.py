@@ -1,4 +1,8 @@
-"""Damage: nothing at strength 0, growing with it, and what each kind must leave alone."""
+"""Damage of benchmarks/damages.py: nothing at strength 0, growing with it, and what each kind must leave alone."""
+
+import runpy
+import types
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -8,10 +12,11 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from gid_jax.errors import UserError
-from gid_jax.evaluation import damage, motion, motion_samples, rendering
+from gid_jax.evaluation import motion, motion_samples, rendering
 from gid_jax.evaluation.networks import extractors
 from gid_jax.types import SpectralVolume
 
+damage = types.SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "damages.py")))
 GRID = np.linspace(0, 1, 6)
 
 
