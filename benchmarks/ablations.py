@@ -2,7 +2,7 @@
 
   python -m data_pipeline.builder --output data/small --clips CLIPS --loops LOOPS --synthetic 400 --num_bands 24 \
     --height 80 --width 128 --stride 40 --max_windows 6 --held_out_scenes SCENES
-  python benchmarks/ablations.py --data data/small --clips CLIPS --workdir runs/ablations [--stop_after train]
+  python -m benchmarks.ablations --data data/small --clips CLIPS --workdir runs/ablations [--stop_after train]
 
 Trains every row of the table (`configs/ablations/`) with one seed, judges all of them on the clips whose scenes the
 data set holds out (`python -m gid_jax.evaluate`), and writes `ablations.md` with the paper's figures beside: distances

@@ -1,6 +1,6 @@
 """Claim: `gid animate` is quick, small in memory, and moves what should move.
 
-  python benchmarks/animate.py [--weights FOLDER] [--photo PHOTO] [--size 256]
+  python -m benchmarks.animate [--weights FOLDER] [--photo PHOTO] [--size 256] [--frames 150]
 
 Runs the command twice as a new process with an empty compile cache (first, second), prints seconds and peak memory,
 how the second run's time divides (each part alone, in a process that has compiled already; the rest is starting,
@@ -35,7 +35,7 @@ def time_parts(animator, photo, options, folder) -> dict[str, float]:
     volume = animator.predict_spectrum(key, photo)
     jax.block_until_ready(volume.coefficients)
     sampled = time.perf_counter()
-    frames = list(animator.render(photo, volume, frames=150, fps=30.0, size=options.size))
+    frames = list(animator.render(photo, volume, frames=options.frames, fps=30.0, size=options.size))
     rendered = time.perf_counter()
     encoding.write_video(Path(folder) / "parts.mp4", iter(frames), fps=30.0, overwrite=True)
     parts = {"sampling": sampled - start, "rendering": rendered - sampled, "encoding": time.perf_counter() - rendered}
@@ -49,13 +49,14 @@ def main():
   parser.add_argument("--photo", default=str(Path(gid_jax.__file__).parent / "pretrained" / "photo.jpg"))
   parser.add_argument("--size", type=int, default=256)
   parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--frames", type=int, default=150)
   options = parser.parse_args()
   # As the command does: the cores share the frames.
   jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
   with tempfile.TemporaryDirectory() as folder:
     output = Path(folder) / "video.mp4"
     command = [sys.executable, "-m", "gid_jax", "animate", options.photo, "--output", str(output), "--force"]
-    command += ["--size", str(options.size), "--seed", str(options.seed)]
+    command += ["--size", str(options.size), "--seed", str(options.seed), "--frames", str(options.frames)]
     command += ["--weights", options.weights] if options.weights else []
     environment = {"XDG_CACHE_HOME": folder, "PATH": "/usr/bin:/bin", "HOME": folder}
     for run in ("first", "second"):

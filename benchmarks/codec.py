@@ -1,6 +1,6 @@
 """Claim: averages over cells keep more of a measured slice than a small convolutional auto-encoder does.
 
-  python benchmarks/codec.py --clips CLIPS --loops LOOPS --cache FOLDER --weights FOLDER
+  python -m benchmarks.codec --clips CLIPS --loops LOOPS --cache FOLDER --weights FOLDER
 
 Slices are encoded to an eighth of the photo's size and decoded: mean absolute error in normalised units
 where flow is confident, and root mean square error of the coefficients over that of the coefficients. One take a scene.

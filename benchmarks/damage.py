@@ -1,6 +1,6 @@
 """Claim: metrics respond: each is monotone in the damage that it is meant for, and its blind spots are written down.
 
-  python benchmarks/damage.py --clips CLIPS --cache FOLDER [--scenes a,b,c] [--frames 32] [--vgg16 FILE]
+  python -m benchmarks.damage --clips CLIPS --cache FOLDER [--scenes a,b,c] [--frames 32] [--vgg16 FILE]
 
 Damages real clips and their measured motion, one take a scene, by every damage of `damages.py` and prints in
 Markdown what every metric makes of it at growing strength: of damaged motion against the real one, of damaged

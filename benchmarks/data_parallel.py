@@ -1,6 +1,7 @@
 """Claim: a training step on several devices costs little more than on one; and what they tell each other.
 
-  python benchmarks/data_parallel.py [--stage ldm] [--size default] [--batch 8] [--steps 5] [--accumulation 1]
+  python -m benchmarks.data_parallel [--stage ldm] [--size default] [--batch 8] [--steps 5] [--accumulation 1]
+    [--meshes 1x1 4x1 2x2 1x4]
 
 Four pretended devices share this machine's cores, so no time can be won: the ratio of a mesh's time per step to one
 device's, for the same global batch, is what splitting the work costs. Steps of all meshes alternate, and the fastest
@@ -27,7 +28,6 @@ from gid_jax.training import sharding
 from gid_jax.training.objectives import make_objective
 from gid_jax.training.train_state import create_train_state, train_step
 
-MESHES = ((1, 1), (4, 1), (2, 2), (1, 4))
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 MEBIBYTE = 2**20
 
@@ -62,13 +62,15 @@ def main():
   parser.add_argument("--batch", type=int, default=8)
   parser.add_argument("--steps", type=int, default=5)
   parser.add_argument("--accumulation", type=int, default=1)
+  parser.add_argument("--meshes", nargs="+", default=["1x1", "4x1", "2x2", "1x4"], help="data x fsdp; the first is 1")
   options = parser.parse_args()
 
   config = (ldm if options.stage == "ldm" else ldm_coordinated).get_config(options.size)
   objective, tx, batch = make_objective(config), make_optimizer(config.optimizer), make_batch(config, options.batch)
   start = create_train_state(make_params(config, batch), trainable=objective.trainable, tx=tx)
   runs, programs, times = {}, {}, collections.defaultdict(list)
-  for data, fsdp in MESHES:
+  meshes = [tuple(map(int, text.split("x"))) for text in options.meshes]
+  for data, fsdp in meshes:
     mesh = sharding.make_mesh(data=data, fsdp=fsdp)
     sharding.check_batch_size(options.batch, mesh, accumulation_steps=options.accumulation)
     placement = sharding.param_sharding(start, mesh)
@@ -96,10 +98,8 @@ def main():
     collectives = sharding.list_collectives(program.as_text())
     parts = [(kind, [c.num_bytes for c in collectives if c.kind == kind]) for kind in KINDS]
     told = "; ".join(f"{kind} {len(sizes)}, {sum(sizes) / MEBIBYTE:.2f}" for kind, sizes in parts if sizes) or "none"
-    seconds = fastest[data, fsdp]
-    print(
-      f"{data:>4} x {fsdp:<4} {seconds:>10.3f} {seconds / fastest[1, 1]:>7.2f} {own:>11.1f} {temporary:>15.1f}   {told}"
-    )
+    seconds, ratio = fastest[data, fsdp], fastest[data, fsdp] / fastest[meshes[0]]
+    print(f"{data:>4} x {fsdp:<4} {seconds:>10.3f} {ratio:>7.2f} {own:>11.1f} {temporary:>15.1f}   {told}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Claims: `estimate_flow` explains frames as well as pyflow, at many times its speed, and plain walls come to rest.
 
-  python benchmarks/flow.py [--clips FOLDER] [--names NAME ...] [--pyflow FOLDER] [--scenes 6] [--rounds 3]
+  python -m benchmarks.flow [--clips FOLDER] [--names NAME ...] [--pyflow FOLDER] [--scenes 6] [--rounds 3]
+    [--size 160 256] [--pairs 149]
 
 Prints, for the default settings, REFERENCE and a peer, all at 256x160 and 30 frames per second:
 - speed: 149 pairs on all cores against one peer process per core, taken in turns; the medians of `--rounds`;
@@ -19,6 +20,7 @@ and then --pyflow THAT_FOLDER.
 import argparse
 import functools
 import importlib
+import importlib.machinery
 import multiprocessing
 import os
 import resource
@@ -40,8 +42,9 @@ NAMES = ("alocasia_1", "carnations_2", "daffodils", "flag", "straw", "telephone_
 WALLS = ("hat_0", "telephone_1")
 SETTINGS = {"default": DEFAULT, "REFERENCE": REFERENCE}
 TARGETS = (1, 5, 15, 30, 59, 120)
-HEIGHT, WIDTH, FPS = 160, 256, 30
-NUM_PAIRS, PEER_STEP = 149, 5  # the peer's pairs are independent: every fifth tells its speed
+FPS = 30
+LAST = 149  # frame of the clips
+PEER_STEP = 5  # the peer's pairs are independent: every fifth tells its speed
 FIRST_SEED = 1_000_000  # the builder counts its scenes from 0
 
 
@@ -69,11 +72,11 @@ def our_flow(settings: FlowSettings, reference: np.ndarray, targets: np.ndarray)
   return np.asarray(estimate_flow(unit(reference), unit(targets), settings=settings)[0])
 
 
-def read_frames(path: Path, *, last: int) -> np.ndarray:
-  """Frames 0 ... `last` of a clip, as far as it has them: [t h w 3] uint8, the whole picture resized."""
+def read_frames(path: Path, size: tuple[int, int], *, last: int) -> np.ndarray:
+  """Frames 0 ... `last` of a clip, as far as it has them: [t h w 3] uint8, the whole picture resized to `size`."""
   clip = clips.read_clip(path, max_frames=2 * last + 60, short_side=480)
   frames = clips.resample_clip(clip, fps=FPS).frames[: last + 1]
-  return np.stack([cv2.resize(frame, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA) for frame in frames])
+  return np.stack([cv2.resize(frame, size[::-1], interpolation=cv2.INTER_AREA) for frame in frames])
 
 
 def warp_error(reference: np.ndarray, target: np.ndarray, flow: np.ndarray) -> float:
@@ -85,7 +88,8 @@ def warp_error(reference: np.ndarray, target: np.ndarray, flow: np.ndarray) -> f
 
 
 def print_speed(frames: np.ndarray, run_peer, peer: str, rounds: int):
-  """Times all methods in turns on the pairs of frames [150 h w 3] and prints the medians."""
+  """Times all methods in turns on the pairs of frames [t h w 3] and prints the medians."""
+  num_pairs, (height, width) = len(frames) - 1, frames.shape[1:3]
   before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   seconds = {name: [] for name in (*SETTINGS, peer)}
   run_peer(frames[0], frames[1:9])  # imports
@@ -99,27 +103,27 @@ def print_speed(frames: np.ndarray, run_peer, peer: str, rounds: int):
     for name, settings in SETTINGS.items():
       start = time.perf_counter()
       our_flow(settings, frames[0], frames[1:])
-      seconds[name].append((time.perf_counter() - start) / NUM_PAIRS)
+      seconds[name].append((time.perf_counter() - start) / num_pairs)
     start = time.perf_counter()
     run_peer(frames[0], frames[1::PEER_STEP])
     seconds[peer].append((time.perf_counter() - start) / len(frames[1::PEER_STEP]))
-  print(f"\n{NUM_PAIRS} pairs at {WIDTH}x{HEIGHT}, {jax.device_count()} {jax.devices()[0].platform} devices")
-  print("method      pairs/s   149 pairs   times the peer   compiling")
+  print(f"\n{num_pairs} pairs at {width}x{height}, {jax.device_count()} {jax.devices()[0].platform} devices")
+  print("method      pairs/s   all pairs   times the peer   compiling")
   for name, values in seconds.items():
     median = np.median(values)
-    compiling = f"{first[name] - NUM_PAIRS * median:9.1f} s" if name in first else ""
+    compiling = f"{first[name] - num_pairs * median:9.1f} s" if name in first else ""
     ratio = np.median(seconds[peer]) / median
-    print(f"{name:<10} {1 / median:>8.1f} {NUM_PAIRS * median:>9.2f} s {ratio:>16.2f} {compiling}")
-  print(f"memory grew by {grown:.0f} MiB at most; a pair's flow and confidence take {HEIGHT * WIDTH * 12} bytes")
+    print(f"{name:<10} {1 / median:>8.1f} {num_pairs * median:>9.2f} s {ratio:>16.2f} {compiling}")
+  print(f"memory grew by {grown:.0f} MiB at most; a pair's flow and confidence take {height * width * 12} bytes")
 
 
-def print_scenes(num_scenes: int, methods: dict):
+def print_scenes(num_scenes: int, size: tuple[int, int], methods: dict):
   """Prints the end-point error in simulated scenes in which something moves by over a pixel."""
   columns = [f"{name} {pixels}" for name in methods for pixels in ("all", "seen")]
   print("\nscene, EPE px " + "".join(f"{column:>15}" for column in columns))
   rows, seed = [], FIRST_SEED
   while len(rows) < num_scenes:
-    scene = sample_scene(seed, height=HEIGHT, width=WIDTH)
+    scene = sample_scene(seed, height=size[0], width=size[1])
     seed += 1
     exact = scene.displacement(TARGETS)
     if np.abs(exact).max() < 1:
@@ -131,12 +135,12 @@ def print_scenes(num_scenes: int, methods: dict):
   print(f"{'mean':<14}" + "".join(f"{value:>15.3f}" for value in np.mean(rows, axis=0)))
 
 
-def print_clips(paths: list[Path], methods: dict):
+def print_clips(paths: list[Path], size: tuple[int, int], methods: dict):
   """Prints how well each method explains the frames of clips, and on how many at least as well as the last one."""
   print("\nclip, grey levels     " + "".join(f"{name:>11}" for name in (*methods, "zero")))
   rows = []
   for path in paths:
-    frames = read_frames(path, last=TARGETS[-1])
+    frames = read_frames(path, size, last=TARGETS[-1])
     targets = frames[[t for t in TARGETS if t < len(frames)]]
     flows = [*(run(frames[0], targets) for run in methods.values()), np.zeros((*targets.shape[:3], 2))]
     rows.append([np.mean([warp_error(frames[0], *pair) for pair in zip(targets, f, strict=True)]) for f in flows])
@@ -147,10 +151,10 @@ def print_clips(paths: list[Path], methods: dict):
   print(f"{f'no worse than {[*methods][-1]}':<22}" + "".join(f"{f'{n} of {len(rows)}':>11}" for n in won))
 
 
-def print_walls(paths: list[Path]):
+def print_walls(paths: list[Path], size: tuple[int, int]):
   """Prints the displacement of measured trajectories over plain walls."""
   for path in paths:
-    frames = read_frames(path, last=NUM_PAIRS)
+    frames = read_frames(path, size, last=LAST)
     length = np.linalg.norm(measure_motion(frames).motion, axis=-1)
     blur = functools.partial(cv2.GaussianBlur, ksize=(0, 0), sigmaX=3)
     grays = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) for frame in frames[::10]]
@@ -170,7 +174,12 @@ def main():
   parser.add_argument("--pyflow", help="folder where pyflow was built")
   parser.add_argument("--scenes", type=int, default=6)
   parser.add_argument("--rounds", type=int, default=3)
+  parser.add_argument("--size", type=int, nargs=2, default=(160, 256), help="height and width")
+  parser.add_argument("--pairs", type=int, default=149, help="pairs whose speed is measured")
   options = parser.parse_args()
+  if options.pyflow and importlib.machinery.PathFinder.find_spec("pyflow", [options.pyflow]) is None:
+    sys.exit(f"no pyflow was built in {options.pyflow}; see --help")
+  size = tuple(options.size)
   sys.stdout.reconfigure(line_buffering=True)  # a table may take minutes
   cores, folder = len(os.sched_getaffinity(0)), options.pyflow
   jax.config.update("jax_num_cpu_devices", cores)
@@ -184,13 +193,13 @@ def main():
       pool.starmap(peer_flow, [(folder, reference, target) for target in targets], chunksize=1)
     )
     methods = {name: functools.partial(our_flow, settings) for name, settings in SETTINGS.items()} | {peer: run_peer}
-    scene = sample_scene(FIRST_SEED, height=HEIGHT, width=WIDTH)
-    print_speed(np.stack([scene.frame(t) for t in range(NUM_PAIRS + 1)]), run_peer, peer, options.rounds)
+    scene = sample_scene(FIRST_SEED, height=size[0], width=size[1])
+    print_speed(np.stack([scene.frame(t) for t in range(options.pairs + 1)]), run_peer, peer, options.rounds)
     if options.scenes:
-      print_scenes(options.scenes, methods)
+      print_scenes(options.scenes, size, methods)
     if paths:
-      print_clips(paths, methods)
-    print_walls([path for path in videos if path.stem in WALLS])
+      print_clips(paths, size, methods)
+    print_walls([path for path in videos if path.stem in WALLS], size)
 
 
 if __name__ == "__main__":

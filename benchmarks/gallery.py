@@ -1,7 +1,8 @@
 """Claim: photos that the weights never saw move where they should, and photos of nothing rest.
 
-  python benchmarks/gallery.py --photos PHOTO... --output FOLDER [--weights FOLDER] [--seeds 3] [--videos] [--size 512]
-  python benchmarks/gallery.py --photos FOLDER/*.jpg --output FOLDER --seeds 1
+  python -m benchmarks.gallery --photos PHOTO... --output FOLDER [--weights FOLDER] [--seeds 3] [--videos] [--size 256]
+    [--frames 150]
+  python -m benchmarks.gallery --photos FOLDER/*.jpg --output FOLDER --seeds 1
 
 Samples motion for every photo and seed. Writes `sheet.png`, a row a photo: the photo, how far every place swings for
 each seed (black 0, white 3 px), and, of the first seed, the frame furthest from the photo and the X-t slice of the
@@ -27,7 +28,6 @@ from gid_jax.pipeline import Animator
 
 LARGEST = 3.0  # px of the working grid, the white of the maps
 ACROSS, DOWN, MARGIN = 256, 160, 4
-NUM_FRAMES = 150
 
 
 def fit(image: np.ndarray) -> np.ndarray:
@@ -65,6 +65,7 @@ def main():
   parser.add_argument("--videos", action="store_true", help="also write a video of each photo and seed")
   parser.add_argument("--no_sheet", action="store_true", help="only print; renders nothing")
   parser.add_argument("--size", type=int, default=256, help="long side of the frames")
+  parser.add_argument("--frames", type=int, default=150)
   options = parser.parse_args()
   options.output.mkdir(parents=True, exist_ok=True)
   animator = Animator.from_pretrained(options.weights)
@@ -82,7 +83,7 @@ def main():
     for seed, volume in enumerate(volumes):
       if options.no_sheet or (seed and not options.videos):
         break
-      clip = animator.render(photo, volume, frames=NUM_FRAMES, fps=float(volume.fps), size=options.size)
+      clip = animator.render(photo, volume, frames=options.frames, fps=float(volume.fps), size=options.size)
       frames = np.stack([np.asarray(frame) for frame in clip])
       if options.videos:
         encoding.write_video(

@@ -1,6 +1,6 @@
 """Claim: the input pipeline gives training more examples per second than a plain loop over the same data set.
 
-  python benchmarks/input.py [--data DIR] [--windows 32] [--seconds 4]
+  python -m benchmarks.input [--data DIR] [--windows 32] [--seconds 4]
 
 Without `--data` a data set of simulated windows, 256 x 160, 16 bands, 6 pairs of frames, is built first. Prints for
 every stage, with its default config, the examples per second of

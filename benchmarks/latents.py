@@ -1,8 +1,8 @@
 """Claim: a training step on cached latents is quicker than one that encodes its slices.
 
-  python benchmarks/latents.py --data DIR --stage ldm --start SWING [--draws 1] [--steps 8]
+  python -m benchmarks.latents --data DIR --stage ldm --start SWING [--size default] [--draws 1] [--steps 8]
 
-The peer is the same stage without `config.data.latent_draws`, at `default` size: the two steps are run in turn in one
+The peer is the same stage without `config.data.latent_draws`, of the same size: the two steps are run in turn in one
 process, batches made ahead of the clock. Prints the time and size of a draw of a window in the cache, the median time
 of both steps, and the memory that XLA reserves for each beside arguments and results.
 """
@@ -28,17 +28,19 @@ from gid_jax.training.train_state import create_train_state, train_step
 def main() -> None:
   """Builds the cache in a temporary folder and measures."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("--data", required=True, help="data folder of the default size")
+  parser.add_argument("--data", required=True, help="data folder of that size")
   parser.add_argument("--stage", choices=("ldm", "ldm_coordinated"), default="ldm")
-  parser.add_argument("--start", required=True, help="fitted swing; for ldm_coordinated a trained ldm")
+  parser.add_argument("--size", default="default")
+  parser.add_argument("--start", required=True, help="fitted swing, or the vae of sizes with one; or an ldm")
   parser.add_argument("--draws", type=int, default=1, help="of each window")
   parser.add_argument("--steps", type=int, default=8, help="timed, of each kind")
   options = parser.parse_args()
   jax.config.update("jax_cpu_enable_async_dispatch", False)
 
-  config = importlib.import_module(f"configs.{options.stage}").get_config("default")
+  config = importlib.import_module(f"configs.{options.stage}").get_config(options.size)
   config.data.directory, config.data.latent_draws, config.data.sources = options.data, options.draws, {}
-  config.init["swing" if options.stage == "ldm" else "ldm"] = options.start
+  earlier = "ldm" if options.stage == "ldm_coordinated" else "swing" if config.model.swing else "vae"
+  config.init[earlier] = options.start
   config.num_init_batches = 1
   settings = dict(stage=options.stage, seed=0, batch_size=config.batch_size)
   fresh = make_train_iterator(config.data, **settings)

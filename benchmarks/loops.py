@@ -1,6 +1,6 @@
 """Claim: motion self-guidance calms the seam of a loop, at equal motion energy.
 
-  python benchmarks/loops.py [--photos DIR] [--weights FOLDER] [--number 20] [--height 160] [--width 256]
+  python -m benchmarks.loops [--photos DIR] [--weights FOLDER] [--number 20] [--height 160] [--width 256]
 
 Samples every photo plainly and guided (eq. 5), from the same noise, and measures what a player that repeats the file
 shows between its last frame and its first:

@@ -1,6 +1,6 @@
 """Claim: the denoiser knows more of motion on held-out windows than its spectrum over the photo.
 
-  python benchmarks/motion_model.py --data DIR [--weights FOLDER] [--windows 48]
+  python -m benchmarks.motion_model --data DIR [--weights FOLDER] [--windows 48]
 
 `DIR` is a data set of `data_pipeline.builder`; its validation split has scenes that were not trained on. Prints, by
 source of the windows, the denoising loss of the model, of what its schedule expects of the noisy latents alone

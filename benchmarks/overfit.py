@@ -1,6 +1,6 @@
 """Claim: the whole chain is right, since the smallest model learns eight windows by heart and samples them again.
 
-  python benchmarks/overfit.py --workdir runs/overfit
+  python -m benchmarks.overfit --workdir runs/overfit
 
 Simulates scenes, shrunk to 32x48 pixels, that move in at least a quarter of the picture; trains all three stages of the
 motion model on eight of them at the `tiny` size without augmentation; then samples every photo's spectral volume from

@@ -1,6 +1,7 @@
 """Claim: how the renderer compares with moving the photo's own pixels, on simulated scenes never trained on.
 
-  python benchmarks/renderer.py [--weights FOLDER] [--pairs 50] [--backgrounds FOLDER --sprites FOLDER] [--vgg16 FILE]
+  python -m benchmarks.renderer [--weights FOLDER] [--pairs 50] [--size 160 256] [--vgg16 FILE]
+    [--backgrounds FOLDER --sprites FOLDER]
 
 Renders held-out simulated pairs (I_0, F_t) -> I_t with the renderer and with the predictors of
 `gid_jax.evaluation.rendering`, which splat the photo and fill holes from around them, and prints PSNR, SSIM and, with
@@ -28,12 +29,15 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--weights", help="folder of exported weights; the embedded ones by default")
   parser.add_argument("--pairs", type=int, default=50)
+  parser.add_argument("--size", type=int, nargs=2, default=(160, 256), help="height and width")
   parser.add_argument("--backgrounds", help="folder of photos behind the scenes; procedural without")
   parser.add_argument("--sprites", help="folder of cut-outs in the scenes")
   parser.add_argument("--vgg16", help="npz of VGG16's convolutions, for the perceptual distance")
   options = parser.parse_args()
   renderers = {"renderer": ImageRenderer.from_pretrained(options.weights).render_flow, **PREDICTORS}
-  photos = dict(
+  options_of_scenes = dict(
+    height=options.size[0],
+    width=options.size[1],
     backgrounds=load_backgrounds(options.backgrounds) if options.backgrounds else (),
     sprites=load_sprites(options.sprites) if options.sprites else (),
   )
@@ -42,7 +46,7 @@ def main():
   pairs = []
   seed = FIRST_SEED
   while len(pairs) < options.pairs:
-    scene = sample_scene(seed, **photos)
+    scene = sample_scene(seed, **options_of_scenes)
     time = int(np.random.default_rng(seed).integers(1, scene.num_frames))
     flow = scene.displacement(np.array([time], np.float32))[0]
     seed += 1

@@ -1,6 +1,6 @@
 """Claim: how few sampling steps, and how much guidance, a motion model needs: the sampling curve on unseen scenes.
 
-  python benchmarks/sampling.py --clips CLIPS --cache FOLDER [--weights FOLDER] [--simulated 16]
+  python -m benchmarks.sampling --clips CLIPS --cache FOLDER [--weights FOLDER] [--simulated 16]
       [--settings 12:1 6:1 12:0 6:0 4:0]
 
 Samples two volumes a photo with every setting STEPS:GUIDANCE, of filmed clips whose scenes the weights were not trained

@@ -1,6 +1,7 @@
 """Claim: the U-Net's cost grows linearly in the number of bands and of pixels.
 
-  python benchmarks/scaling.py [--repetitions 5] [--plot scaling.png]
+  python -m benchmarks.scaling [--repetitions 5] [--bands 4 8 16 24] [--heights 12 16 24 32 48]
+    [--plot scaling.png]
 
 Times the forward pass of a small U-Net with frequency attention and two levels, against K bands and against latent
 pixels, with spatial attention at the lower level and without (but for the one in the middle, which is always there).
@@ -17,8 +18,6 @@ import numpy as np
 
 from gid_jax.models.unet import UNet
 
-BANDS = (4, 8, 16, 24)
-HEIGHTS = (12, 16, 24, 32, 48)  # of latents half as high as wide
 FIELDS = dict(channels=32, multipliers=(1, 2), num_blocks=1, head_channels=32, groups=8)
 
 
@@ -50,6 +49,8 @@ def main():
   """Measures, prints and plots."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--repetitions", type=int, default=5)
+  parser.add_argument("--bands", type=int, nargs="+", default=[4, 8, 16, 24])
+  parser.add_argument("--heights", type=int, nargs="+", default=[12, 16, 24, 32, 48], help="of latents twice as wide")
   parser.add_argument("--plot", help="picture to write; needs the `plots` extra")
   options = parser.parse_args()
   attention = {"with spatial attention": (1,), "without": ()}
@@ -57,8 +58,9 @@ def main():
   for label, levels in attention.items():
     model = UNet(**FIELDS, attention_levels=levels)
     measure = lambda num_bands, height, model=model: time_forward(model, num_bands, height, options.repetitions)
-    curves["bands", label] = BANDS, [measure(num_bands, 20) for num_bands in BANDS]
-    curves["pixels", label] = [2 * height**2 for height in HEIGHTS], [measure(4, height) for height in HEIGHTS]
+    curves["bands", label] = options.bands, [measure(number, 20) for number in options.bands]
+    sizes = [2 * height**2 for height in options.heights]
+    curves["pixels", label] = sizes, [measure(4, height) for height in options.heights]
   for (axis, label), (sizes, seconds) in curves.items():
     listed = ", ".join(f"{size}: {1e3 * value:.1f} ms" for size, value in zip(sizes, seconds, strict=True))
     print(f"{axis}, {label}: {describe(sizes, seconds)} ({listed})")

@@ -1,6 +1,6 @@
 """Claim: motion has the spectrum over places that our schedule expects, and so do latents sampled from a model.
 
-  python benchmarks/smoothness.py --data FOLDER --weights FOLDER [--photos 12] [--slope 1.2] [--reach 40]
+  python -m benchmarks.smoothness --data FOLDER --weights FOLDER [--photos 12] [--slope 1.2] [--reach 40]
 
 Power of latents over spatial frequency (cycles a latent pixel; orthonormal cosine transform, mean of bands, channels
 and scenes): of the stored windows, of volumes sampled for the first window's photo of some of these scenes, which the

@@ -1,6 +1,6 @@
 """Claim: six multistep steps, even in signal over noise, end closer to where many steps would than twelve of DDIM.
 
-  python benchmarks/solver.py [--weights FOLDER] [--photos PHOTO...] [--guidance 1] [--reference 64]
+  python -m benchmarks.solver [--weights FOLDER] [--photos PHOTO...] [--guidance 1] [--reference 64]
 
 Denoises the same noise for the same photo with every way, and prints how far its latents end from those of a long way
 (`--reference` steps of second order, evenly spaced in time): root mean square of the difference over that of the long

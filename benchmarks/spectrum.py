@@ -1,8 +1,8 @@
 """Claim: the spectral volume measured from the frames of a simulated scene is close to the exact one, band by band.
 
-  python benchmarks/spectrum.py [--scenes 8] [--bands 16] [--output spectrum.png]
+  python -m benchmarks.spectrum [--scenes 8] [--bands 16] [--size 160 256] [--output spectrum.png]
 
-Renders scenes of 150 frames at 256x160 in which something moves, measures their trajectories (`measure_motion`), takes
+Renders scenes of 150 frames in which something moves, measures their trajectories (`measure_motion`), takes
 the discrete Fourier transform, and compares each band with the scene's exact spectral volume over the pixels that move
 (0.5 px on average or more). Amplitudes are 2 |S| / T, pixels (the mean |S| / T for band 0), root mean square over
 pixels and both directions. A relative error of 1 is that of predicting no motion at all. A pixel whose motion is
@@ -70,12 +70,13 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--scenes", type=int, default=8)
   parser.add_argument("--bands", type=int, default=16)
+  parser.add_argument("--size", type=int, nargs=2, default=(160, 256), help="height and width")
   parser.add_argument("--output", default="spectrum.png")
   options = parser.parse_args()
   jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
   totals, scenes, seed = {}, 0, FIRST_SEED
   while scenes < options.scenes:
-    scene = sample_scene(seed)
+    scene = sample_scene(seed, height=options.size[0], width=options.size[1])
     seed += 1
     if (scene.mean_magnitude() > 0.5).mean() < 0.02:
       continue  # hardly anything moves

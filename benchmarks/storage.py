@@ -1,6 +1,6 @@
 """Claim: the stored form of a window is several times smaller than plain arrays, and what it loses cannot be seen.
 
-  python benchmarks/storage.py [--clips FOLDER] [--windows 12] [--motion_stride 2]
+  python -m benchmarks.storage [--clips FOLDER] [--windows 12] [--motion_stride 2]
 
 Makes windows from the first clips of a folder, or from simulated scenes when none is given, and stores their spectra
 in several ways. "trajectory" is the error of the trajectories after the inverse transform, pixels of the motion grid;

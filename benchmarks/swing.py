@@ -1,6 +1,7 @@
 """Claim: what moves in a photo is best told by ridge regression within each scene, on frozen ImageNet features.
 
-  python benchmarks/swing.py --clips CLIPS --loops LOOPS --stills PHOTOS --cache FOLDER
+  python -m benchmarks.swing --clips CLIPS --loops LOOPS --stills PHOTOS --cache FOLDER
+    [--weights FOLDER] [--scenes 4 8 16 24]
 
 Judged by the area under the ROC curve over the evaluation's regions, averaged over scenes, on scenes that the fit has
 not seen: folds of scenes, the indoor pots, which share a backdrop, in one. Flames are left out. `--stills` is a folder
@@ -33,17 +34,15 @@ from gid_jax.motion.measures import rms_swing
 from gid_jax.training.swing import FAINT, cover, find_log_swing, fit_gate, make_eye, start_ridge
 from gid_jax.weights.pretrained import MOTION_WEIGHTS, load_pretrained
 
-GRID = (20, 32)
 NUM_FOLDS = 8
 STILL = 0.03  # px, of the row that fits photos of nothing as places that swing so much
-# The curve over training scenes: how many, each so many times.
-NUM_SCENES, NUM_DRAWS = (4, 8, 16, 24), 3
+NUM_DRAWS = 3  # of each number of the curve over training scenes
 POTS = ("alocasia", "carnations", "hat", "orange_rose", "telephone", "yellow_tulip")
 FLAMES = ("candle", "candle_pillar", "fireplace", "campfire", "flames", "candle_2", "candle_3")
 
 
 class Clip(NamedTuple):
-  """A clip: its first frame [h w 3], swing [hm wm] px, regions, log swing [20 32], scene and source."""
+  """A clip: its first frame [h w 3], swing [hm wm] px, regions, log swing [h/8 w/8], scene and source."""
 
   image: np.ndarray
   swing: np.ndarray
@@ -53,9 +52,8 @@ class Clip(NamedTuple):
   source: str
 
 
-def read_clips(options: argparse.Namespace) -> list[Clip]:
-  """Reads all clips and loops, measured now or earlier."""
-  model = load_pretrained(MOTION_WEIGHTS)[1]["model"]
+def read_clips(options: argparse.Namespace, model: dict) -> list[Clip]:
+  """Reads all clips and loops, measured now or earlier, as a model's settings say."""
   clips = []
   for source, folder in (("real", options.clips), ("loop", options.loops)):
     for file in list_clips(folder):
@@ -92,10 +90,10 @@ def centre(array: np.ndarray) -> np.ndarray:
 def cross_validate(features: Sequence[np.ndarray], clips: Sequence[Clip], folds: np.ndarray, *, penalty: float,
                    within: bool, stills: Sequence[np.ndarray] = (), num_scenes: int = 999,
                    draw: int = 0) -> list[np.ndarray]:  # fmt: skip
-  """Log swings [20 32] of all clips from fits without their fold.
+  """Log swings [h/8 w/8] of all clips from fits without their fold.
 
   Args:
-    features: [20 32 c] of every clip.
+    features: [h/8 w/8 c] of every clip.
     within: whether levels of whole clips are taken out of features and target; otherwise of all places together.
     stills: features of photos to be fitted to as swinging by `STILL` px, with the weight of a clip each.
     num_scenes: at most so many scenes are fitted to, drawn at random.
@@ -170,19 +168,23 @@ def main() -> None:
   for name in ("clips", "loops", "stills"):
     parser.add_argument(f"--{name}", required=True)
   parser.add_argument("--cache", type=Path, required=True, help="folder of measured motion")
+  parser.add_argument("--weights", help="folder of exported weights; the embedded ones by default")
+  parser.add_argument("--scenes", type=int, nargs="*", default=[4, 8, 16, 24], help="of the curve")
   options = parser.parse_args()
-  clips = read_clips(options)
+  model = load_pretrained(MOTION_WEIGHTS, directory=options.weights)[1]["model"]
+  h, w = model["image_size"]
+  clips = read_clips(options, model)
   folds = assign_folds(clips)
   judged = {
     s: {c.scene for c in clips if c.source == s and all(map(covers_enough, c.regions))} for s in ("real", "loop")
   }
   print(f"{len(judged['real'])} filmed scenes and {len(judged['loop'])} loops can be judged for where\n")
-  see = make_eye(*GRID)
+  see = make_eye(h // 8, w // 8)
   resize = lambda image, height, width: cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
   usual = [see(clip.image) for clip in clips]
-  small = [see(resize(clip.image, 80, 128)) for clip in clips]
-  enlarged = [see(cv2.resize(clip.image, (512, 320), interpolation=cv2.INTER_CUBIC)) for clip in clips]
-  photos = [see(cover(photo, 160, 256)) for photo in load_backgrounds(options.stills)]
+  small = [see(resize(clip.image, h // 2, w // 2)) for clip in clips]
+  enlarged = [see(cv2.resize(clip.image, (2 * w, 2 * h), interpolation=cv2.INTER_CUBIC)) for clip in clips]
+  photos = [see(cover(photo, h, w)) for photo in load_backgrounds(options.stills)]
 
   print("| | filmed: where | octaves off | loops: where | octaves off |\n|---|---|---|---|---|")
   for name in ("gradient", "greenness", "saturation", "centre"):
@@ -196,8 +198,8 @@ def main() -> None:
     "within each clip": fit(usual),
     "within, penalty 1": fit(usual, penalty=1.0),
     "within, penalty 300": fit(usual, penalty=300.0),
-    "within, photo of 128x80": fit(small),
-    "within, photo enlarged to 512x320": fit(enlarged),
+    f"within, photo of {w // 2}x{h // 2}": fit(small),
+    f"within, photo enlarged to {2 * w}x{2 * h}": fit(enlarged),
     "within, both sizes": fit(both),
   }
   for name, predicted in rows.items():
@@ -205,7 +207,7 @@ def main() -> None:
   print()
   compare_scenes(clips, rows["within, penalty 300"])
   print("\n| fitted to | filmed: where | octaves off | loops: where | octaves off |\n|---|---|---|---|---|")
-  for number in NUM_SCENES:
+  for number in options.scenes:
     for draw in range(NUM_DRAWS):
       predicted = fit(usual, penalty=300.0, num_scenes=number, draw=draw)
       report(f"{number} scenes, draw {draw + 1}", clips, lambda i, p=predicted: p[i])

@@ -5,7 +5,7 @@
 3. spectrum: the spectral volume is the Fourier transform of the sampled displacement, within 1e-3 of its largest value;
 4. diversity: no two of 1,000 scenes share more than the background, and every family is in >= 5 % of them.
 
-  python benchmarks/synthetic.py [--backgrounds FOLDER --sprites FOLDER] [--only speed truth spectrum diversity]
+  python -m benchmarks.synthetic [--backgrounds FOLDER --sprites FOLDER] [--only speed truth spectrum diversity]
     [--scenes N] [--output synthetic.png]
 
 `synthetic_nature.py` compares the motion with filmed plants. How each is measured:

@@ -1,6 +1,6 @@
 """Claim: simulated motion has the power of filmed plants and flags in outdoor wind, within 3 dB in each band.
 
-  python benchmarks/synthetic_nature.py --clips FOLDER [--cache nature.npz] [--scenes 500]
+  python -m benchmarks.synthetic_nature --clips FOLDER [--cache nature.npz] [--scenes 500]
     [--backgrounds FOLDER --sprites FOLDER] [--output synthetic_nature.png]
 
 Compares the exact spectra of scenes with those that `measure_motion` finds in the first window of each clip, at

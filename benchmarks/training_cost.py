@@ -1,7 +1,7 @@
 """Claim: what a training step costs, at any size, found by compiling it and not by running it.
 
-  python benchmarks/training_cost.py --config=configs/ldm.py:paper --examples 4
-  python benchmarks/training_cost.py --config=configs/ldm.py:paper --examples 4 --config.model.unet.remat=True
+  python -m benchmarks.training_cost --config=configs/ldm.py:paper --examples 4
+  python -m benchmarks.training_cost --config=configs/ldm.py:paper --examples 4 --config.model.unet.remat=True
 
 Prints parameters, floating-point operations per example and step as XLA counts them, the memory of the state and of
 everything else for that many examples on one device, what JAX keeps of an example between the loss and its gradient
@@ -11,20 +11,19 @@ take on accelerators at an assumed share of their peak. Nothing here is measured
 
 import functools
 import math
+import sys
 import time
 
 import jax
 import jax.numpy as jnp
-from absl import app, flags
+from absl import flags
+from ml_collections import config_flags
 
 from gid_jax.models.build import make_motion_model
 from gid_jax.models.renderer import Renderer, RendererConfig
 from gid_jax.train import make_optimizer
 from gid_jax.training.objectives import make_objective
 from gid_jax.training.train_state import create_train_state, train_step
-
-_EXAMPLES = flags.DEFINE_integer("examples", 4, "Examples on the device in one step.")
-_SHARE = flags.DEFINE_float("share", 0.35, "Assumed share of the peak that training reaches.")
 
 # Peak bfloat16 operations a second of one chip, from the vendors' data sheets, dense.
 PEAKS = {"A100": 312e12, "H100 SXM": 989e12, "TPU v4": 275e12, "TPU v5p": 459e12}
@@ -67,9 +66,25 @@ def count_saved_bytes(loss_fn, params, batch):
   return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(saved))
 
 
-def main(_):
+def read_options(arguments):
+  """The flags, apart from those of the whole process; anything unknown, or a missing config, ends the program."""
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_file("config", None, "Such as configs/ldm.py:paper.", flag_values=values)
+  flags.DEFINE_integer("examples", 4, "Examples on the device in one step.", flag_values=values)
+  flags.DEFINE_float("share", 0.35, "Assumed share of the peak that training reaches.", flag_values=values)
+  try:
+    values(arguments)
+  except flags.Error as error:
+    sys.exit(str(error))
+  if values.config is None:
+    sys.exit(__doc__)
+  return values
+
+
+def main():
   """Compiles and prints."""
-  config, num = flags.FLAGS.config, _EXAMPLES.value
+  options = read_options(sys.argv)
+  config, num = options.config, options.examples
   params, batch = make_shapes(config, num)
   scale = jnp.ones(config.model.num_bands) if config.stage == "vae" else None
   objective = make_objective(config, band_scale=scale)
@@ -93,12 +108,11 @@ def main(_):
   print(f"of it               {(two - one) / 2**20:.0f} MiB an example are kept for its gradient, before XLA")
   print(
     f"whole training      {config.optimizer.num_steps} steps x {config.batch_size} = {total:.2e} FLOP, at a share of "
-    f"{_SHARE.value:g} of the peak in bfloat16:"
+    f"{options.share:g} of the peak in bfloat16:"
   )
   for name, peak in PEAKS.items():
-    print(f"  {name:<10} {total / peak / _SHARE.value / 86400:.1f} days of one chip")
+    print(f"  {name:<10} {total / peak / options.share / 86400:.1f} days of one chip")
 
 
 if __name__ == "__main__":
-  flags.mark_flag_as_required("config")
-  app.run(main)
+  main()

@@ -1,6 +1,6 @@
 """Claim: the U-Net is as fast as diffusers' PyTorch one on the same cores.
 
-  python benchmarks/unet.py [--size default|paper] [--what forward|train|all] [--bands N] [--repetitions 5] [--kinds]
+  python -m benchmarks.unet [--size default|paper] [--what forward|train|all] [--bands N] [--repetitions 5] [--kinds]
 
 The same weights, shapes, cores and run for both, float32; the two take turns, and the median, the best and the median
 of the pairs' ratios are printed, with how far the two outputs differ and the processor time of all cores together. Each
@@ -12,6 +12,7 @@ their sum is more than the step. Needs `torch` and `diffusers`; run it on an oth
 
 import argparse
 import collections
+import importlib.util
 import json
 import os
 import re
@@ -253,6 +254,9 @@ def main():
   parser.add_argument("--kinds", action="store_true")
   parser.add_argument("--alone", help=argparse.SUPPRESS)
   options = parser.parse_args()
+  missing = [name for name in ("torch", "diffusers") if importlib.util.find_spec(name) is None]
+  if missing:
+    sys.exit(f"the peer needs {' and '.join(missing)}: pip install '.[parity]'")
   for what in ("forward", "train") if options.what == "all" else (options.what,):
     bands = options.bands or (2 if (options.size, what) == ("paper", "train") else 16)
     if options.alone:

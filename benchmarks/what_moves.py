@@ -1,6 +1,6 @@
 """Claim: simulated scenes teach where the things of a real photo move.
 
-  python benchmarks/what_moves.py --clips clips --loops loops --photos plants --backgrounds scenes --sprites cutouts \
+  python -m benchmarks.what_moves --clips clips --loops loops --photos plants --backgrounds scenes --sprites cutouts \
       --exclude boiling_water,campfire,fireplace,flames,waterfall,stream,fountain,sea_waves
 
 A small head (two layers, on every 8th pixel; the mean of three) on the frozen ImageNet features of the embedded

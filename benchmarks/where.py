@@ -1,11 +1,11 @@
 """Claim: "where" is measured on places that cannot reward looking for texture, and its thresholds do not decide it.
 
-  python benchmarks/where.py --clips CLIPS --loops LOOPS --cache FOLDER
+  python -m benchmarks.where --clips CLIPS --loops LOOPS --cache FOLDER [--weights FOLDER]
 
 For several thresholds of texture (two grey levels in 255 a pixel are the evaluation's): the number of scenes in which
 enough of the picture surely moves and surely rests, and the area under the ROC curve of measures that know nothing of
 motion, averaged over scenes. "any" counts flat places as still, as a naive mask would. Motion is measured at the
-embedded model's size and kept in the folder.
+model's size and kept in the folder.
 """
 
 import argparse
@@ -41,8 +41,9 @@ def main():
   parser.add_argument("--clips", required=True)
   parser.add_argument("--loops", required=True)
   parser.add_argument("--cache", type=Path, required=True, help="folder of measured motion")
+  parser.add_argument("--weights", help="folder of exported weights; the embedded ones by default")
   options = parser.parse_args()
-  model = load_pretrained(MOTION_WEIGHTS)[1]["model"]
+  model = load_pretrained(MOTION_WEIGHTS, directory=options.weights)[1]["model"]
   for source, folder in (("real", options.clips), ("loop", options.loops)):
     judged = []
     for file in list_clips(folder):

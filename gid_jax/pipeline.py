@@ -1,4 +1,4 @@
-"""Photo to spectral volume to frames: what the command line, the page, the notebook and the evaluation all call.
+"""Photo to spectral volume to frames: what the command line, the evaluation and the library all call.
 
 Three grids meet here. The *working* grid is the size the networks were trained at, adapted to the photo's aspect; the
 *motion* grid is the part of it that a spectral volume is stored on (half as wide and high by default); the *output*

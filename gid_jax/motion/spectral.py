@@ -129,7 +129,15 @@ def evaluate_velocity(spectrum: SpectralVolume, times: Float[Array, "n"]) -> Flo
 def spectrum_to_motion(
   spectrum: SpectralVolume, *, anchor_first_frame: bool = False
 ) -> Float[Array, "t h w 2"]:
-  """Inverse DFT with the missing bins at zero: [t h w 2] pixels for one whole period (eq. 2)."""
+  """Inverse DFT of one whole period, the missing bins at zero (eq. 2).
+
+  Args:
+    spectrum: [k h w 4] of a period of t frames.
+    anchor_first_frame: subtract frame 0, so that the motion begins at rest.
+
+  Returns:
+    Displacements [t h w 2] (dx, dy), pixels of the volume's grid.
+  """
   return evaluate_motion(spectrum, jnp.arange(spectrum.num_frames), anchor_first_frame=anchor_first_frame)
 
 

@@ -24,7 +24,15 @@ _VERSION = 1
 
 
 def load_pretrained(name: str, *, directory: str | Path | None = None) -> tuple[dict[str, Any], WeightsSettings]:
-  """(parameters, settings) of `MOTION_WEIGHTS` or `RENDERER_WEIGHTS`, the embedded file or that of a directory."""
+  """Loads (parameters, settings) of the embedded weights, or of a file of the same name in another directory.
+
+  Args:
+    name: `MOTION_WEIGHTS` ("motion.safetensors") or `RENDERER_WEIGHTS` ("renderer.safetensors").
+    directory: the folder of exported weights; None takes the embedded ones.
+
+  Raises:
+    UserError: the file is missing, damaged or of a newer version.
+  """
   if directory is not None:
     return import_weights(Path(directory) / name)
   with importlib.resources.as_file(importlib.resources.files("gid_jax") / "pretrained" / name) as path:

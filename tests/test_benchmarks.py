@@ -1,0 +1,408 @@
+"""Every script in benchmarks/ runs, at sizes that say nothing of its claim: on tiny films, data and random weights."""
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import filming
+import helpers
+import jax
+import ml_collections
+import numpy as np
+import pytest
+import videos
+
+from configs import ldm, ldm_coordinated, renderer, vae
+from gid_jax.evaluation.judging import SceneResult, save_result
+from gid_jax.models.build import make_motion_model
+from gid_jax.models.renderer import Renderer, RendererConfig
+from gid_jax.training.settings import check_settings
+from gid_jax.types import Window
+from gid_jax.weights.pretrained import MOTION_WEIGHTS, RENDERER_WEIGHTS, export_weights
+
+CHECKOUT = Path(__file__).parents[1]
+HEIGHT, WIDTH, NUM_BANDS, NUM_FRAMES = 48, 64, 4, 24
+# Some tables have figures that two films cannot give.
+pytestmark = [
+  pytest.mark.usefixtures("quick_compilation"),
+  pytest.mark.filterwarnings("ignore:Mean of empty slice", "ignore:.*divide", "ignore:.*invalid value"),
+]
+
+
+def make_config(module, size):
+  """A config of `size` whose networks are as small as they can be."""
+  config = module.get_config(size)
+  model = config.model
+  model.image_size, model.num_bands, model.num_frames = (HEIGHT, WIDTH), NUM_BANDS, NUM_FRAMES
+  model.unet.update(channels=32, multipliers=(1,), attention_levels=(), num_blocks=0)
+  if size == "tiny":
+    model.vae.update(channels=8, multipliers=(1, 2), num_blocks=0)
+  return config
+
+
+def export_motion(folder, config):
+  """Writes random weights of a motion model."""
+  model = make_motion_model(config.model)
+  slices = np.zeros((1, NUM_BANDS, HEIGHT // 2, WIDTH // 2, 4), np.float32)
+  bands = np.zeros((1, NUM_BANDS), np.int32)
+  params = helpers.random_params(model.init, slices, bands, np.zeros((1, HEIGHT, WIDTH, 3), np.float32), bands)
+  params["band_scale"] = np.linspace(20, 5, NUM_BANDS, dtype=np.float32)
+  export_weights(folder / MOTION_WEIGHTS, params, config=config.to_dict() | {"trained_on": {}})
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+  """Folders of films, loops, photos, weights (with an auto-encoder and with averages) and a data set."""
+  root = tmp_path_factory.mktemp("world")
+  folder = {}
+  for name in ("clips", "loops", "photos", "weights", "learned", "data"):
+    folder[name] = root / name
+    folder[name].mkdir()
+  for kind, names in (("clips", ("moss", "daffodils")), ("loops", ("fern", "reed"))):
+    for seed, name in enumerate(names):
+      frames = filming.film(filming.make_texture(seed=seed), filming.make_swing(extent=6.0 - seed))
+      videos.encode(folder[kind] / f"{name}.mp4", list(frames))
+  for seed in range(4):
+    cv2.imwrite(str(folder["photos"] / f"{seed}.png"), filming.make_texture(seed=seed))
+
+  config = renderer.get_config("tiny")
+  config.model.image_size = (HEIGHT, WIDTH)
+  network, photo = Renderer(RendererConfig(**config.model.renderer)), np.zeros((1, HEIGHT, WIDTH, 3), np.float32)
+  noise = np.zeros((1, network.config.style_dim), np.float32)
+  params = helpers.random_params(network.init, photo, photo[..., :2], photo[..., 0], noise)
+  for name, size in (("weights", "default"), ("learned", "tiny")):
+    export_weights(folder[name] / RENDERER_WEIGHTS, params, config=config.to_dict())
+    export_motion(folder[name], make_config(ldm_coordinated, size))
+
+  for source in ("real", "loop", "synthetic"):
+    windows = {split: [make_window(source, seed) for seed in range(4)] for split in ("train", "validation")}
+    scale = np.linspace(20, 5, 16).tolist()
+    helpers.write_dataset(folder["data"], source, windows, statistics={"scale": scale, "num_frames": 150, "fps": 30.0})
+  return SimpleNamespace(**folder, cache=root / "measured")
+
+
+def make_window(source, seed):
+  """A smooth photo, waves in sixteen bands, and two later frames."""
+  rng = np.random.default_rng(seed)
+  shape = (16, HEIGHT // 2, WIDTH // 2, 4)
+  waves = helpers.smooth_image(*shape[1:3])[..., [0, 1, 2, 0]] * rng.normal(size=(16, 1, 1, 4))
+  return Window(
+    image=np.uint8(255 * helpers.smooth_image(HEIGHT, WIDTH)),
+    spectrum=np.float16(20 * waves),
+    frames=np.zeros((2, HEIGHT, WIDTH, 3), np.uint8),
+    flows=np.ones((2, HEIGHT, WIDTH, 2), np.float16),
+    depth=np.ones((HEIGHT, WIDTH), np.float16),
+    scene=f"{source}{seed}",
+    source=source,
+  )
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+  """A function that runs a script in this process, from the checkout, and gives what it printed."""
+  monkeypatch.chdir(CHECKOUT)
+  # What belongs to the whole process would outlive the script.
+  monkeypatch.setattr(jax.config, "update", lambda name, value: None)
+  monkeypatch.setattr(cv2, "setNumThreads", lambda number: None)
+
+  def run_script(name, *arguments, **constants):
+    module = importlib.import_module(f"benchmarks.{name}")
+    for constant, value in constants.items():
+      monkeypatch.setattr(module, constant, value)
+    monkeypatch.setattr(sys, "argv", [module.__file__, *map(str, arguments)])
+    module.main()
+    return capsys.readouterr().out
+
+  return run_script
+
+
+def run_alone(*arguments, status=0):
+  """Runs a command of the checkout in a process of its own and gives what it printed."""
+  result = subprocess.run([sys.executable, *map(str, arguments)], cwd=CHECKOUT, capture_output=True, text=True)
+  assert result.returncode == status, result.stderr
+  return result.stdout if status == 0 else result.stderr
+
+
+def find_numbers(line):
+  return [float(number) for number in re.findall(r"-?\d+\.\d+(?:e[-+]\d+)?", line)]
+
+
+def test_every_script_is_run_here():
+  tests = Path(__file__).read_text()
+  for path in sorted((CHECKOUT / "benchmarks").glob("*.py")):
+    assert re.search(rf'"(benchmarks\.)?{path.stem}"', tests), f"no test runs {path.name}"
+
+
+def test_animate(run, world):
+  out = run("animate", "--weights", world.weights, "--size", 64, "--frames", 3)
+  assert re.search(r"first run: \d+\.\d s\nsecond run: \d+\.\d s\npeak memory: \d", out)
+  assert "of the second run: sampling" in out
+  first = next(line for line in out.splitlines() if line.startswith("first frame"))
+  assert find_numbers(first)[0] > 5
+
+
+def test_codec(run, world):
+  out = run("codec", "--clips", world.clips, "--loops", world.loops, "--cache", world.cache, "--weights", world.learned)
+  for source in ("real", "loop"):
+    row = next(line for line in out.splitlines() if line.startswith(f"| {source}, 2 scenes"))
+    zeros, _, averages = [find_numbers(cell)[0] for cell in row.split("|")[2:5]]
+    assert 0 < averages < zeros
+
+
+def test_damage(run):
+  with pytest.raises(SystemExit) as end:
+    run("damage", "--help")
+  assert end.value.code == 0
+
+
+def test_data_parallel():
+  # Devices are made before JAX starts.
+  out = run_alone("-m", "benchmarks.data_parallel", "--size", "tiny", "--batch", 4, "--steps", 1, "--meshes", "1x1", "4x1")
+  one, four = out.splitlines()[-2:]
+  assert one.split()[:3] == ["1", "x", "1"] and one.endswith("none") and find_numbers(one)[1] == 1
+  assert four.split()[:3] == ["4", "x", "1"] and "all-reduce 1," in four
+
+
+def test_flow(run, world, monkeypatch):
+  monkeypatch.setattr(sys.stdout, "reconfigure", lambda **options: None, raising=False)
+  small = ("--scenes", 1, "--rounds", 1, "--size", 32, 48, "--pairs", 6)
+  out = run("flow", "--clips", world.clips, *small, NAMES=("moss",), WALLS=())
+  assert "6 pairs at 48x32" in out and re.search(r"^DIS .* 1\.00 ", out, re.M)
+  ours, reference, peer, rest = find_numbers(next(line for line in out.splitlines() if line.startswith("moss")))
+  assert max(ours, reference) < rest and peer < rest
+
+
+def test_flow_without_its_peer(tmp_path):
+  assert run_alone("-m", "benchmarks.flow", "--pyflow", tmp_path, status=1) == (
+    f"no pyflow was built in {tmp_path}; see --help\n"
+  )
+
+
+def test_gallery(run, world, tmp_path):
+  photos = sorted(world.photos.iterdir())[:2]
+  out = run("gallery", "--photos", *photos, "--output", tmp_path, "--weights", world.weights, "--seeds", 1,
+            "--frames", 4, "--size", 64, "--videos")  # fmt: skip
+  assert len(out.splitlines()) == 3 and "of 2" in out
+  assert cv2.imread(str(tmp_path / "sheet.png")).shape[0] == 2 * (160 + 2 * 4)
+  assert (tmp_path / "0_0.mp4").exists() and (tmp_path / "1_0.mp4").exists()
+
+
+def test_input(run, world):
+  out = run("input", "--data", world.data, "--seconds", 0.02)
+  assert [line.split()[0] for line in out.splitlines()[2:]] == ["ldm", "ldm_coordinated", "renderer"]
+  assert out.count("x)") == 9
+
+
+def test_latents(run, world, monkeypatch):
+  monkeypatch.setattr(ldm, "get_config", lambda size, make=ldm.get_config: shrink(make(size)))
+  out = run("latents", "--data", world.data, "--size", "tiny", "--start", world.learned / MOTION_WEIGHTS, "--steps", 1)
+  assert out.startswith("cache: 12 draws") and re.search(r"ratio \d+\.\d\d\n$", out)
+
+
+def shrink(config):
+  """What `make_config` would have given."""
+  small = make_config(SimpleNamespace(get_config=lambda size: config), "tiny")
+  small.data.num_bands = NUM_BANDS
+  return small
+
+
+def test_loops(run, world):
+  out = run("loops", "--weights", world.weights, "--height", HEIGHT, "--width", WIDTH, "--steps", 2,
+            "--photos", world.photos, "--number", 2)  # fmt: skip
+  assert [line.split()[0] for line in out.splitlines() if re.match("cut|free|unguided|guided ", line)] == [
+    "cut", "free", "unguided", "guided"]  # fmt: skip
+  ratios = find_numbers(next(line for line in out.splitlines() if line.startswith("guided/free")))
+  assert len(ratios) == 7 and np.isfinite(ratios).all()
+
+
+def test_motion_model(run, world):
+  out = run("motion_model", "--data", world.data, "--weights", world.weights, "--windows", 6)
+  assert [line.split()[0] for line in out.splitlines()[1:]][0] == "all"
+  loss, alone, gain, _ = find_numbers(out.splitlines()[1])
+  assert gain == pytest.approx(loss - alone, abs=2e-4)
+
+
+def test_overfit(run, tmp_path, monkeypatch):
+  script = importlib.import_module("benchmarks.overfit")
+  window = next(script.make_windows())
+  assert window.image.shape == (script.HEIGHT, script.WIDTH, 3)
+  monkeypatch.setattr(script, "make_windows", lambda: iter([window] * 9))
+  (tmp_path / "data").mkdir()
+  script.write_data(tmp_path / "data")
+  assert len(json.loads((tmp_path / "data" / "statistics.json").read_text())["scale"]) == script.NUM_BANDS
+  assert len(script.open_split(tmp_path / "data", "synthetic", "train")) == 8
+  trained = []
+
+  def train(config, workdir):
+    check_settings(config)
+    trained.append((config.stage, workdir.name))
+    return SimpleNamespace(step=config.optimizer.num_steps)
+
+  monkeypatch.setattr(script, "train", train)
+  script.train_stages(tmp_path)
+  assert trained == [(stage, stage) for stage in ("vae", "ldm", "ldm_coordinated")]
+  spectrum = window.spectrum.astype(np.float32)
+  error, motion = script.find_error(spectrum, 0.5 * spectrum)
+  assert error == pytest.approx(0.5, rel=1e-4) and motion > 0
+  with pytest.raises(SystemExit):
+    run("overfit", "--help")
+
+
+def test_renderer(run, world):
+  out = run("renderer", "--weights", world.weights, "--pairs", 2, "--size", 32, 48)
+  assert out.startswith("2 pairs") and out.count("renderer over") >= 2
+  assert find_numbers(next(line for line in out.splitlines() if line.startswith("renderer ")))[0] > 0
+
+
+def test_sampling(run, world):
+  out = run("sampling", "--clips", world.clips, "--cache", world.cache, "--weights", world.weights, "--simulated", 1,
+            "--settings", "2:0", "1:0")  # fmt: skip
+  assert "real, 2 scenes" in out and re.search(r"\| 1:0 \| .*\([+-]\d", out)
+
+
+def test_scaling(run, tmp_path):
+  picture = tmp_path / "scaling.png"
+  out = run("scaling", "--repetitions", 1, "--bands", 2, 4, "--heights", 4, 8, "--plot", picture)
+  assert [line.split(":")[0] for line in out.splitlines()] == [
+    f"{axis}, {kind}" for kind in ("with spatial attention", "without") for axis in ("bands", "pixels")
+  ]
+  assert cv2.imread(str(picture)) is not None
+
+
+def test_smoothness(run, world):
+  out = run("smoothness", "--data", world.data, "--weights", world.weights, "--photos", 1)
+  assert "windows of 8 scenes" in out and out.count("correlation") == 3
+
+
+def test_solver(run, world):
+  out = run("solver", "--weights", world.weights, "--photos", world.photos / "0.png", "--reference", 12,
+            WAYS=[(12, "trailing", 2), (4, "logsnr", 2)])  # fmt: skip
+  same, other = (find_numbers(line) for line in out.splitlines()[2:])
+  assert same == [0, 1] and other[0] > 0
+
+
+def test_spectrum(run, tmp_path):
+  out = run("spectrum", "--scenes", 1, "--bands", 4, "--size", 32, 48, "--output", tmp_path / "spectrum.png")
+  assert out.startswith("1 scenes") and len(out.splitlines()) == 2 + 4 + 1
+  assert cv2.imread(str(tmp_path / "spectrum.png")) is not None
+
+
+def test_storage(run):
+  out = run("storage", "--windows", 1)
+  exact = next(line for line in out.splitlines() if line.startswith("stored: WebP, lossless"))
+  assert find_numbers(exact)[1:3] == [0, 0]
+  assert re.search(r"a window: \d+ kB, plain arrays \d+ kB", out)
+
+
+def test_swing(run, world):
+  out = run("swing", "--clips", world.clips, "--loops", world.loops, "--stills", world.photos, "--cache", world.cache,
+            "--weights", world.weights, "--scenes", 2, NUM_DRAWS=1, NUM_FOLDS=3)  # fmt: skip
+  for row in ("gradient", "within each clip", "within, both sizes", "2 scenes, draw 1"):
+    assert f"| {row} |" in out
+  assert "unseen photos of nothing" in out
+
+
+def test_synthetic(run, tmp_path):
+  out = run("synthetic", "--scenes", 2, "--output", tmp_path / "panels.png")
+  for part in ("speed", "truth", "spectrum", "diversity"):
+    assert f"{part}:\n" in out
+  assert "holds: within 1e-3 of the largest coefficient" in out and "holds: 35 dB" in out
+  assert cv2.imread(str(tmp_path / "panels.png")) is not None
+
+
+def test_synthetic_nature(run, world, tmp_path):
+  rng = np.random.default_rng(0)
+  np.savez(tmp_path / "nature.npz", flag=rng.normal(size=(16, 20, 32, 4)).astype(np.float16))
+  out = run("synthetic_nature", "--clips", world.clips, "--cache", tmp_path / "nature.npz", "--scenes", 2,
+            "--output", tmp_path / "nature.png")  # fmt: skip
+  assert re.search(r"^flag +\d+%", out, re.M) and "shrub_windy       left out" in out
+  assert "1 clips, 2 scenes" in out and cv2.imread(str(tmp_path / "nature.png")) is not None
+
+
+def test_training_cost(run):
+  out = run("training_cost", "--config=configs/vae.py:tiny", "--examples=1", "--config.model.vae.num_blocks=0")
+  assert out.startswith("vae tiny, 1 examples") and "A100" in out
+  script = importlib.import_module("benchmarks.training_cost")
+  for module, size in ((vae, "paper"), (ldm, "large"), (ldm_coordinated, "inpainting_512"), (renderer, "default")):
+    params, batch = script.make_shapes(module.get_config(size), 3)
+    assert script.count(params) > 1e6 and all(array.shape[0] == 3 for array in batch.values())
+
+
+def test_training_cost_without_a_config(run):
+  with pytest.raises(SystemExit, match="training_cost --config="):
+    run("training_cost")
+  with pytest.raises(SystemExit, match="Unknown command line flag"):
+    run("training_cost", "--config=configs/vae.py:tiny", "--exampels=1")
+
+
+def test_unet(run, monkeypatch):
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(SystemExit, match=r"^the peer needs torch and diffusers: pip install '\.\[parity\]'$"):
+    run("unet")
+  script = importlib.import_module("benchmarks.unet")
+  side = script.Ours("tiny", 2)
+  side.compile("forward")
+  assert side.forward().shape == side.inputs[0].shape
+
+
+def test_what_moves(run, world, tmp_path):
+  out = run("what_moves", "--clips", world.clips, "--loops", world.loops, "--scenes", 5, "--cache", tmp_path / "kept",
+            SIZE={"height": HEIGHT, "width": WIDTH}, NUM_FOLDS=2)  # fmt: skip
+  rows = ("gradient filter", "simulated scenes, 5", "real + loops, and scenes, one head")
+  assert all(re.search(rf"^{re.escape(row)} ", out, re.M) for row in rows)
+
+
+def test_where(run, world):
+  out = run("where", "--clips", world.clips, "--loops", world.loops, "--cache", world.cache, "--weights", world.weights)
+  assert "real, 2 scenes" in out and "loop, 2 scenes" in out
+  assert [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("| ")].count("any") == 2
+
+
+def test_ablations(world, tmp_path, monkeypatch, capsys):
+  script = importlib.import_module("benchmarks.ablations")
+  commands = []
+  monkeypatch.setattr(script, "run", lambda *arguments, cache: commands.append(arguments))
+  data = tmp_path / "data"
+  data.mkdir()
+  (data / "records.jsonl").write_text(json.dumps({"scene": "moss", "source": "real", "split": "validation"}))
+  rng = np.random.default_rng(0)
+  metrics = {metric: 0.5 for metric in script.METRICS}
+  motion = {script.MODEL: metrics, script.STILL: metrics}
+  for row in ("full", "volume"):
+    for scene in ("moss", "oak", "reed"):
+      names = [f"{n}/{p}" for n in script.NETWORKS for p in (script.MODEL, script.STILL, script.REAL)]
+      features = {name: rng.normal(size=(2, 3)) for name in names}
+      path = tmp_path / row / "evaluation" / "results" / f"real-{scene}.safetensors"
+      save_result(path, SceneResult(scene, scene, "real", motion, {}, features))
+  monkeypatch.setattr(
+    sys, "argv", ["ablations", "--data", str(data), "--clips", str(world.clips), "--workdir", str(tmp_path),
+                  "--rows", "full", "volume"])  # fmt: skip
+  script.main()
+  table = (tmp_path / "ablations.md").read_text()
+  assert table in capsys.readouterr().out and table.count("| Volume pred. |") == 2
+  assert [command[1] for command in commands].count("gid_jax.train") == 5
+  for module, *flags in (command[1:] for command in commands if command[1] in ("gid_jax.train", "gid_jax.evaluate")):
+    assert_settings_exist(module, flags)
+
+
+def assert_settings_exist(module, flags):
+  """Every --config.NAME of a command is a setting of the configuration it names."""
+  path, *variant = next(flag.split("=", 1)[1] for flag in flags if flag.startswith("--config=")).split(":", 1)
+  name = path.removesuffix(".py").replace("/", ".")
+  config = importlib.import_module(name).get_config(*variant)
+  settings = {name for name, _ in walk(config)}
+  named = {flag.split("=", 1)[0].removeprefix("--config.") for flag in flags if flag.startswith("--config.")}
+  assert named and named <= settings, (module, named - settings)
+
+
+def walk(config, prefix=""):
+  for name in config:
+    value = config.get(name)
+    yield prefix + name, value
+    if isinstance(value, ml_collections.ConfigDict):
+      yield from walk(value, f"{prefix}{name}.")
