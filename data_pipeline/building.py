@@ -21,7 +21,7 @@ from data_pipeline.trajectories import FILTER_RULES
 from gid_jax.data.storage import DATASET_NAME, DATASET_VERSION
 from gid_jax.errors import UserError
 from gid_jax.files import complete_or_nothing, describe_failure
-from gid_jax.media.clip_folder import read_clip_folder
+from gid_jax.media.clip_folder import ClipFile, read_clip_folder
 
 Records = dict[str, dict[str, Any]]
 
@@ -153,6 +153,21 @@ def _is_complete(output: Path, tasks: Sequence[Task], before: Records) -> bool:
   return same and (empty or info.exists())
 
 
+def find_files(options: argparse.Namespace) -> dict[str, list[ClipFile]]:
+  """Lists the clips of each filmed source; what is skipped goes to the standard error.
+
+  Raises:
+    UserError: see `read_clip_folder`.
+  """
+  found = {}
+  for source, folder in (("real", options.clips), ("loop", options.loops)):
+    if folder:
+      found[source], skipped = read_clip_folder(folder)
+      if skipped:
+        print(f"{folder}: skipped {', '.join(skipped)}", file=sys.stderr)
+  return found
+
+
 def build(options: argparse.Namespace) -> dict[str, Any]:
   """Builds the data set that the options of `data_pipeline.builder` describe.
 
@@ -163,13 +178,7 @@ def build(options: argparse.Namespace) -> dict[str, Any]:
     UserError: nothing to build, no window to train on or to validate on came out of it, the options do not fit what is
       there, or another build is at work there.
   """
-  clips = {}
-  for source, folder in (("real", options.clips), ("loop", options.loops)):
-    if folder:
-      clips[source], skipped = read_clip_folder(folder)
-      if skipped:
-        print(f"{folder}: skipped {', '.join(skipped)}", file=sys.stderr)
-  tasks = plan_tasks(options, clips)
+  tasks = plan_tasks(options, find_files(options))
   output = Path(options.output)
   try:
     (output / "cache").mkdir(parents=True, exist_ok=True)
