@@ -36,7 +36,7 @@ from data_pipeline.synthetic.scene import sample_scene
 from gid_jax.flow.estimate import DEFAULT, REFERENCE, FlowSettings, estimate_flow
 from gid_jax.flow.tracking import measure_motion
 from gid_jax.media import clips
-from gid_jax.media.clips import find_clips
+from gid_jax.media.clip_folder import find_clips
 
 NAMES = ("alocasia_1", "carnations_2", "daffodils", "flag", "straw", "telephone_3", "shrub_windy", "oak_leaves")
 WALLS = ("hat_0", "telephone_1")
@@ -185,7 +185,7 @@ def main():
   jax.config.update("jax_num_cpu_devices", cores)
   peer = "pyflow" if folder else "DIS"
   print(f"peer: {peer}, {cores} processes" + ("" if folder else "; see --help for how to build pyflow"))
-  videos = find_clips(options.clips) if options.clips else []
+  videos = find_clips(options.clips)[0] if options.clips else []
   paths = [path for path in videos if path.stem in options.names] or videos
   # A forked JAX process could hang.
   with multiprocessing.get_context("spawn").Pool(cores, start_peer, (folder,)) as pool:

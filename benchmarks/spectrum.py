@@ -19,7 +19,7 @@ import numpy as np
 
 from data_pipeline.synthetic.scene import sample_scene
 from gid_jax.flow.tracking import measure_motion
-from gid_jax.motion.spectral import motion_to_coefficients
+from gid_jax.motion.spectral import motion_to_spectrum
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -30,7 +30,7 @@ FIRST_SEED = 1_000_000  # the builder counts its scenes from 0
 def scene_errors(scene, num_bands: int) -> dict[str, np.ndarray]:
   """Sums of squares per band, as (name -> [k 2]: the sum, and the number of values), pixels of amplitude."""
   frames = np.stack([scene.frame(t) for t in range(scene.num_frames)])
-  measured = motion_to_coefficients(measure_motion(frames).motion, num_bands=num_bands)
+  measured = motion_to_spectrum(measure_motion(frames).motion, num_bands=num_bands).coefficients
   exact = scene.spectral_volume(num_bands)
   scale = np.full((num_bands, 1, 1, 1), 2 / scene.num_frames)
   scale[0] /= 2

@@ -21,7 +21,8 @@ from data_pipeline.synthetic.windows import scene_to_window
 from data_pipeline.trajectories import sequence_to_window
 from gid_jax.data import storage
 from gid_jax.errors import UserError
-from gid_jax.media.clips import clip_to_sequences, find_clips
+from gid_jax.media.clip_folder import find_clips
+from gid_jax.media.clips import clip_to_sequences
 
 NUM_FRAMES, NUM_BANDS, NUM_PAIRS = 150, 16, 6
 
@@ -29,7 +30,7 @@ NUM_FRAMES, NUM_BANDS, NUM_PAIRS = 150, 16, 6
 def make_windows(clips, count, stride):
   options = dict(num_bands=NUM_BANDS, num_pairs=NUM_PAIRS, motion_stride=stride, rng=np.random.default_rng(0))
   seed = 0
-  paths = iter(find_clips(clips)) if clips else None
+  paths = iter(find_clips(clips)[0]) if clips else None
   found = []
   while len(found) < count:
     if paths is None:

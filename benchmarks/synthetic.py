@@ -35,7 +35,7 @@ import numpy as np
 from data_pipeline.synthetic.scene import sample_scene
 from gid_jax.media.folders import load_backgrounds, load_sprites
 from gid_jax.motion import splat
-from gid_jax.motion.spectral import motion_to_coefficients
+from gid_jax.motion.spectral import motion_to_spectrum
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -64,14 +64,14 @@ def make_sampled(seed: int, photos: dict):
   """Makes the same from 150 sampled displacements."""
   scene, later = sample_scene(seed, **photos), seed % (NUM_FRAMES - 1) + 1
   motion = scene.displacement(np.arange(NUM_FRAMES))
-  return scene.image, motion_to_coefficients(motion, num_bands=NUM_BANDS), scene.frame(later), motion[later]
+  return scene.image, motion_to_spectrum(motion, num_bands=NUM_BANDS).coefficients, scene.frame(later), motion[later]
 
 
 def make_rendered(seed: int, photos: dict):
   """Makes the same from 150 sampled displacements and rendered frames."""
   scene = sample_scene(seed, **photos)
   frames = [scene.frame(t) for t in range(NUM_FRAMES)]
-  return frames, motion_to_coefficients(scene.displacement(np.arange(NUM_FRAMES)), num_bands=NUM_BANDS)
+  return frames, motion_to_spectrum(scene.displacement(np.arange(NUM_FRAMES)), num_bands=NUM_BANDS).coefficients
 
 
 def report_speed(num_scenes: int, photos: dict):
@@ -163,7 +163,8 @@ def report_spectrum(num_scenes: int, photos: dict):
     scene = sample_scene(seed, **photos)
     analytic = scene.spectral_volume(NUM_BANDS)
     moving = analytic.any(-1)
-    error = np.abs(motion_to_coefficients(scene.displacement(np.arange(NUM_FRAMES)), num_bands=NUM_BANDS) - analytic)
+    sampled = motion_to_spectrum(scene.displacement(np.arange(NUM_FRAMES)), num_bands=NUM_BANDS)
+    error = np.abs(sampled.coefficients - analytic)
     if moving.any():
       rows.append([error.max() / np.abs(analytic).max(), error.max() / np.sqrt(np.mean(analytic[moving] ** 2))])
     elif error.max() > 0:

@@ -27,7 +27,7 @@ from gid_jax.errors import UserError
 from gid_jax.flow.tracking import measure_motion
 from gid_jax.media.clips import clip_to_sequences
 from gid_jax.media.folders import load_backgrounds, load_sprites
-from gid_jax.motion.spectral import motion_to_coefficients
+from gid_jax.motion.spectral import motion_to_spectrum
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -90,7 +90,7 @@ def measure_clips(folder: Path, cache: Path | None) -> dict[str, np.ndarray]:
 def measure_clip(path: Path) -> np.ndarray:
   """Spectral volume [k h w 4] float16 measured in the first window of a clip."""
   motion = measure_motion(next(clip_to_sequences(path, max_sequences=1))).motion
-  return motion_to_coefficients(motion, num_bands=NUM_BANDS).astype(np.float16)
+  return motion_to_spectrum(motion, num_bands=NUM_BANDS).coefficients.astype(np.float16)
 
 
 def to_db(power: np.ndarray) -> np.ndarray:

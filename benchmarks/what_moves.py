@@ -1,6 +1,6 @@
 """Claim: simulated scenes teach where the things of a real photo move.
 
-  python -m benchmarks.what_moves --clips clips --loops loops --photos plants --backgrounds scenes --sprites cutouts \
+  python -m benchmarks.what_moves --clips clips --loops loops --backgrounds scenes --sprites cutouts \
       --exclude boiling_water,campfire,fireplace,flames,waterfall,stream,fountain,sea_waves
 
 A small head (two layers, on every 8th pixel; the mean of three) on the frozen ImageNet features of the embedded
@@ -18,7 +18,6 @@ scenes:
 """
 
 import argparse
-import csv
 import pickle
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -31,11 +30,11 @@ import numpy as np
 import optax
 from scipy.stats import rankdata
 
-from data_pipeline.synthetic.photos import move_photo
 from data_pipeline.synthetic.scene import sample_scene
 from data_pipeline.synthetic.vegetation import segment_vegetation
 from gid_jax.errors import UserError
 from gid_jax.flow.tracking import mean_magnitude, measure_motion
+from gid_jax.media.clip_folder import read_clip_folder
 from gid_jax.media.clips import clip_to_sequences
 from gid_jax.media.folders import load_backgrounds, load_sprites
 from gid_jax.models.encoders import FEATURE_DEVIATIONS, FROZEN_TRUNK, EfficientNetLite0, resize_image
@@ -65,12 +64,8 @@ def to_cells(values: np.ndarray) -> np.ndarray:
 
 def measure_folder(folder: str, kind: str, exclude: set[str]) -> Iterable[Picture]:
   """Measures the first window of every video of a folder."""
-  table = Path(folder).with_suffix(".csv")
-  lines = table.read_text().splitlines() if table.exists() else []
-  rows = {Path(row["file"]).name: row for row in csv.DictReader(lines)}
-  for path in sorted(Path(folder).glob("*.mp4")):
-    row = rows.get(path.name, {})
-    scene, tier = row.get("scene", path.stem), row.get("tier", "A")
+  files, _ = read_clip_folder(folder)
+  for path, scene, tier in files:
     if scene in exclude or tier == "S":
       continue
     try:
@@ -193,17 +188,15 @@ def assign_folds(pictures: list[Picture]) -> list[int]:
 def main() -> None:
   """Prints the table."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-  for name in ("clips", "loops", "photos", "backgrounds", "sprites"):
+  for name in ("clips", "loops", "backgrounds", "sprites"):
     parser.add_argument(f"--{name}", required=name in ("clips", "loops"), default="")
   parser.add_argument("--exclude", default="", help="scenes a,b,c to leave out")
-  parser.add_argument("--scenes", type=int, default=1500, help="simulated scenes; a fifth as many moved photographs")
+  parser.add_argument("--scenes", type=int, default=1500, help="simulated scenes")
   parser.add_argument("--cache", default="what_moves.pkl", help="file that keeps what was measured")
   options = parser.parse_args()
   cv2.setNumThreads(1)
   pictures = measure_all(options)
   extract = make_extractor()
-  photos = load_backgrounds(options.photos) if options.photos else []
-  loop_photos = [p.image for p in pictures if p.kind == "loops"]
   backgrounds = load_backgrounds(options.backgrounds) if options.backgrounds else []
   sprites = load_sprites(options.sprites) if options.sprites else []
 
@@ -211,14 +204,9 @@ def main() -> None:
     pairs = [(scene.image, to_cells(scene.mean_magnitude())) for scene in scenes]
     return extract([image for image, _ in pairs]), np.stack([motion for _, motion in pairs])
 
-  def move(album):
-    return (move_photo(seed, album[seed % len(album)], **SIZE) for seed in range(options.scenes // 5))
-
   simulated = {
     "scenes": learn(
       sample_scene(seed, **SIZE, backgrounds=backgrounds, sprites=sprites) for seed in range(options.scenes)),
-    "moved": learn(move(photos)) if photos else None,
-    "moved loops": learn(move(loop_photos)),
   }  # fmt: skip
   simulated["fifth"] = tuple(x[: options.scenes // 5] for x in simulated["scenes"])
   features = extract([p.image for p in pictures])
@@ -238,12 +226,6 @@ def main() -> None:
   judge(f"simulated scenes, {options.scenes // 5}", both, pictures, train(["fifth"]))
   from_scenes = train(["scenes"])
   judge(f"simulated scenes, {options.scenes}", both, pictures, from_scenes)
-  if photos:
-    judge(f"moved photos, {options.scenes // 5}", both, pictures, train(["moved"]))
-    judge("scenes + moved photos", both, pictures, train(["scenes", "moved"]))
-  # A loop's own first frame must not teach what is then judged on it.
-  names = [name for name in ("scenes", "moved", "moved loops") if simulated[name]]
-  judge("scenes + moved photos and loops' first frames", ("real",), pictures, train(names))
 
   folds = np.array(assign_folds(pictures))
   motion = np.stack([p.motion for p in pictures])

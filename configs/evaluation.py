@@ -21,6 +21,8 @@ def get_config() -> ml_collections.ConfigDict:
       # Filmed clips and seamless loops; scenes as a,b,c, all of the tiers when empty; takes of each scene, all when 0.
       real=dict(folder="", tiers="A", scenes="", exclude="", takes=0),
       loops=dict(folder="", tiers="A", scenes="", exclude="", takes=0),
+      # What measures their motion: default, reference (the published settings) or module:attribute.
+      flow="default",
       # Seeds that no data set reaches.
       # Motion is judged on all, the renderer on the first `rendered` of them.
       simulated=dict(number=0, rendered=100, first_seed=1_000_000, backgrounds="", sprites=""),

@@ -12,7 +12,8 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.writer import ExampleWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
-from data_pipeline.tasks import SOURCES, SPLITS, read_examples
+from data_pipeline.splits import SPLITS
+from data_pipeline.tasks import SOURCES, read_examples
 from gid_jax.data.storage import DATASET_NAME, DATASET_VERSION, make_features
 
 

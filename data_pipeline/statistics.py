@@ -8,7 +8,7 @@ one pass and little memory; a bin is 0.5 % wide, which bounds the error of a per
 
 import argparse
 import json
-import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 
 from gid_jax.data.storage import example_to_window, list_sources, open_split
 from gid_jax.errors import UserError
+from gid_jax.files import complete_or_nothing
 from gid_jax.motion.normalization import BandHistogram, histograms_to_percentile
 
 
@@ -33,7 +34,7 @@ def read_spectra(directory: str | Path, *, source: str, bands: Sequence[int] | N
 def collect_histograms(
   directory: str | Path, *, step: int = 2
 ) -> tuple[dict[str, BandHistogram], int, tuple[int, int]]:
-  """Counts the training windows of a data set, filmed and published ones apart from simulated and pseudo ones.
+  """Counts the training windows of a data set, filmed and published ones apart from simulated ones.
 
   Args:
     directory: a data set as `data_pipeline.builder` writes it.
@@ -52,7 +53,7 @@ def collect_histograms(
     for spectrum in read_spectra(directory, source=source):
       histogram = BandHistogram(len(spectrum))
       histogram.add(spectrum[:, ::step, ::step])
-      group = "synthetic" if source in ("synthetic", "pseudo") else "real and loop"
+      group = "synthetic" if source == "synthetic" else "real and loop"
       groups.setdefault(group, BandHistogram(len(spectrum))).merge(histogram)
       num_windows, size = num_windows + 1, spectrum.shape[1:3]
   if not groups:
@@ -65,7 +66,7 @@ def write_statistics(
 ) -> dict[str, Any]:
   """Computes the per-band scale over the training windows and writes `statistics.json` into the data set.
 
-  Real and loop windows together weigh as much as the synthetic and pseudo ones together when both are there.
+  Real and loop windows together weigh as much as the simulated ones together when both are there.
 
   Args:
     directory: the data set.
@@ -92,10 +93,8 @@ def write_statistics(
     "num_frames": num_frames,
     "fps": fps,
   }
-  path = Path(directory) / "statistics.json"
-  temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-  temporary.write_text(json.dumps(statistics, indent=2) + "\n")
-  os.replace(temporary, path)
+  with complete_or_nothing(Path(directory) / "statistics.json", overwrite=True) as temporary:
+    temporary.write_text(json.dumps(statistics, indent=2) + "\n")
   return statistics
 
 
@@ -161,8 +160,10 @@ def draw_statistics(directory: str | Path, path: str | Path) -> None:
   Raises:
     UserError: there are no statistics, or the image cannot be written.
   """
-  import matplotlib
-
+  try:
+    import matplotlib
+  except ImportError as error:
+    raise UserError("figures need matplotlib; install it with: pip install -e '.[plots]'") from error
   matplotlib.use("Agg")
   import matplotlib.pyplot as plt
 
@@ -206,7 +207,10 @@ def _format_scales(statistics: Mapping[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-  """Prints the scales of a data set and draws its figure: `python -m data_pipeline.statistics DIR --figure out.png`."""
+  """Prints the scales of a data set and draws its figure: `python -m data_pipeline.statistics DIR --figure out.png`.
+
+  Errors end with status 2.
+  """
   parser = argparse.ArgumentParser(prog="python -m data_pipeline.statistics", description="Statistics of a data set.")
   parser.add_argument("directory", help="data set written by data_pipeline.builder")
   parser.add_argument("--figure", help="write the paper's Figure 2 to this image file")
@@ -219,7 +223,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
       draw_statistics(options.directory, options.figure)
       print(f"wrote {options.figure}")
   except UserError as error:
-    raise SystemExit(f"error: {error}") from None
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

@@ -1,22 +1,20 @@
-"""What a data set is built from: one task per clip, simulated scene or moved photo, run on its own and kept on disk.
+"""What a data set is built from: one task per clip or simulated scene, run on its own and kept on disk.
 
 A finished task is one file, `cache/NAME.windows`: a record of what became of the clip, then its encoded windows. The
 file appears complete or not at all. Its record holds a fingerprint of everything that decides the windows (settings,
-contents of the files, version of this package), so that a file of an earlier build counts only for the same task.
+contents of the files, what measures motion, version of
+this package), so that a file of an earlier build counts only for the same task.
 """
 
 import argparse
-import csv
 import hashlib
 import json
 import multiprocessing
 import os
-import re
 import threading
 import time
 import zlib
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
@@ -27,32 +25,35 @@ import cv2
 import msgpack
 import numpy as np
 
-from data_pipeline.synthetic.photos import move_photo
+from data_pipeline.splits import SPLITS, assign_splits, pick_held_out_seeds
 from data_pipeline.synthetic.scene import sample_scene
 from data_pipeline.synthetic.windows import scene_to_window
 from data_pipeline.trajectories import sequence_to_window
 from gid_jax import __version__
 from gid_jax.data.storage import window_to_example
 from gid_jax.errors import UserError
-from gid_jax.media.clips import clip_to_sequences, find_clips
+from gid_jax.files import complete_or_nothing
+from gid_jax.flow.estimators import find_estimator
+from gid_jax.flow.tracking import digest_measurement
+from gid_jax.media.clip_folder import ClipFile
+from gid_jax.media.clips import clip_to_sequences
 from gid_jax.media.folders import load_photos
 from gid_jax.types import Window
 
-SPLITS = ("train", "validation")
-SOURCES = ("real", "loop", "synthetic", "pseudo")
+SOURCES = ("real", "loop", "synthetic")
 # Options that all sources of a data set must share, for its windows to have one shape and meaning.
 SHARED_SETTINGS = ("height", "width", "num_frames", "fps", "num_bands", "num_pairs", "motion_stride")
 # Settings that say where files lie; what is in them decides, not the place.
-FOLDERS = ("backgrounds", "sprites", "moved_photos")
+FOLDERS = ("backgrounds", "sprites")
 
 
 class Task(NamedTuple):
-  """One clip, simulated scene or moved photo to turn into windows.
+  """One clip or simulated scene to turn into windows.
 
   Attributes:
     name: source and file stem or seed, the beginning of its windows' keys: "real-oak_leaves".
     source: one of `SOURCES`.
-    path: the video; "" for a simulated scene or moved photo.
+    path: the video; "" for a simulated scene.
     scene: name of the scene.
     split: "train" or "validation".
     settings: everything else that decides the result, as JSON values.
@@ -66,34 +67,6 @@ class Task(NamedTuple):
   split: str
   settings: dict[str, Any]
   fingerprint: str
-
-
-def file_to_scene(path: str | Path) -> str:
-  """Guesses the scene from a file name: its stem without a trailing number, `sim_x_view1_0` being scene x."""
-  return re.sub(r"_\d+$", "", re.sub(r"^sim_(.*?)(_view\d+)?(_\d+)?$", r"\1", Path(path).stem))
-
-
-def read_scenes(folder: str | Path) -> dict[str, str]:
-  """Reads the scene of each file from the table beside a folder (`clips/` has `clips.csv`), where there is one.
-
-  Raises:
-    UserError: the table lacks a column.
-  """
-  table = Path(folder).with_suffix(".csv")
-  if not table.exists():
-    return {}
-  with open(table, newline="") as file:
-    rows = list(csv.DictReader(file))
-  if rows and not {"file", "scene"} <= rows[0].keys():
-    raise UserError(f"{table}: needs the columns `file` and `scene` in its first line.")
-  return {Path(row["file"]).name: row["scene"] for row in rows}
-
-
-def scene_to_split(scene: str, *, held_out: Sequence[str] | None) -> str:
-  """Assigns a scene to a split: by the list, or without one a tenth of the scenes by a hash of the name."""
-  if held_out is None:
-    return SPLITS[zlib.crc32(scene.encode()) % 10 == 0]
-  return SPLITS[scene in held_out]
 
 
 def _describe_file(path: str | Path) -> list:
@@ -113,45 +86,46 @@ def _make_task(source: str, stem: str, path: str, scene: str, split: str, settin
   return Task(name, source, path, scene, split, settings, hashlib.sha256(text.encode()).hexdigest())
 
 
-def plan_tasks(options: argparse.Namespace) -> list[Task]:
+def plan_tasks(options: argparse.Namespace, clips: Mapping[str, Sequence[ClipFile]]) -> list[Task]:
   """Lists everything the builder's options ask for.
 
+  Args:
+    options: of the builder.
+    clips: "real" and "loop" -> the files of their folders.
+
   Raises:
-    UserError: nothing is asked for, a folder has no videos, or two files would share a name.
+    UserError: nothing is asked for, a window has fewer bands than asked for, or there is no such estimator of flow.
   """
+  most_bands = options.num_frames // 2 + 1
+  if not 1 <= options.num_bands <= most_bands:
+    raise UserError(f"--num_bands {options.num_bands}: {options.num_frames} frames have 1 to {most_bands} bands.")
   shared = {key: getattr(options, key) for key in SHARED_SETTINGS}
+  measurement = digest_measurement(find_estimator(options.flow))
+  wanted = [
+    (source, file)
+    for source, files in clips.items()
+    for file in files
+    if file.scene not in options.exclude and file.path.stem not in options.exclude
+  ]
+  splits = assign_splits({file.scene for _, file in wanted}, held_out=options.held_out_scenes)
   tasks = []
-  for source, folder in (("real", options.clips), ("loop", options.loops)):
-    scenes = read_scenes(folder) if folder else {}
-    for path in find_clips(folder) if folder else []:
-      scene = scenes.get(path.name, file_to_scene(path))
-      if scene in options.exclude or path.stem in options.exclude:
-        continue
-      most = min(2, options.max_windows) if scene in options.minor else options.max_windows
-      settings = {**shared, "stride": options.stride, "max_windows": most, "rule": options.rule}
-      split = scene_to_split(scene, held_out=options.held_out_scenes)
-      file = str(path.absolute())
-      tasks.append(_make_task(source, path.stem, file, scene, split, settings, _describe_file(path)))
-  folders = {name: str(Path(getattr(options, name)).absolute()) if getattr(options, name) else ""
-             for name in ("backgrounds", "sprites")}
+  for source, (path, scene, _) in wanted:
+    most = min(2, options.max_windows) if scene in options.minor else options.max_windows
+    settings = {
+      **shared, "stride": options.stride, "max_windows": most, "rule": options.rule, "flow": options.flow,
+      "measurement": measurement,
+    }  # fmt: skip
+    file = str(path.absolute())
+    tasks.append(_make_task(source, path.stem, file, scene, splits[scene], settings, _describe_file(path)))
+  folders = {name: str(Path(getattr(options, name)).absolute()) if getattr(options, name) else "" for name in FOLDERS}
   photos = [_describe_folder(folder) for folder in folders.values()]
+  held_out_seeds = pick_held_out_seeds(options.synthetic)
   for seed in range(options.synthetic):
     settings = {**shared, "seed": seed, **folders}
-    split = SPLITS[seed % 10 == 9]
+    split = SPLITS[seed in held_out_seeds]
     tasks.append(_make_task("synthetic", f"{seed:06d}", "", f"synthetic-{seed}", split, settings, photos))
-  if options.pseudo and not options.moved_photos:
-    raise UserError("--pseudo needs photos to move: give --moved_photos FOLDER.")
-  folder = str(Path(options.moved_photos).absolute()) if options.pseudo else ""
-  photos = _describe_folder(folder)
-  for seed in range(options.pseudo):
-    settings = {**shared, "seed": seed, "moved_photos": folder}
-    # Assumed motion never judges a model.
-    tasks.append(_make_task("pseudo", f"{seed:06d}", "", f"pseudo-{seed}", "train", settings, photos))
   if not tasks:
-    raise UserError("Nothing to build: give --clips, --loops, --synthetic or --pseudo.")
-  repeated = [name for name, count in Counter(task.name for task in tasks).items() if count > 1]
-  if repeated:
-    raise UserError(f"Two files are both called {repeated[0]}: rename one, window names come from file names.")
+    raise UserError("Nothing to build: give --clips, --loops or --synthetic.")
   return tasks
 
 
@@ -169,13 +143,11 @@ def _make_windows(task: Task) -> Iterator[tuple[Window | None, dict[str, str]]]:
     scene = sample_scene(settings["seed"], **size, **length, backgrounds=backgrounds, sprites=sprites)
     yield scene_to_window(scene, **spectrum, rng=_seed_rng(task.name)), {}
     return
-  if task.source == "pseudo":
-    photos, _ = load_photos(settings["moved_photos"], "")
-    length = {"num_frames": settings["num_frames"], "fps": settings["fps"]}
-    photo = photos[_seed_rng(f"{task.name} photo").integers(len(photos))]
-    scene = move_photo(settings["seed"], photo, **size, **length)
-    yield scene_to_window(scene, **spectrum, rng=_seed_rng(task.name)), {}
-    return
+  try:
+    estimator = find_estimator(settings["flow"])
+  except UserError as error:
+    # This worker's fault and not the clip's: the next build tries again.
+    raise RuntimeError(str(error)) from error
   sequences = clip_to_sequences(
     task.path,
     **size,
@@ -193,6 +165,7 @@ def _make_windows(task: Task) -> Iterator[tuple[Window | None, dict[str, str]]]:
       source=task.source,
       rng=_seed_rng(f"{task.name}-{index:02d}"),
       rule=settings["rule"],
+      estimator=estimator,
     )
 
 
@@ -213,7 +186,7 @@ def run_task(task: Task, cache: str | Path) -> dict[str, Any]:
     "failed" if something unexpected stopped it, "seconds".
 
   Raises:
-    OSError: the cache cannot be written.
+    UserError: the cache cannot be written.
   """
   cv2.setNumThreads(1)  # The workers share the cores already.
   began = time.monotonic()
@@ -240,12 +213,10 @@ def run_task(task: Task, cache: str | Path) -> dict[str, Any]:
   return record
 
 
-def _write_items(path: Path, items: Sequence[Mapping[str, Any]]) -> None:
-  temporary = path.with_suffix(f".{os.getpid()}.tmp")
-  with open(temporary, "wb") as file:
+def _write_items(path: Path, items: Iterable[Mapping[str, Any]]) -> None:
+  with complete_or_nothing(path, overwrite=True) as temporary, open(temporary, "wb") as file:
     for item in items:
       file.write(msgpack.packb(item))
-  os.replace(temporary, path)
 
 
 def _end_with_parent() -> None:

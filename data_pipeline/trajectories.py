@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from gid_jax.errors import UserError
+from gid_jax.flow.estimators import DEFAULT_FLOW, FlowEstimator
 from gid_jax.flow.tracking import mean_magnitude, measure_motion
-from gid_jax.motion.spectral import motion_to_coefficients, shrink_vectors
+from gid_jax.motion.spectral import motion_to_spectrum, shrink_vectors
 from gid_jax.types import Window
 
 # Each rule of the two published versions: bounds on the mean displacement, pixels of the window's own grid.
@@ -59,6 +60,7 @@ def sequence_to_window(
   source: str,
   rng: np.random.Generator,
   rule: str = "main",
+  estimator: FlowEstimator = DEFAULT_FLOW,
 ) -> tuple[Window | None, dict[str, str]]:
   """Turns the frames of one window into a training sample, or says why not.
 
@@ -73,16 +75,18 @@ def sequence_to_window(
     source: "real" or "loop".
     rng: draws which frames become pairs.
     rule: the filter rule that decides.
+    estimator: of the optical flow.
 
   Returns:
     The window, or None when `rule` rejects it, and every rule's verdict: its reason, "" where it keeps the window.
   """
-  motion, _, shift = measure_motion(frames)
+  motion, _, shift = measure_motion(frames, estimator=estimator)
   verdicts = {name: filter_window(motion, rule=name)[1] for name in FILTER_RULES}
   if verdicts[rule]:
     return None, verdicts
   pairs = np.sort(rng.choice(np.arange(1, len(frames)), num_pairs, replace=False))
-  spectrum = shrink_vectors(motion_to_coefficients(motion, num_bands=num_bands), stride=motion_stride)
+  volume = motion_to_spectrum(motion, num_bands=num_bands)
+  spectrum = shrink_vectors(volume.coefficients, stride=motion_stride)
   window = Window(
     image=frames[0],
     spectrum=spectrum.astype(np.float16),

@@ -29,6 +29,8 @@ from gid_jax.evaluation.report.page import write_page
 from gid_jax.evaluation.scenes import ClipFile, JudgedScene, list_clips, read_clip, simulate_scenes
 from gid_jax.evaluation.tables import make_motion_table, make_rendering_table, make_time_tables, make_video_table
 from gid_jax.files import complete_or_nothing
+from gid_jax.flow.estimators import find_estimator
+from gid_jax.flow.tracking import digest_measurement
 from gid_jax.media.encoding import write_video
 from gid_jax.media.folders import load_backgrounds, load_sprites
 from gid_jax.models.vgg16 import vgg16_params
@@ -137,7 +139,8 @@ def evaluate(config: EvaluationSettings, workdir: str | Path, *, against: str | 
     "renderer": digest_params(animator.renderer_params),
   }
   facts = {"config": to_plain(config), "weights": digests}
-  check_workdir(workdir, config, digests)
+  estimator = find_estimator(config.flow)
+  check_workdir(workdir, config, digests | {"measurement": digest_measurement(estimator)})
   extractors, notes = load_extractors(config)
   chosen, seen = list_files(config, animator)
   notes += seen
@@ -149,7 +152,7 @@ def evaluate(config: EvaluationSettings, workdir: str | Path, *, against: str | 
     known, files = [], []
     for source, file in progress.track(chosen, description="measuring"):
       try:
-        scene = read_clip(file, model, source=source, cache=cache)
+        scene = read_clip(file, model, source=source, cache=cache, estimator=estimator)
       except UserError as error:
         notes.append(f"Left out {file.path.name}: {error}")
         continue
@@ -168,7 +171,7 @@ def evaluate(config: EvaluationSettings, workdir: str | Path, *, against: str | 
     for index, (source, file) in enumerate(progress.track(files, description="clips")):
       path = workdir / "results" / f"{source}-{file.path.stem}.safetensors"
       if not path.exists():
-        scene = read_clip(file, model, source=source, cache=cache)
+        scene = read_clip(file, model, source=source, cache=cache, estimator=estimator)
         others = [volume for _, name, kind, volume in known if name != scene.scene and kind == source]
         same = [(take, volume) for take, name, kind, volume in known if name == scene.scene and kind == source]
         takes = [volume for take, volume in same if take != scene.name]

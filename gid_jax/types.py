@@ -60,7 +60,7 @@ class Window(NamedTuple):
     flows: [n h w 2] displacement in pixels of the h x w grid from `image` to each of `frames`.
     depth: [h w] mean displacement magnitude over the window, pixels of the h x w grid (W in section 5).
     scene: name of the scene; splits are made by scene.
-    source: "real", "loop", "synthetic", or "pseudo" for a photograph whose motion is assumed.
+    source: "real", "loop" or "synthetic".
   """
 
   image: np.ndarray

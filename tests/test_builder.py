@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 import stored_windows
 
-from data_pipeline import builder, tasks
+from data_pipeline import builder, building, splits, tasks
 from gid_jax.data.scenes import list_scenes
 from gid_jax.data.storage import example_to_window, list_sources, open_split
-from gid_jax.errors import UserError
 from gid_jax.media.encoding import write_video
 
 NUM_FRAMES, NUM_BANDS = 16, 4
@@ -62,7 +61,7 @@ def arguments(videos, output, *more):
 
 
 def build(videos, output, *more):
-  return builder.build(builder.parse_options(arguments(videos, output, *more)))
+  return building.build(builder.parse_options(arguments(videos, output, *more)))
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +74,7 @@ def read_all(output):
   """(source, split) -> windows."""
   found = {}
   for source in list_sources(output):
-    for split in tasks.SPLITS:
+    for split in splits.SPLITS:
       examples = open_split(output, source, split)
       found[source, split] = [example_to_window(examples[i]) for i in range(len(examples))]
   return found
@@ -87,11 +86,27 @@ def contents(output):
   return {str(p.relative_to(output)): p.read_bytes() for p in files if p.name != "records.jsonl"}
 
 
+def refuse(capsys, arguments):
+  """The one line with which the builder ends, status 2."""
+  capsys.readouterr()
+  with pytest.raises(SystemExit) as end:
+    builder.main([str(argument) for argument in arguments])
+  error = capsys.readouterr().err.splitlines()
+  assert end.value.code == 2 and error[-1].startswith("error: "), error
+  return error[-1]
+
+
+def plan(*options):
+  """The tasks of a command line, by name."""
+  parsed = builder.parse_options([str(option) for option in options])
+  return {task.name: task for task in tasks.plan_tasks(parsed, building.find_files(parsed))}
+
+
 def forbid_work(monkeypatch):
   def fail(*_):
     raise AssertionError("was run again")
 
-  monkeypatch.setattr(builder, "run_task", fail)
+  monkeypatch.setattr(building, "run_task", fail)
 
 
 def test_no_scene_is_in_both_splits(built):
@@ -119,25 +134,6 @@ def test_a_training_knows_the_scenes_of_its_data(built):
   stored = {source: {window.scene for window in read_all(output)[source, "train"]} for source in ("real", "loop")}
   assert list_scenes(stored_windows.make_config(output)) == {source: sorted(names) for source, names in stored.items()}
   assert stored["real"] and stored["loop"]
-
-
-@pytest.mark.parametrize(
-  ("file", "scene"),
-  [
-    ("sim_orange_rose_view4_0.mp4", "orange_rose"),
-    ("orange_rose_2.mp4", "orange_rose"),
-    ("sim_hat_1.mp4", "hat"),
-    ("oak.mp4", "oak"),
-  ],
-)
-def test_scene_of_a_file_name(file, scene):
-  assert tasks.file_to_scene(file) == scene
-
-
-def test_scenes_without_a_list_are_split_by_their_name_alone():
-  splits = [tasks.scene_to_split(f"scene{i}", held_out=None) for i in range(2000)]
-  assert splits == [tasks.scene_to_split(f"scene{i}", held_out=None) for i in range(2000)]
-  assert 140 < splits.count("validation") < 260
 
 
 def test_rejections_are_listed_with_their_reasons(built):
@@ -214,7 +210,7 @@ def test_same_build_again_changes_nothing(built, videos, monkeypatch):
 def test_beam_writes_the_same_bytes(built, videos, tmp_path, monkeypatch):
   complete, _ = built
   (tmp_path / "cache").symlink_to(complete / "cache")
-  monkeypatch.setattr(builder, "run_task_apart", None)
+  monkeypatch.setattr(building, "run_task_apart", None)
   build(videos, tmp_path, "--", "--runner=FnApiRunner")
   assert contents(tmp_path) == contents(complete)
 
@@ -251,48 +247,29 @@ def test_options_and_files_that_change_are_built_again(videos, tmp_path):
   (clips / "oak_0.mp4").write_bytes((clips / "fern_0.mp4").read_bytes())
   again("--held_out_scenes", "fern", "--num_bands", "3")
   assert names == ["real-oak_0"]
-  assert again("--held_out_scenes", "fern", "--num_bands", "3", "--exclude", "fern") == {
+  assert again("--held_out_scenes=", "--num_bands", "3", "--exclude", "fern") == {
     ("real", "train"): {"oak"}, ("real", "validation"): set()}
 
 
-def test_sources_not_named_stay_and_must_fit(videos, tmp_path):
+def test_sources_not_named_stay_and_must_fit(videos, tmp_path, capsys):
   loops = ["--output", str(tmp_path), "--loops", str(videos / "loops"), "--num_workers", "0", *SMALL]
-  builder.main(loops)
+  builder.main([*loops, "--held_out_scenes="])
   first = (tmp_path / "gid_windows/loop/1.0.0/dataset_info.json").stat().st_mtime_ns
   scenes = ["--output", str(tmp_path), "--synthetic", "10", "--num_workers", "0", *SMALL]
-  counts = builder.build(builder.parse_options(scenes))
+  counts = building.build(builder.parse_options(scenes))
   assert counts["windows"] == {"loop/train": 4, "synthetic/train": 9, "synthetic/validation": 1}
   assert (tmp_path / "gid_windows/loop/1.0.0/dataset_info.json").stat().st_mtime_ns == first
   (window,) = read_all(tmp_path)["synthetic", "validation"]
   assert (window.source, window.scene) == ("synthetic", "synthetic-9")
-  with pytest.raises(SystemExit, match=r"'loop' made with --num_bands 4, not 2"):
-    builder.main([*scenes, "--num_bands", "2"])
+  assert "'loop' made with --num_bands 4, not 2" in refuse(capsys, [*scenes, "--num_bands", "2"])
 
 
-def test_moved_photos_are_training_windows_only(tmp_path):
-  (tmp_path / "photos").mkdir()
-  noise = cv2.GaussianBlur(np.random.default_rng(0).standard_normal((64, 96, 1)), (0, 0), 1)[..., None]
-  for name, color in (("a", (45, 125, 70)), ("b", (60, 150, 110))):
-    cv2.imwrite(str(tmp_path / "photos" / f"{name}.png"), np.clip(np.array(color) * (1 + noise), 0, 255))
-  command = ["--output", str(tmp_path / "out"), "--pseudo", "12", "--num_workers", "0", *SMALL]
-  with pytest.raises(SystemExit, match="give --moved_photos"):
-    builder.main(command)
-  command += ["--moved_photos", str(tmp_path / "photos"), "--held_out_scenes", "pseudo-3"]
-  assert builder.build(builder.parse_options(command))["windows"] == {"pseudo/train": 12}
-  windows = read_all(tmp_path / "out")
-  assert windows["pseudo", "validation"] == []
-  assert {w.scene for w in windows["pseudo", "train"]} == {f"pseudo-{seed}" for seed in range(12)}
-  assert {w.source for w in windows["pseudo", "train"]} == {"pseudo"}
-  # Red is to green as 0.56 in one photo and 0.73 in the other.
-  assert len({round(float(w.image[..., 0].mean() / w.image[..., 1].mean()), 1) for w in windows["pseudo", "train"]}) > 1
-
-
-def test_unexpected_failure_is_listed_and_tried_again(videos, tmp_path, monkeypatch):
-  command = ["--output", str(tmp_path), "--loops", str(videos / "loops"), "--num_workers", "0", *SMALL]
+def test_unexpected_failure_is_listed_and_tried_again(videos, tmp_path, monkeypatch, capsys):
+  loops = ["--loops", str(videos / "loops"), "--held_out_scenes="]
+  command = ["--output", str(tmp_path), *loops, "--num_workers", "0", *SMALL]
   with monkeypatch.context() as patch:
     patch.setattr(tasks, "sequence_to_window", lambda *_, **__: 1 / 0)
-    with pytest.raises(SystemExit, match=r"No training window came out: see .*rejected\.jsonl"):
-      builder.main(command)
+    assert re.search(r"No training window came out: see .*rejected\.jsonl", refuse(capsys, command))
   assert "ZeroDivisionError: division by zero" in (tmp_path / "rejected.jsonl").read_text()
   builder.main(command)
   assert (tmp_path / "rejected.jsonl").read_text() == ""
@@ -300,7 +277,7 @@ def test_unexpected_failure_is_listed_and_tried_again(videos, tmp_path, monkeypa
 
 
 def test_dead_process_costs_its_clip_only(videos, tmp_path, monkeypatch):
-  task, *_ = tasks.plan_tasks(builder.parse_options(arguments(videos, tmp_path)))
+  task, *_ = plan(*arguments(videos, tmp_path)).values()
   monkeypatch.setattr(tasks, "_end_with_parent", os.abort)
   try:
     record = tasks.run_task_apart(task, tmp_path)
@@ -312,7 +289,7 @@ def test_dead_process_costs_its_clip_only(videos, tmp_path, monkeypatch):
 
 def test_exclude_and_minor_limit_the_windows(videos, tmp_path):
   more = ["--exclude", "oak,sim_fern_view2_0", "--minor", "rose", "--motion_stride", "1"]
-  by_name = {task.name: task for task in tasks.plan_tasks(builder.parse_options(arguments(videos, tmp_path, *more)))}
+  by_name = plan(*arguments(videos, tmp_path, *more))
   assert not {"real-named", "real-oak_0", "real-sim_fern_view2_0"} & by_name.keys()
   assert by_name["loop-rose"].settings["max_windows"] == 2
   assert by_name["real-fern_0"].settings["max_windows"] == 8
@@ -331,14 +308,122 @@ def test_no_tensorflow_is_needed(videos, tmp_path):
 
 
 def test_bad_options_say_what_to_do(videos, tmp_path, capsys):
-  with pytest.raises(SystemExit, match="Nothing to build"):
-    builder.main(["--output", str(tmp_path)])
-  with pytest.raises(UserError, match="No videos"):
-    tasks.plan_tasks(builder.parse_options(["--output", str(tmp_path), "--clips", str(tmp_path / "none")]))
+  assert "Nothing to build" in refuse(capsys, ["--output", tmp_path])
+  assert "No folder" in refuse(capsys, ["--output", tmp_path, "--clips", tmp_path / "none"])
+  assert "16 frames have 1 to 9 bands" in refuse(
+    capsys, ["--output", tmp_path, "--synthetic", "2", *SMALL, "--num_bands", "10"])
+  (tmp_path / "file").touch()
+  assert "no folder can be made" in refuse(capsys, ["--output", tmp_path / "file", "--synthetic", "2"])
   with pytest.raises(SystemExit):
     builder.main(["--output", str(tmp_path), "clips"])
   assert "unrecognised argument 'clips'; flags for Apache Beam go after --" in capsys.readouterr().err
   (tmp_path / "clips").symlink_to(videos / "clips")
   (tmp_path / "clips.csv").write_text("name\noak\n")
-  with pytest.raises(SystemExit, match="needs the columns"):
-    builder.main(["--output", str(tmp_path / "out"), "--clips", str(tmp_path / "clips")])
+  assert "needs the columns" in refuse(capsys, ["--output", tmp_path / "out", "--clips", tmp_path / "clips"])
+
+
+def test_few_clips_of_ones_own_hold_out_a_scene(videos, tmp_path, capsys):
+  folder = tmp_path / "clips"
+  folder.mkdir()
+  for number, name in enumerate(("fern_0", "sim_fern_view2_0", "oak_0")):
+    (folder / f"IMG_000{number}.mp4").write_bytes((videos / "clips" / f"{name}.mp4").read_bytes())
+  (folder / "._IMG_0000.mp4").touch()
+  command = ["--output", str(tmp_path / "out"), "--clips", str(folder), "--num_workers", "0", *SMALL]
+  counts = building.build(builder.parse_options(command))
+  assert counts["windows"] == {"real/train": 8, "real/validation": 4}
+  assert capsys.readouterr().err == f"{folder}: skipped ._IMG_0000.mp4 (hidden)\n"
+  assert len({window.scene for found in read_all(tmp_path / "out").values() for window in found}) == 3
+
+
+def test_one_scene_alone_is_refused_before_any_work(videos, tmp_path, capsys, monkeypatch):
+  (tmp_path / "clips").mkdir()
+  for number in range(2):
+    (tmp_path / "clips" / f"fern_{number}.mp4").symlink_to(videos / "clips" / "fern_0.mp4")
+  command = ["--output", tmp_path / "out", "--clips", tmp_path / "clips", "--num_workers", "0", *SMALL]
+  forbid_work(monkeypatch)
+  assert "All is one scene, fern, which leaves nothing to validate on" in refuse(capsys, command)
+  assert "fir: no such scene" in refuse(capsys, [*command, "--held_out_scenes", "fir"])
+  assert "nothing to train on" in refuse(capsys, [*command, "--held_out_scenes", "fern"])
+
+
+def test_held_out_scenes_without_a_window_are_told(videos, tmp_path, capsys):
+  command = arguments(videos, tmp_path, "--held_out_scenes", "pond,storm", "--exclude", "named,oak_0,broken")
+  assert "No validation window came out" in refuse(capsys, command)
+  builder.main([*command, "--held_out_scenes", "rose"])
+  assert len(read_all(tmp_path)["loop", "validation"]) == 4
+
+
+def test_two_builds_into_one_folder_are_one_too_many(videos, tmp_path, capsys):
+  command = ["--output", tmp_path, "--loops", videos / "loops", "--held_out_scenes=", "--num_workers", "0", *SMALL]
+  (tmp_path / "cache").mkdir()
+  others = tmp_path / "cache" / ".gid-0123.windows"
+  others.touch()
+  with building.lock_output(tmp_path) as locked:
+    assert locked
+    assert "Another build is writing into" in refuse(capsys, command)
+    assert others.exists()
+  builder.main([str(part) for part in command])
+  assert not others.exists()  # Of a build that was killed.
+  assert {path.name for path in tmp_path.rglob("*") if ".gid" in path.name} == set()
+
+
+def test_two_writers_of_one_task_leave_a_whole_file(tmp_path):
+  path = tmp_path / "real-oak.windows"
+
+  def interrupted():
+    yield {"windows": ["a"]}
+    tasks._write_items(path, [{"windows": ["b"]}, {"image": b"2"}])
+    yield {"image": b"1"}
+
+  tasks._write_items(path, interrupted())
+  assert list(tasks.read_examples(path)) == [("a", {"image": b"1"})]
+  assert list(tmp_path.iterdir()) == [path]
+
+
+def test_missing_packages_are_named():
+  code = (
+    "import sys; sys.modules.update(msgpack=None, apache_beam=None)\n"
+    "from data_pipeline import builder; builder.main(['--output', '/nowhere', '--synthetic', '2'])"
+  )
+  ended = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True)
+  assert ended.returncode == 2
+  assert ended.stderr == "error: building data needs apache_beam, msgpack; install it with: pip install -e '.[data]'\n"
+
+
+PLUGIN = """
+import numpy as np
+
+class Still:
+  name, version = "still", "{version}"
+
+  def __call__(self, reference, targets, *, progress=None):
+    flow = np.zeros((*targets.shape[:3], 2), np.float32)
+    flow[:, : targets.shape[1] // 2] = {shift}
+    return flow, np.ones(targets.shape[:3], np.float32)
+
+estimator = Still()
+"""
+
+
+def test_flow_of_ones_own_builds_a_data_set(videos, tmp_path, monkeypatch, capsys):
+  name = f"own_flow_{tmp_path.name}"
+  (tmp_path / f"{name}.py").write_text(PLUGIN.format(version=1, shift=0.75))
+  monkeypatch.syspath_prepend(tmp_path)
+  loops = ["--loops", videos / "loops", "--held_out_scenes=", "--flow", f"{name}:estimator"]
+  command = [str(part) for part in ("--output", tmp_path / "out", *loops, "--num_workers", "1", *SMALL)]
+  before = plan(*command)["loop-rose"]
+  assert before.fingerprint != plan(*command[:-len(SMALL)], *SMALL, "--flow", "default")["loop-rose"].fingerprint
+  # Spawned workers are told sys.path by this process only through the environment.
+  monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', CHECKOUT)}")
+  builder.main(command)
+  windows = read_all(tmp_path / "out")["loop", "train"]
+  assert len(windows) == 4
+  for window in windows:
+    for flow in window.flows:
+      found = flow.astype(np.float32)
+      np.testing.assert_allclose(found[:16], 0.75)
+      np.testing.assert_allclose(found[16:], 0)
+  # Another version is another measurement.
+  monkeypatch.setattr(sys.modules[name].Still, "version", "2")
+  assert plan(*command)["loop-rose"].fingerprint != before.fingerprint
+  assert "no flow estimator is called 'lucas'" in refuse(capsys, [*command, "--flow", "lucas"])

@@ -136,14 +136,6 @@ def test_close_crop_goes_where_things_move():
   assert clips.find_active_crop(frames, (60, 96), 2.0) is None
 
 
-def test_find_clips_lists_videos_only(tmp_path):
-  for name in ("b.mp4", "a.MOV", "notes.txt"):
-    (tmp_path / name).touch()
-  assert [path.name for path in clips.find_clips(tmp_path)] == ["a.MOV", "b.mp4"]
-  with pytest.raises(UserError, match="No videos"):
-    clips.find_clips(tmp_path / "nowhere")
-
-
 # From files
 
 SMALL = dict(num_frames=12, height=32, width=48, stride=5)

@@ -1,5 +1,8 @@
 """Spectral volumes against NumPy's FFT and brute-force Fourier sums in float64."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,10 +43,12 @@ def _brute_force(volume, times):
   return motion, velocity
 
 
+@pytest.mark.parametrize("asarray", [np.asarray, jnp.asarray])
 @pytest.mark.parametrize("num_frames, num_bands", [(2, 2), (7, 4), (8, 5), (24, 3), (25, 1)])
-def test_spectrum_is_the_head_of_rfft_and_inverts_like_irfft(num_frames, num_bands):
+def test_spectrum_is_the_head_of_rfft_and_inverts_like_irfft(num_frames, num_bands, asarray):
   motion = _random_motion(num_frames)
-  volume = spectral.motion_to_spectrum(motion, num_bands=num_bands, fps=12.0)
+  volume = spectral.motion_to_spectrum(asarray(motion), num_bands=num_bands, fps=12.0)
+  assert isinstance(volume.coefficients, type(asarray(motion))) and volume.coefficients.dtype == np.float32
   expected = np.fft.rfft(motion.astype(np.float64), axis=0)[:num_bands]
   np.testing.assert_allclose(spectral.channels_to_complex(volume.coefficients), expected, atol=1e-4)
   assert (volume.num_frames, volume.fps) == (num_frames, 12.0)
@@ -76,6 +81,33 @@ def test_all_bands_of_an_even_and_an_odd_period_reconstruct_the_motion():
     motion = _random_motion(num_frames)
     volume = spectral.motion_to_spectrum(motion, num_bands=num_frames // 2 + 1)
     np.testing.assert_allclose(spectral.spectrum_to_motion(volume), motion, atol=1e-5)
+
+
+def test_spectrum_of_a_jax_motion_can_be_compiled_and_differentiated():
+  motion = jnp.asarray(_random_motion(6))
+  # Parseval: the sum of |X|^2 over all bins is T sum x^2; the middle ones stand twice in it.
+  weights = np.array([1, 2, 2, 1])[:, None, None, None]
+  doubled = lambda x: (weights * spectral.motion_to_spectrum(x, num_bands=4).coefficients ** 2).sum()
+  np.testing.assert_allclose(jax.jit(jax.grad(doubled))(motion), 12 * motion, rtol=1e-4, atol=1e-4)
+
+
+def test_spectrum_of_numpy_motion_starts_no_device():
+  code = (
+    "import numpy as np; from gid_jax.motion import spectral; from jax._src import xla_bridge\n"
+    "spectral.motion_to_spectrum(np.ones((4, 2, 2, 2), np.float32), num_bands=3)\n"
+    "raise SystemExit(xla_bridge.backends_are_initialized())"
+  )
+  assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_shrink_vectors_averages_blocks_and_rescales():
+  motion = np.random.default_rng(0).standard_normal((3, 4, 6, 2)).astype(np.float32)
+  half = spectral.shrink_vectors(motion, stride=2)
+  expected = np.array([
+    [[motion[t, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2].reshape(4, 2).mean(0) / 2 for x in range(3)] for y in range(2)]
+    for t in range(3)
+  ])
+  np.testing.assert_allclose(half, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_too_many_bands_are_refused():

@@ -71,10 +71,10 @@ def test_scenes_of_training_windows_that_have_a_share(data, shares, expected):
 
 
 def test_scenes_of_several_folders(data, tmp_path):
-  stored_windows.write_sources(tmp_path, {"real": 1, "pseudo": 1})
+  stored_windows.write_sources(tmp_path, {"real": 1, "synthetic": 1})
   config = stored_windows.make_config(f"{data},{tmp_path}")
   assert list_scenes(config) is None
-  write_records(tmp_path, [("real", "train", "hat", 1), ("pseudo", "train", "pseudo-0", 1)])
+  write_records(tmp_path, [("real", "train", "hat", 1), ("synthetic", "train", "synthetic-0", 1)])
   assert list_scenes(config) == {"real": ["fern", "hat", "oak"], "loop": ["rose"]}
 
 

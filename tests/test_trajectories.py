@@ -48,16 +48,6 @@ def test_spectrum_matches_the_dft_of_the_true_motion():
     assert np.abs(found - true).mean() < 0.05 * 30 * 0.5
 
 
-def test_shrink_vectors_averages_blocks_and_rescales():
-  motion = np.random.default_rng(0).standard_normal((3, 4, 6, 2)).astype(np.float32)
-  half = trajectories.shrink_vectors(motion, stride=2)
-  expected = np.array([
-    [[motion[t, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2].reshape(4, 2).mean(0) / 2 for x in range(3)] for y in range(2)]
-    for t in range(3)
-  ])
-  np.testing.assert_allclose(half, expected, rtol=1e-5, atol=1e-6)
-
-
 def test_camera_shift_leaves_the_spectrum_but_stays_in_the_pairs():
   frames, camera = make_shaken_square(24)
   window = make_window(frames, num_pairs=23)

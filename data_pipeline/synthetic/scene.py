@@ -36,7 +36,6 @@ class Scene:
     fps: frames per second.
     camera: turns light into pictures; None keeps the colours as they are.
     families: what is in it.
-    source: "synthetic", or "pseudo" where the motion is assumed, not simulated truth.
 
   Attributes:
     image: [h w 3] uint8, frame 0.
@@ -53,9 +52,8 @@ class Scene:
     fps: float,
     camera: Camera | None,
     families: Sequence[str] = (),
-    source: str = "synthetic",
   ):
-    self.seed, self.num_frames, self.fps, self.source = seed, num_frames, fps, source
+    self.seed, self.num_frames, self.fps = seed, num_frames, fps
     self.families = tuple(families)
     self._background, self._layers, self._wind, self._camera = background, world.layers, world.wind, camera
     self._shape = background.shape[:2]

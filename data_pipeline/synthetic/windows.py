@@ -13,7 +13,7 @@ def scene_to_window(
   """Makes a training sample: the spectrum on the motion grid, and later frames with their flow.
 
   Args:
-    scene: simulated or pseudo.
+    scene: simulated.
     num_bands: lowest bands of the spectrum.
     num_pairs: later frames, drawn at random.
     motion_stride: photo pixels per pixel of the motion grid, where vectors are means, in its own pixels.
@@ -30,6 +30,6 @@ def scene_to_window(
     frames=np.array([scene.frame(t) for t in times], np.uint8).reshape(num_pairs, *size, 3),
     flows=scene.displacement(times).astype(np.float16) if num_pairs else np.zeros((0, *size, 2), np.float16),
     depth=scene.mean_magnitude().astype(np.float16),
-    scene=f"{scene.source}-{scene.seed}",
-    source=scene.source,
+    scene=f"synthetic-{scene.seed}",
+    source="synthetic",
   )

@@ -1,7 +1,7 @@
 """The names of the scenes that a model was trained on; they travel with its weights, so that none of them judges it.
 
-A list of scenes is {"real": [...], "loop": [...]}, names sorted, or None where it is not known. Simulated scenes and
-moved photos are not in it: they have seeds, not names.
+A list of scenes is {"real": [...], "loop": [...]}, names sorted, or None where it is not known. Simulated scenes
+are not in it: they have seeds, not names.
 """
 
 import json

@@ -70,7 +70,7 @@ def make_features() -> "tfds.features.FeaturesDict":
 
 
 def list_sources(directory: str | Path) -> list[str]:
-  """Names the sources of a data set ("loop", "pseudo", "real", "synthetic"), sorted.
+  """Names the sources of a data set ("loop", "real", "synthetic"), sorted.
 
   Args:
     directory: the folder that holds `gid_windows/SOURCE/1.0.0`.

@@ -4,8 +4,8 @@ Every clip is brought to the model's own grid, rate and length, so that predicte
 pixel. Measured motion is kept in a folder and measured once, whichever model is judged.
 """
 
-import csv
 import hashlib
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -18,27 +18,15 @@ from jaxtyping import Float, UInt8
 from gid_jax.configuration import ModelSettings
 from gid_jax.errors import UserError
 from gid_jax.files import complete_or_nothing
-from gid_jax.flow.tracking import mean_magnitude, measure_motion
-from gid_jax.media.clips import clip_to_sequences, find_clips
-from gid_jax.motion.spectral import motion_to_coefficients, shrink_vectors
+from gid_jax.flow.estimators import DEFAULT_FLOW, FlowEstimator
+from gid_jax.flow.tracking import digest_measurement, mean_magnitude, measure_motion
+from gid_jax.media.clip_folder import ClipFile, find_table, read_clip_folder
+from gid_jax.media.clips import clip_to_sequences
+from gid_jax.motion.spectral import motion_to_spectrum, shrink_vectors
 from gid_jax.types import SpectralVolume
 
 # Of a clip, to judge renderers by; spread evenly, as neighbours say the same.
 NUM_PAIRS = 2
-
-
-class ClipFile(NamedTuple):
-  """A video to judge by.
-
-  Attributes:
-    path: of the video.
-    scene: what it shows; takes of one scene are not independent.
-    tier: "A" (steady), "B" (a flaw) or "S" (rendered, not filmed), from the table beside the folder; "A" without one.
-  """
-
-  path: Path
-  scene: str
-  tier: str
 
 
 class Pair(NamedTuple):
@@ -92,7 +80,7 @@ def list_clips(
   exclude: Collection[str] = (),
   takes: int = 0,
 ) -> list[ClipFile]:
-  """The videos of a folder, by name; `FOLDER.csv` beside it gives scenes and tiers (columns file, scene, tier).
+  """The videos of a folder that are to be judged by, by name; what is skipped goes to the standard error.
 
   Args:
     folder: of videos.
@@ -102,19 +90,14 @@ def list_clips(
     takes: so many of each scene, the first by name; all when 0.
 
   Raises:
-    UserError: no video is left, or a scene that was named is not there.
+    UserError: no video is left, a scene that was named is not there, or see `read_clip_folder`.
   """
-  folder = Path(folder)
-  table = folder.with_suffix(".csv")
-  lines = table.read_text().splitlines() if table.exists() else []
-  rows = {Path(row["file"]).name: row for row in csv.DictReader(lines)}
-  files = []
-  for path in find_clips(folder):
-    row = rows.get(path.name, {})
-    files.append(ClipFile(path, row.get("scene", path.stem), row.get("tier", "A")))
+  files, skipped = read_clip_folder(folder)
+  if skipped:
+    print(f"{folder}: skipped {', '.join(skipped)}", file=sys.stderr)
   unknown = {*scenes, *exclude} - {file.scene for file in files}
   if unknown & {*scenes}:
-    raise UserError(f"{folder} holds no scene {', '.join(sorted(unknown & {*scenes}))}; see {table}")
+    raise UserError(f"{folder} holds no scene {', '.join(sorted(unknown & {*scenes}))}; see {find_table(folder)}")
   wanted = [f for f in files if f.tier in tiers and f.scene not in exclude and (not scenes or f.scene in scenes)]
   if not wanted:
     raise UserError(f"{folder}: no clip of tier {', '.join(tiers)} is left to judge by; exclude fewer scenes")
@@ -126,7 +109,14 @@ def list_clips(
   return chosen
 
 
-def read_clip(file: ClipFile, model: ModelSettings, *, source: str, cache: str | Path) -> JudgedScene:
+def read_clip(
+  file: ClipFile,
+  model: ModelSettings,
+  *,
+  source: str,
+  cache: str | Path,
+  estimator: FlowEstimator = DEFAULT_FLOW,
+) -> JudgedScene:
   """Reads a clip and its motion, measured now or earlier.
 
   Args:
@@ -134,6 +124,7 @@ def read_clip(file: ClipFile, model: ModelSettings, *, source: str, cache: str |
     model: the `model` part of a motion model's config: image_size, num_frames, fps, num_bands, motion_stride.
     source: "real", or "loop" for a clip that is a seamless loop.
     cache: folder of measured motion.
+    estimator: of the optical flow.
 
   Raises:
     UserError: see `gid_jax.media.clips.clip_to_sequences`.
@@ -143,12 +134,13 @@ def read_clip(file: ClipFile, model: ModelSettings, *, source: str, cache: str |
   frames = next(iter(clip_to_sequences(file.path, **grid, max_sequences=1, loop=source == "loop")))
   # By content: another video of the same name, or another way to cut it, is another motion.
   content = hashlib.sha256(frames.tobytes()).hexdigest()[:16]
-  path = Path(cache) / f"{file.path.stem}-{model.num_bands}-{model.motion_stride}-{content}.safetensors"
+  measured_by = f"{model.num_bands}-{model.motion_stride}-{digest_measurement(estimator)}"
+  path = Path(cache) / f"{file.path.stem}-{measured_by}-{content}.safetensors"
   times = np.linspace(0, len(frames), NUM_PAIRS + 2).astype(int)[1:-1]
   if not path.exists():
-    motion, confidence, shift = measure_motion(frames)
+    motion, confidence, shift = measure_motion(frames, estimator=estimator)
     stride = model.motion_stride
-    coefficients = motion_to_coefficients(motion, num_bands=model.num_bands)
+    coefficients = motion_to_spectrum(motion, num_bands=model.num_bands).coefficients
     measured = {
       "coefficients": shrink_vectors(coefficients, stride=stride).astype(np.float32),
       "confidence": _shrink(np.asarray(confidence, np.float32), stride),

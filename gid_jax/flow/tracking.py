@@ -13,9 +13,16 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from gid_jax.errors import UserError
-from gid_jax.flow.estimate import DEFAULT, FlowSettings, estimate_flow
+from gid_jax.flow.estimators import DEFAULT_FLOW, FlowEstimator, digest
 
+# To be raised when this file gives other motion from the same flow: what was measured before then counts no more.
+MEASURE_VERSION = 1
 _NUM_CHECKS = 24
+
+
+def digest_measurement(estimator: FlowEstimator) -> str:
+  """Short name of all that decides `measure_motion` beside the frames: estimator, its version, `MEASURE_VERSION`."""
+  return digest([MEASURE_VERSION, estimator.name, estimator.version])
 
 
 class MeasuredMotion(NamedTuple):
@@ -35,23 +42,23 @@ class MeasuredMotion(NamedTuple):
 def measure_motion(
   frames: UInt8[np.ndarray, "t h w 3"],
   *,
-  settings: FlowSettings = DEFAULT,
+  estimator: FlowEstimator = DEFAULT_FLOW,
   progress: Callable[[int, int], None] | None = None,
 ) -> MeasuredMotion:
   """Measures the motion texture of a clip against its first frame (section 3).
 
   Args:
     frames: [t h w 3] uint8 RGB, without a cut, t >= 2.
-    settings: of the optical flow.
+    estimator: of the optical flow.
     progress: called as (done, total) frames from time to time.
 
   Returns:
     Clean trajectories: where flow cannot be trusted and nothing near can, they rest.
 
   Raises:
-    UserError: the frames are too small for optical flow, or there is only one.
+    UserError: the frames are too small for optical flow, there is only one, or the estimator gives other shapes.
   """
-  flow, confidence = track_frames(frames, settings=settings, progress=progress)
+  flow, confidence = track_frames(frames, estimator=estimator, progress=progress)
   shift = find_camera_shift(flow, confidence)
   believed = find_support(frames, flow) * find_damping(confidence, sigma=0.025 * frames.shape[1])
   flow -= shift[:, None, None]
@@ -62,28 +69,32 @@ def measure_motion(
 def track_frames(
   frames: UInt8[np.ndarray, "t h w 3"],
   *,
-  settings: FlowSettings = DEFAULT,
+  estimator: FlowEstimator = DEFAULT_FLOW,
   progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Float[np.ndarray, "t h w 2"], Float[np.ndarray, "h w"]]:
   """Estimates flow from the first frame to every frame, and one confidence per trajectory.
 
   Args:
     frames: [t h w 3] uint8 RGB.
-    settings: of the optical flow.
+    estimator: of the optical flow.
     progress: called as (done, total) frames from time to time.
 
   Returns:
     [t h w 2] float32 pixels, frame 0 exactly zero, and [h w] float32 in [0, 1], the mean over the frames.
 
   Raises:
-    UserError: the frames are too small for optical flow, or there is only one.
+    UserError: the frames are too small for optical flow, there is only one, or the estimator gives other shapes.
   """
   if len(frames) < 2:
     raise UserError(f"a clip of {len(frames)} frame(s) shows no motion; give at least 2 frames")
   # A clip of a lower rate repeats frames: their flow is the same.
   fresh = [t for t in range(1, len(frames)) if t == 1 or not np.array_equal(frames[t], frames[t - 1])]
   unit = frames[[0, *fresh]].astype(np.float32) / 255
-  flow, confidence = estimate_flow(unit[0], unit[1:], settings=settings, progress=progress)
+  flow, confidence = (np.asarray(x, np.float32) for x in estimator(unit[0], unit[1:], progress=progress))
+  shape = unit[1:].shape[:3]
+  if (flow.shape, confidence.shape) != ((*shape, 2), shape):
+    given = f"flow {flow.shape} and confidence {confidence.shape}"
+    raise UserError(f"flow estimator {estimator.name} gave {given}; it must give {(*shape, 2)} and {shape}")
   source = np.searchsorted(fresh, np.arange(1, len(frames)), side="right") - 1
   flow = np.concatenate([np.zeros_like(flow[:1]), flow[source]])
   return flow, np.mean(confidence[source], axis=0)

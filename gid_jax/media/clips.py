@@ -17,7 +17,6 @@ from gid_jax.media.cuts import Crop, Overview, find_picture, find_shots, make_ov
 from gid_jax.media.decoding import decode_frames, describe_truncation, find_nearest_frames, repair_times
 from gid_jax.types import Clip
 
-_SUFFIXES = {".mp4", ".mov", ".webm", ".mkv", ".avi", ".m4v"}
 _MIN_FPS = 15.0
 # A clip a little too short is completed by playing its end backwards: at most a quarter of the window.
 _MIN_FRACTION = 0.75
@@ -28,19 +27,6 @@ _MAX_LOOP_SECONDS = 20.0
 MAX_CLIP_BYTES = 2 << 30
 # An hour at 30 frames per second, whose overview fills 170 MB.
 _MAX_FRAMES = 108_000
-
-
-def find_clips(folder: str | Path) -> list[Path]:
-  """Lists the video files of a folder, sorted by name.
-
-  Raises:
-    UserError: the folder is missing or holds no video.
-  """
-  folder = Path(folder)
-  paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in _SUFFIXES) if folder.is_dir() else []
-  if not paths:
-    raise UserError(f"No videos in {folder}: give a folder with {', '.join(sorted(_SUFFIXES))} files.")
-  return paths
 
 
 def seam_ratio(overview: Overview) -> float:

@@ -37,6 +37,9 @@ def motion_to_spectrum(
 ) -> SpectralVolume:
   """Temporal DFT of a motion texture, lowest bands only (eq. 2).
 
+  A NumPy array is transformed by NumPy's FFT and stays one, so that workers need no JAX device; a JAX array by a matrix
+  product, which can be compiled and differentiated and runs alike on every backend. They differ by rounding.
+
   Args:
     motion: [t h w 2] displacements (dx, dy) from frame 0, pixels of this grid.
     num_bands: K, DC included, 1 ... t // 2 + 1.
@@ -54,11 +57,15 @@ def motion_to_spectrum(
       f"num_bands={num_bands}: a motion of {num_frames} frames has {num_frames // 2 + 1} frequency bands;"
       " ask for 1 up to that many, or use a longer clip"
     )
-  # Reducing k t modulo T first keeps the angles small, so that the table is exact to float32.
-  turns = np.outer(np.arange(num_bands), np.arange(num_frames)) % num_frames / num_frames
-  table = np.stack([np.cos(2 * np.pi * turns), -np.sin(2 * np.pi * turns)], axis=1).astype(np.float32)
-  channels = jnp.einsum("krt,thwc->khwrc", table, jnp.asarray(motion, jnp.float32), precision=_PRECISION)
-  coefficients = channels.reshape(*channels.shape[:3], 4)
+  if isinstance(motion, np.ndarray):
+    bands = np.fft.rfft(motion, axis=0)[:num_bands]
+    coefficients = np.concatenate([bands.real, bands.imag], -1).astype(np.float32)
+  else:
+    # Reducing k t modulo T first keeps the angles small, so that the table is exact to float32.
+    turns = np.outer(np.arange(num_bands), np.arange(num_frames)) % num_frames / num_frames
+    table = np.stack([np.cos(2 * np.pi * turns), -np.sin(2 * np.pi * turns)], axis=1).astype(np.float32)
+    channels = jnp.einsum("krt,thwc->khwrc", table, jnp.asarray(motion, jnp.float32), precision=_PRECISION)
+    coefficients = channels.reshape(*channels.shape[:3], 4)
   return SpectralVolume(coefficients=coefficients, num_frames=num_frames, fps=fps)
 
 
@@ -213,22 +220,6 @@ def motion_power(spectrum: SpectralVolume) -> Float[Array, "*b k 2"]:
   coefficients = jnp.asarray(spectrum.coefficients, jnp.float32)
   power = jnp.mean(coefficients**2, axis=(-3, -2))
   return power[..., :2] + power[..., 2:]
-
-
-def motion_to_coefficients(
-  motion: Float[np.ndarray, "t h w 2"], *, num_bands: int
-) -> Float[np.ndarray, "k h w 4"]:
-  """Transforms trajectories to their lowest Fourier coefficients in NumPy, so that workers never start JAX (eq. 2).
-
-  Args:
-    motion: [t h w 2] pixels.
-    num_bands: number K of bands kept, the constant one included.
-
-  Returns:
-    [k h w 4] float32, channels (Re x, Re y, Im x, Im y), unnormalised forward transform.
-  """
-  bands = np.fft.rfft(motion, axis=0)[:num_bands]
-  return np.concatenate([bands.real, bands.imag], -1).astype(np.float32)
 
 
 def shrink_vectors(

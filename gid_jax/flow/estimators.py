@@ -1,0 +1,116 @@
+"""Who estimates flow: a seam. Anything that keeps to `FlowEstimator` can measure a data set or a clip to judge by.
+
+  # my_flow.py, in the current folder or on PYTHONPATH
+  class MyFlow:
+    name, version = "mine", "1"
+
+    def __call__(self, reference, targets, *, progress=None):
+      ...
+      return flow, confidence
+
+  estimator = MyFlow()
+
+is used by `python -m data_pipeline.builder --flow my_flow:estimator` and by `--config.flow=my_flow:estimator` of the
+evaluation. Name and version stand for it wherever measured motion is kept: raise the version when the results change.
+"""
+
+import dataclasses
+import hashlib
+import importlib
+import json
+from collections.abc import Callable
+from typing import Protocol
+
+from jaxtyping import Array, Float
+
+from gid_jax.errors import UserError
+from gid_jax.files import first_line
+from gid_jax.flow.estimate import DEFAULT, REFERENCE, FlowSettings, estimate_flow
+
+# To be raised when `estimate_flow` gives other results with the same settings.
+FLOW_VERSION = 1
+
+
+class FlowEstimator(Protocol):
+  """Estimates the flow from one frame to many.
+
+  Attributes:
+    name: short name.
+    version: changes whenever the results do.
+  """
+
+  name: str
+  version: str
+
+  def __call__(
+    self,
+    reference: Float[Array, "h w 3"],
+    targets: Float[Array, "n h w 3"],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+  ) -> tuple[Float[Array, "n h w 2"], Float[Array, "n h w"]]:
+    """Estimates the flow from a reference frame to each target.
+
+    Args:
+      reference: [h w 3] float32 RGB in [0, 1].
+      targets: [n h w 3] float32 RGB in [0, 1].
+      progress: to be called as (done, total) targets from time to time.
+
+    Returns:
+      The displacement [n h w 2] (dx, dy) of each of the reference's pixels, pixels, and a confidence [n h w] in [0, 1].
+    """
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class VariationalFlow:
+  """`estimate_flow` under certain settings, as a `FlowEstimator`."""
+
+  name: str
+  settings: FlowSettings
+
+  @property
+  def version(self) -> str:
+    """Digest of the settings and of `FLOW_VERSION`."""
+    return digest([FLOW_VERSION, dataclasses.asdict(self.settings)])
+
+  def __call__(self, reference, targets, *, progress=None):
+    """See `FlowEstimator`: [h w 3] and [n h w 3] to [n h w 2] and [n h w]."""
+    return estimate_flow(reference, targets, settings=self.settings, progress=progress)
+
+
+DEFAULT_FLOW = VariationalFlow("default", DEFAULT)
+_BUILT_IN = {estimator.name: estimator for estimator in (DEFAULT_FLOW, VariationalFlow("reference", REFERENCE))}
+
+
+def find_estimator(name: str) -> FlowEstimator:
+  """Looks up an estimator of flow.
+
+  Args:
+    name: "default", "reference" (the published settings), or "module:attribute" for any other.
+
+  Raises:
+    UserError: there is no such estimator, its module cannot be imported, or it is no `FlowEstimator`.
+  """
+  if name in _BUILT_IN:
+    return _BUILT_IN[name]
+  module, _, attribute = name.partition(":")
+  if not (module and attribute):
+    raise UserError(f"no flow estimator is called {name!r}; give {', '.join(_BUILT_IN)} or module:attribute")
+  try:
+    imported = importlib.import_module(module)
+  except Exception as error:  # Whatever somebody's own module does.
+    reason = f"{type(error).__name__}: {first_line(error)}"
+    raise UserError(f"flow {name}: cannot import {module} ({reason}); start in its folder or set PYTHONPATH") from error
+  found = getattr(imported, attribute, None)
+  if found is None:
+    raise UserError(f"flow {name}: {module} has no {attribute!r}; give the name of an estimator in it")
+  texts = isinstance(getattr(found, "name", None), str) and isinstance(getattr(found, "version", None), str)
+  if isinstance(found, type) or not (callable(found) and texts):
+    raise UserError(f"flow {name}: no FlowEstimator; give an object with name, version and a call, not a class")
+  return found
+
+
+def digest(value: object) -> str:
+  """Short digest of anything that JSON can write."""
+  return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,146 @@
+"""The clips of a folder: which files are videos, and which scene each shows, by a table or by the file's name."""
+
+import csv
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from gid_jax.errors import UserError
+from gid_jax.files import PathLike, first_line
+
+_SUFFIXES = {".mp4", ".mov", ".webm", ".mkv", ".avi", ".m4v"}
+# What cameras, telephones and hasty people call their files; a number behind it tells one scene from another.
+_SAYS_NOTHING = re.compile(
+  "img|dsc|dscn|dscf|mg|mvi|mov|mah|pxl|vid|dji|gopr|gh|gp|gx|gl|cimg|sam|sdc|imag|wa|ts|mp|whatsapp|signal|at|"
+  "video|movie|film|clip|shot|take|scene|file|recording|rec|screen|capture|untitled|trim|cam|camera"
+)
+
+
+class ClipFile(NamedTuple):
+  """A video of a folder.
+
+  Attributes:
+    path: of the video.
+    scene: what it shows; takes of one scene are not independent.
+    tier: "A" (steady), "B" (a flaw) or "S" (rendered, not filmed), from the table beside the folder; "A" without one.
+  """
+
+  path: Path
+  scene: str
+  tier: str
+
+
+def read_clip_folder(folder: PathLike) -> tuple[list[ClipFile], list[str]]:
+  """Lists the videos of a folder with their scenes.
+
+  `FOLDER.csv` beside it may give them: columns file, scene and, if wanted, tier. What it does not list, the file's name
+  decides; see `file_to_scene`.
+
+  Returns:
+    The videos, and what was skipped, see `find_clips`.
+
+  Raises:
+    UserError: the folder is missing or holds no video, two videos share a name, or the table cannot be read.
+  """
+  paths, skipped = find_clips(folder)
+  by_stem: dict[str, Path] = {}
+  for path in paths:
+    other = by_stem.setdefault(path.stem, path)
+    if other is not path:
+      raise UserError(f"{other} and {path} are both called {path.stem}: rename one, windows are named by their file.")
+  rows = _read_table(find_table(folder))
+  files = []
+  for path in paths:
+    row = rows.get(path.name, {})
+    files.append(ClipFile(path, row.get("scene") or file_to_scene(path), row.get("tier") or "A"))
+  return files, skipped
+
+
+def find_clips(folder: PathLike) -> tuple[list[Path], list[str]]:
+  """Finds the video files of a folder and of the folders in it, sorted.
+
+  Returns:
+    The files, and a line for each thing that has the name of a video and is none: hidden files, as macOS leaves beside
+    others, dead links, folders, and what may not be read.
+
+  Raises:
+    UserError: the folder is missing or holds no video.
+  """
+  folder = Path(folder)
+  if not folder.is_dir():
+    raise UserError(f"No folder {folder}: give one with {', '.join(sorted(_SUFFIXES))} files.")
+  paths, skipped = [], []
+  for path in sorted(_walk(folder, skipped)):
+    if path.suffix.lower() not in _SUFFIXES:
+      continue
+    reason = _find_fault(path)
+    if reason:
+      skipped.append(f"{path.relative_to(folder)} ({reason})")
+    else:
+      paths.append(path)
+  if not paths:
+    rest = f"; skipped {', '.join(skipped)}" if skipped else ""
+    raise UserError(f"No videos in {folder}: give a folder with {', '.join(sorted(_SUFFIXES))} files{rest}.")
+  return paths, skipped
+
+
+def _walk(folder: Path, skipped: list[str]) -> Iterator[Path]:
+  """All in a folder and below it, without hidden folders; one that links lead to twice is entered once."""
+  entered = set()
+  note = lambda error: skipped.append(f"{os.path.relpath(error.filename, folder)} (folder may not be read)")
+  for root, folders, files in os.walk(folder, followlinks=True, onerror=note):
+    place = os.path.realpath(root)
+    if place in entered:
+      folders.clear()
+      continue
+    entered.add(place)
+    yield from (Path(root) / name for name in (*folders, *files))
+    folders[:] = sorted(name for name in folders if not name.startswith("."))
+
+
+def _find_fault(path: Path) -> str:
+  if path.name.startswith("."):
+    return "hidden"
+  if path.is_dir():
+    return "a folder"
+  if not path.exists():
+    return "dead link"
+  if not path.is_file():
+    return "not a file"
+  return "" if os.access(path, os.R_OK) else "may not be read"
+
+
+def find_table(folder: PathLike) -> Path:
+  """The table that belongs to a folder: `clips.csv` beside `clips/`."""
+  place = Path(os.path.abspath(folder))
+  return place.with_name(f"{place.name}.csv")
+
+
+def _read_table(table: Path) -> dict[str, dict[str, str]]:
+  """File name -> row of a table; nothing where there is none."""
+  if not table.exists():
+    return {}
+  try:
+    with open(table, newline="", encoding="utf-8-sig") as file:  # Spreadsheets begin a file with a byte order mark.
+      rows = list(csv.DictReader(file))
+  except (OSError, ValueError, csv.Error) as error:
+    raise UserError(f"{table}: not a readable table ({first_line(error)}); save it as CSV in UTF-8.") from error
+  if rows and not {"file", "scene"} <= rows[0].keys():
+    raise UserError(f"{table}: needs the columns `file` and `scene` in its first line.")
+  return {Path(row["file"] or "").name: row for row in rows}
+
+
+def file_to_scene(path: PathLike) -> str:
+  """Guesses the scene from a file name: its stem without a trailing number, `sim_x_view1_0` being scene x.
+
+  A name that says nothing of what it shows, as those that cameras give, is a scene of its own: IMG_0001 and IMG_0002
+  are two.
+  """
+  stem = Path(path).stem
+  words = re.findall(r"[^\W\d_]+", stem.lower())
+  counts = len(re.findall(r"\d", stem)) > 3  # A letter beside a long number, as in C0001 and IMG_E0001.
+  if all(_SAYS_NOTHING.fullmatch(word) or (counts and len(word) == 1) for word in words):
+    return stem
+  return re.sub(r"[ _-]+\(?\d+\)?$", "", re.sub(r"^sim_(.*?)(_view\d+)?(_\d+)?$", r"\1", stem))
