@@ -42,7 +42,7 @@ def lock_output(output: Path) -> Iterator[bool]:
     UserError: another build has it, or it cannot be written.
   """
   try:
-    file = open(output / ".lock", "w")
+    file = open(output / ".lock", "w")  # noqa: SIM115 (closed with the lock)
   except OSError as error:
     raise UserError(f"--output {output}: cannot write there ({describe_failure(error)}).") from error
   with file:

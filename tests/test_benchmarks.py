@@ -162,7 +162,8 @@ def test_damage(run):
 
 def test_data_parallel():
   # Devices are made before JAX starts.
-  out = run_alone("-m", "benchmarks.data_parallel", "--size", "tiny", "--batch", 4, "--steps", 1, "--meshes", "1x1", "4x1")
+  options = ("--size", "tiny", "--batch", 4, "--steps", 1, "--meshes", "1x1", "4x1")
+  out = run_alone("-m", "benchmarks.data_parallel", *options)
   one, four = out.splitlines()[-2:]
   assert one.split()[:3] == ["1", "x", "1"] and one.endswith("none") and find_numbers(one)[1] == 1
   assert four.split()[:3] == ["4", "x", "1"] and "all-reduce 1," in four
@@ -222,7 +223,7 @@ def test_loops(run, world):
 
 def test_motion_model(run, world):
   out = run("motion_model", "--data", world.data, "--weights", world.weights, "--windows", 6)
-  assert [line.split()[0] for line in out.splitlines()[1:]][0] == "all"
+  assert out.splitlines()[1].split()[0] == "all"
   loss, alone, gain, _ = find_numbers(out.splitlines()[1])
   assert gain == pytest.approx(loss - alone, abs=2e-4)
 

@@ -126,7 +126,8 @@ def test_scene_of_a_file_name(file, scene):
     "IMG_0001", "IMG_E0001", "IMG_0001 (2)", "DSC_0001", "DSC00012", "_MG_0001", "MVI_0001", "DJI_0001",
     "DJI_20240101120000_0001_D", "PXL_20240101_120000123", "PXL_20240101_120000123.TS", "VID_20240101_120000",
     "VID-20240101-WA0001", "GOPR0001", "GX010001", "P1000123", "C0001", "20240101_120000", "2024-01-01 12-00-00",
-    "00012", "video_1", "clip_1", "Clip 2", "shot-3", "Screen Recording 2024-01-01", "WhatsApp Video 2024-01-01 at 12.00.00",
+    "00012", "video_1", "clip_1", "Clip 2", "shot-3", "Screen Recording 2024-01-01",
+    "WhatsApp Video 2024-01-01 at 12.00.00",
   ],
 )  # fmt: skip
 def test_a_name_that_says_nothing_is_a_scene_of_its_own(stem):
