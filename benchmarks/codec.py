@@ -17,7 +17,7 @@ from gid_jax.errors import UserError
 from gid_jax.evaluation.motion import CONFIDENCE
 from gid_jax.evaluation.results import estimate_mean
 from gid_jax.evaluation.scenes import list_clips, read_clip
-from gid_jax.models.vae import VAE, AreaCodec, make_codec
+from gid_jax.models.codec import PaperCodec, PhotoCodec, make_codec
 from gid_jax.motion.normalization import denormalize, normalize
 from gid_jax.weights.pretrained import MOTION_WEIGHTS, load_pretrained
 
@@ -30,18 +30,20 @@ def main() -> None:
   parser.add_argument("--cache", type=Path, required=True, help="folder of measured motion")
   parser.add_argument("--weights", required=True, help="folder of weights with a convolutional auto-encoder")
   options = parser.parse_args()
-  params, config = load_pretrained(MOTION_WEIGHTS, directory=options.weights)
-  convolutional = make_codec(config["model"]["vae"])
-  if not isinstance(convolutional, VAE):
+  params, settings = load_pretrained(MOTION_WEIGHTS, directory=options.weights)
+  model = settings.model
+  learned = make_codec(model.codec, num_bands=model.num_bands)
+  if not isinstance(learned, PaperCodec):
     raise UserError("these weights average; give others with --weights")
-  averages, scale = AreaCodec(factor=convolutional.factor), jnp.asarray(params["band_scale"])
+  convolutional, scale = learned.make_vae(), jnp.asarray(params["band_scale"])
+  averages = PhotoCodec(num_bands=model.num_bands, factor=learned.factor)
 
   @jax.jit
   def restore(raw):
     apply = lambda inputs, method: convolutional.apply({"params": params["vae"]}, inputs, method=method)
     learned = apply(apply(normalize(raw, scale), "encode")[0], "decode")
     # These average and interpolate pixels, and normalise in between, which loses nothing.
-    return learned, normalize(averages.apply({}, averages.apply({}, raw, method="average"), method="enlarge"), scale)
+    return learned, normalize(averages.enlarge(averages.average(raw)), scale)
 
   print("| | zeros | convolutional | averages | of the coefficients: convolutional | averages |")
   for source, folder in (("real", options.clips), ("loop", options.loops)):
@@ -50,7 +52,7 @@ def main() -> None:
       if file.scene in rows:
         continue
       try:
-        scene = read_clip(file, config["model"], source=source, cache=options.cache)
+        scene = read_clip(file, model, source=source, cache=options.cache)
       except UserError:
         continue
       raw = jnp.asarray(scene.volume.coefficients)

@@ -97,7 +97,7 @@ def main():
 
 def read_scenes(folder: str, wanted: str | None, cache: Path) -> list[JudgedScene]:
   """The first take of every wanted scene, with its motion."""
-  model = load_pretrained(MOTION_WEIGHTS)[1]["model"]
+  model = load_pretrained(MOTION_WEIGHTS)[1].model
   files = {}
   for file in list_clips(folder, scenes=wanted.split(",") if wanted else ()):
     files.setdefault(file.scene, file)

@@ -22,6 +22,7 @@ import jax
 import numpy as np
 
 from configs import ldm, ldm_coordinated
+from gid_jax.configuration import TrainSettings, parse
 from gid_jax.models.build import make_motion_model
 from gid_jax.train import make_optimizer
 from gid_jax.training import sharding
@@ -42,7 +43,7 @@ def make_batch(config, batch_size: int) -> dict[str, np.ndarray]:
     "image": rng.random((batch_size, height, width, 3), np.float32),
     "slice": rng.standard_normal((batch_size, num_bands, *grid, 4), np.float32),
     "band": np.tile(np.arange(num_bands, dtype=np.int32), (batch_size, 1)),
-  } | ({"strength": np.ones(batch_size, np.float32)} if config.model.unit_strength else {})
+  } | ({"strength": np.ones(batch_size, np.float32)} if config.data.strength else {})
 
 
 def make_params(config, batch) -> dict:
@@ -65,7 +66,7 @@ def main():
   parser.add_argument("--meshes", nargs="+", default=["1x1", "4x1", "2x2", "1x4"], help="data x fsdp; the first is 1")
   options = parser.parse_args()
 
-  config = (ldm if options.stage == "ldm" else ldm_coordinated).get_config(options.size)
+  config = parse(TrainSettings, (ldm if options.stage == "ldm" else ldm_coordinated).get_config(options.size))
   objective, tx, batch = make_objective(config), make_optimizer(config.optimizer), make_batch(config, options.batch)
   start = create_train_state(make_params(config, batch), trainable=objective.trainable, tx=tx)
   runs, programs, times = {}, {}, collections.defaultdict(list)

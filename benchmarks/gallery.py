@@ -69,7 +69,7 @@ def main():
   options = parser.parse_args()
   options.output.mkdir(parents=True, exist_ok=True)
   animator = Animator.from_pretrained(options.weights)
-  stride = animator.motion_config["model"]["motion_stride"]
+  stride = animator.motion_settings.model.motion_stride
   rows, shares = [], {}
   for path in options.photos:
     photo = photos.read_image(path)

@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data_pipeline import builder
+from gid_jax.configuration import DataSettings, parse
 from gid_jax.data import input_pipeline
 from gid_jax.data.augmentation import config_to_augmentation, draw_matrix, jitter_colours, warp_window
 from gid_jax.data.storage import DATASET_NAME, DATASET_VERSION, example_to_window
@@ -83,10 +84,11 @@ def measure(directory: str, seconds: float) -> None:
     config.directory, config.sources = directory, {}
     plain = count_per_second(loop_forever(directory, config, stage, batch_size), batch_size, seconds)
     row = f"{stage:<16}{plain:>11.0f}"
-    for config.num_threads in THREADS:
-      batches = input_pipeline.make_train_iterator(config, stage=stage, seed=0, batch_size=batch_size)
+    for num_threads in THREADS:
+      settings = parse(DataSettings, config.to_dict() | {"num_threads": num_threads})
+      batches = input_pipeline.make_train_iterator(settings, stage=stage, seed=0, batch_size=batch_size)
       # What was made ahead while nobody looked must not count.
-      list(itertools.islice(batches, 2 * config.num_threads))
+      list(itertools.islice(batches, 2 * num_threads))
       rate = count_per_second(batches, batch_size, seconds)
       row += f"{rate:>10.0f} ({rate / plain:.1f}x)"
       del batches

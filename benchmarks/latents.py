@@ -18,6 +18,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from gid_jax.configuration import TrainSettings, parse
 from gid_jax.data.input_pipeline import find_scale, make_cached_iterator, make_train_iterator
 from gid_jax.data.latent_cache import build_latent_cache
 from gid_jax.train import make_optimizer
@@ -39,9 +40,10 @@ def main() -> None:
 
   config = importlib.import_module(f"configs.{options.stage}").get_config(options.size)
   config.data.directory, config.data.latent_draws, config.data.sources = options.data, options.draws, {}
-  earlier = "ldm" if options.stage == "ldm_coordinated" else "swing" if config.model.swing else "vae"
+  earlier = "ldm" if options.stage == "ldm_coordinated" else "swing" if config.data.strength else "vae"
   config.init[earlier] = options.start
   config.num_init_batches = 1
+  config = parse(TrainSettings, config)
   settings = dict(stage=options.stage, seed=0, batch_size=config.batch_size)
   fresh = make_train_iterator(config.data, **settings)
   objective = make_objective(config, band_scale=find_scale(config.data), strength=np.ones(1))

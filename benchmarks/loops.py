@@ -20,6 +20,7 @@ Pixels are those of the motion grid, half as wide and high as the cropped photo 
 """
 
 import argparse
+import dataclasses
 import time
 from pathlib import Path
 
@@ -50,9 +51,9 @@ def main():
   parser.add_argument("--recurrences", type=int, help="the weights' default otherwise")
   options = parser.parse_args()
   animator, unguided = make_animator(options), make_animator(options, guide=False)
-  sampling = animator.motion_config["sampling"]
-  recurs = sampling["loop"]["recurrences"] > 1
-  print(f"plain: {sampling['steps']} steps; loops: {sampling['loop']}; overruled: --steps {options.steps}")
+  sampling = animator.motion_settings.sampling
+  recurs = sampling.loop.recurrences > 1
+  print(f"plain: {sampling.steps} steps; loops: {sampling.loop}; overruled: --steps {options.steps}")
 
   rows = []
   for photo in find_photos(options.photos, options.number):
@@ -81,14 +82,13 @@ def main():
 def make_animator(options, *, guide: bool = True) -> Animator:
   """The animator of the chosen weights, with the working grid and the guidance that were asked for, or with none."""
   motion, renderer = (load_pretrained(name, directory=options.weights) for name in (MOTION_WEIGHTS, RENDERER_WEIGHTS))
-  params, config = motion
-  loop = dict(config["sampling"]["loop"])
-  chosen = {"weight": options.weight, "recurrences": options.recurrences}
-  loop |= {name: value for name, value in chosen.items() if value is not None}
-  if not guide:
-    loop["weight"] = None
-  model = config["model"] | {"image_size": (options.height, options.width)}
-  return Animator((params, config | {"model": model, "sampling": config["sampling"] | {"loop": loop}}), renderer)
+  params, settings = motion
+  chosen = {"weight": options.weight if guide else 0.0, "recurrences": options.recurrences}
+  chosen = {name: value for name, value in chosen.items() if value is not None}
+  loop = dataclasses.replace(settings.sampling.loop, **chosen)
+  model = dataclasses.replace(settings.model, image_size=(options.height, options.width))
+  sampling = dataclasses.replace(settings.sampling, loop=loop)
+  return Animator((params, dataclasses.replace(settings, model=model, sampling=sampling)), renderer)
 
 
 def find_photos(folder: str | None, number: int) -> list[Path]:

@@ -8,17 +8,16 @@ source of the windows, the denoising loss of the model, of what its schedule exp
 """
 
 import argparse
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from gid_jax.data.examples import measure_strength
 from gid_jax.data.records import open_records
 from gid_jax.diffusion.schedule import add_noise, make_schedule, training_target
-from gid_jax.models.build import make_motion_model
 from gid_jax.pipeline import Animator
 
 
@@ -30,12 +29,10 @@ def main():
   parser.add_argument("--windows", type=int, default=48)
   options = parser.parse_args()
   animator = Animator.from_pretrained(options.weights)
-  config, params = animator.motion_config, animator.motion_params
-  model = make_motion_model(config["model"])
-  schedule = make_schedule(**config["schedule"])
-  num_bands = config["model"]["num_bands"]
+  settings, params, model = animator.motion_settings, animator.motion_params, animator.motion_model
+  schedule = make_schedule(**dataclasses.asdict(settings.schedule))
+  num_bands, needs_strength = settings.model.num_bands, model.make_codec().needs_photo
   bands = jnp.arange(num_bands)[None]
-  data = ml_collections.ConfigDict(dict(directory=options.data, num_bands=num_bands))
 
   @jax.jit
   def losses(key, image, slices, strength):
@@ -43,7 +40,7 @@ def main():
     apply = functools.partial(model.apply, {"params": params})
     height, width = (side // model.latent_factor for side in slices.shape[2:4])
     view = apply(image, height=height, width=width, method="encode_image")
-    strength = strength[None] if model.unit_strength else None
+    strength = strength[None] if needs_strength else None
     latents = apply(slices, bands, swing=view.swing, strength=strength, method="slices_to_latents")
     timesteps = jnp.broadcast_to(jax.random.randint(time_key, (), 0, schedule.num_steps), bands.shape)
     noise = jax.random.normal(noise_key, latents.shape)
@@ -59,7 +56,7 @@ def main():
   for index, record in enumerate(records):
     window = record.decode(fields=("image", "spectrum"), bands=range(num_bands))
     inputs = window.image[None] / np.float32(255), window.spectrum[None].astype(np.float32)
-    strength = measure_strength(record, data)
+    strength = measure_strength(record, num_bands=num_bands)
     rows.append(np.mean([losses(jax.random.key(16 * index + draw), *inputs, strength) for draw in range(16)], axis=0))
     sources.append(window.source)
   rows, sources = np.array(rows), np.array(sources)

@@ -31,14 +31,13 @@ from gid_jax.data.storage import (
   open_split,
   window_to_example,
 )
-from gid_jax.models.build import make_motion_model
 from gid_jax.motion.normalization import band_scale
 from gid_jax.motion.spectral import spectrum_to_motion
 from gid_jax.pipeline import Animator
 from gid_jax.train import train
 from gid_jax.types import SpectralVolume
 from gid_jax.weights.checkpoint import restore_params
-from gid_jax.weights.pretrained import RENDERER_WEIGHTS, load_pretrained
+from gid_jax.weights.pretrained import RENDERER_WEIGHTS, config_to_settings, load_pretrained
 
 HEIGHT, WIDTH, SHRINK, NUM_BANDS = 32, 48, 5, 16
 # Steps, examples a step, learning rate.
@@ -110,7 +109,7 @@ def train_stages(workdir: Path) -> None:
     config.log_every = config.eval_every = config.save_every = 500
     config.keep_best = 0
     if stage == "vae":
-      config.loss.kl = 1e-8
+      config.loss.weights.kl = 1e-8
     else:
       previous = "vae" if stage == "ldm" else "ldm"
       config.init[previous] = str(workdir / previous)
@@ -145,8 +144,8 @@ def main():
   train_stages(options.workdir)
 
   params, config = restore_params(options.workdir / "ldm_coordinated")
-  animator = Animator((params, config), load_pretrained(RENDERER_WEIGHTS))
-  model, bands = make_motion_model(config["model"]), np.arange(NUM_BANDS)[None]
+  animator = Animator((params, config_to_settings(config)), load_pretrained(RENDERER_WEIGHTS))
+  model, bands = animator.motion_model, np.arange(NUM_BANDS)[None]
   apply = lambda array, method: model.apply({"params": params}, array, bands, method=method)
   code = jax.jit(lambda slices: apply(apply(slices, "slices_to_latents"), "latents_to_slices"))
   print("window   motion, px rms   error, of it   of the auto-encoder alone")

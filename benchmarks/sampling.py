@@ -32,8 +32,8 @@ FIRST_SEED = 1_100_000
 
 def find_scenes(options, animator):
   """Yields the scenes to judge on."""
-  model = animator.motion_config["model"]
-  seen = animator.motion_config.get("trained_on", {}).get("real", ())
+  model = animator.motion_settings.model
+  seen = (animator.motion_settings.trained_on or {}).get("real", ())
   taken = set()
   for file in list_clips(options.clips):
     if file.scene not in {*seen, *taken}:

@@ -13,10 +13,11 @@ import itertools
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import scipy.fft
+from flax.core import FrozenDict
 
+from gid_jax.configuration import DataSettings
 from gid_jax.data.examples import measure_strength
 from gid_jax.data.records import open_chosen
 from gid_jax.diffusion.prediction import predict_spectra
@@ -49,10 +50,10 @@ def main() -> None:
   parser.add_argument("--reach", type=float, default=40.0)
   options = parser.parse_args()
   animator = Animator.from_pretrained(options.weights)
-  model, params, config = animator._motion_model, animator.motion_params, animator.motion_config
-  if not (model.averages and model.swing and model.unit_strength):
+  model, params, settings = animator.motion_model, animator.motion_params, animator.motion_settings
+  if not model.make_codec().needs_photo:
     raise UserError("these weights have no latents that are averages in units of swing and strength")
-  bands = jnp.arange(config["model"]["num_bands"])[None]
+  bands = jnp.arange(settings.model.num_bands)[None]
 
   @jax.jit
   def encode(image, spectrum, strength):
@@ -62,22 +63,19 @@ def main() -> None:
     scales = dict(swing=swing, strength=strength[None])
     return apply(spectrum[None], bands, **scales, method="slices_to_latents")[0]
 
-  data = ml_collections.ConfigDict(
-    dict(directory=options.data, sources=dict(real=1.0, loop=1.0), num_bands=bands.size)
-  )
+  data = DataSettings(directory=options.data, sources=FrozenDict(real=1.0, loop=1.0), num_bands=bands.size)
   photos, stored = {}, {}
-  for chain in open_chosen(data).values():
+  for chain in open_chosen(data, split="train").values():
     for index in range(len(chain)):
       window = chain[index].decode(fields=("image", "spectrum"), bands=range(bands.size))
       photos.setdefault(window.scene, window.image / np.float32(255))
-      latents = encode(
-        window.image / np.float32(255), window.spectrum.astype(np.float32), measure_strength(chain[index], data)
-      )
+      strength = measure_strength(chain[index], num_bands=bands.size)
+      latents = encode(window.image / np.float32(255), window.spectrum.astype(np.float32), strength)
       stored.setdefault(window.scene, []).append(np.asarray(latents))
   sampled = {}
   for scene in list(photos)[:: max(1, len(photos) // options.photos)][: options.photos]:
     volume = predict_spectra(
-      jax.random.key(0)[None], jnp.asarray(photos[scene]), model=model, params=params, config=config
+      jax.random.key(0)[None], jnp.asarray(photos[scene]), model=model, params=params, settings=settings
     )
     latents = encode(photos[scene], volume.coefficients[0], params["strength"][0])
     sampled[scene] = [np.asarray(latents)]

@@ -8,6 +8,7 @@ way's, and the ratio of their sizes, bands from 1. Slices go with the square of 
 """
 
 import argparse
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -30,15 +31,15 @@ WAYS = [
 
 def make_sampler(animator: Animator, photo: np.ndarray, guidance: float):
   """A function from a way to the latents [1 k h w z] that it leads to."""
-  config, params = animator.motion_config, animator.motion_params
-  model, schedule = animator._motion_model, make_schedule(**config["schedule"])
+  settings, params, model = animator.motion_settings, animator.motion_params, animator.motion_model
+  schedule = make_schedule(**dataclasses.asdict(settings.schedule))
   image = jnp.asarray(resize_image(photo, *animator.working_size(*photo.shape[:2])))[None]
-  grid = config["model"]["motion_stride"] * model.latent_factor
+  grid = settings.model.motion_stride * model.latent_factor
   height, width = image.shape[1] // grid, image.shape[2] // grid
   apply = lambda *inputs, **options: model.apply({"params": params}, *inputs, **options)
   condition = apply(image, height=height, width=width, method="encode_image").condition
   keys = jax.random.split(jax.random.key(1), 1)
-  noise = draw_noise(keys, (config["model"]["num_bands"], height, width, model.latent_channels))
+  noise = draw_noise(keys, (settings.model.num_bands, height, width, model.latent_channels))
   bands = jnp.arange(noise.shape[1])
 
   def network(latents, timestep, condition):

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from gid_jax.configuration import ModelSettings
 from gid_jax.errors import UserError
 from gid_jax.evaluation.motion import (
   Regions,
@@ -52,7 +53,7 @@ class Clip(NamedTuple):
   source: str
 
 
-def read_clips(options: argparse.Namespace, model: dict) -> list[Clip]:
+def read_clips(options: argparse.Namespace, model: ModelSettings) -> list[Clip]:
   """Reads all clips and loops, measured now or earlier, as a model's settings say."""
   clips = []
   for source, folder in (("real", options.clips), ("loop", options.loops)):
@@ -171,7 +172,7 @@ def main() -> None:
   parser.add_argument("--weights", help="folder of exported weights; the embedded ones by default")
   parser.add_argument("--scenes", type=int, nargs="*", default=[4, 8, 16, 24], help="of the curve")
   options = parser.parse_args()
-  model = load_pretrained(MOTION_WEIGHTS, directory=options.weights)[1]["model"]
+  model = load_pretrained(MOTION_WEIGHTS, directory=options.weights)[1].model
   h, w = model["image_size"]
   clips = read_clips(options, model)
   folds = assign_folds(clips)

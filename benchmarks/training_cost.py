@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from absl import flags
 from ml_collections import config_flags
 
-from gid_jax.models.build import make_motion_model
-from gid_jax.models.renderer import Renderer, RendererConfig
+from gid_jax.configuration import TrainSettings, parse
+from gid_jax.models.build import make_motion_model, make_renderer
 from gid_jax.train import make_optimizer
 from gid_jax.training.objectives import make_objective
 from gid_jax.training.train_state import create_train_state, train_step
@@ -35,7 +35,7 @@ def make_shapes(config, num):
   array = lambda *shape, dtype=jnp.float32: jax.ShapeDtypeStruct((num, *shape), dtype)
   key, photo = jax.random.key(0), array(height, width, 3)
   if config.stage == "renderer":
-    model = Renderer(RendererConfig(**config.model.renderer))
+    model = make_renderer(config.model)
     batch = dict(image=photo, target=photo, flow=array(height, width, 2), depth=array(height, width))
     noise = array(model.config.style_dim)
     return jax.eval_shape(model.init, key, photo, batch["flow"], batch["depth"], noise)["params"], batch
@@ -50,7 +50,7 @@ def make_shapes(config, num):
     init = functools.partial(model.init, method="reconstruct")
     return jax.eval_shape(init, key, key, batch["slice"], batch["band"])["params"], batch
   params = jax.eval_shape(model.init, key, slices, numbers, photo, numbers)["params"]
-  strength = {"strength": array()} if model.unit_strength else {}
+  strength = {"strength": array()} if config.data.strength else {}
   return params, dict(image=photo, slice=slices, band=numbers) | strength
 
 
@@ -84,7 +84,7 @@ def read_options(arguments):
 def main():
   """Compiles and prints."""
   options = read_options(sys.argv)
-  config, num = options.config, options.examples
+  config, num = parse(TrainSettings, options.config), options.examples
   params, batch = make_shapes(config, num)
   scale = jnp.ones(config.model.num_bands) if config.stage == "vae" else None
   objective = make_objective(config, band_scale=scale)

@@ -38,15 +38,16 @@ def make_problem(size, bands):
   import numpy as np
 
   from configs.common import MOTION_STRIDES, motion_model
-  from gid_jax.models.vae import make_codec
+  from gid_jax.configuration import ModelSettings, parse
+  from gid_jax.models.codec import make_codec
 
-  config = motion_model(size, frequency_attention=False)
-  codec = make_codec(config.vae)
+  config = parse(ModelSettings, motion_model(size, coordination=""))
+  codec = make_codec(config.codec, num_bands=config.num_bands)
   height, width = (side // (MOTION_STRIDES[size] * codec.factor) for side in config.image_size)
-  fields = config.unet.to_dict() | {"dtype": "float32", "out_channels": codec.latent_channels}
+  fields = dict(config.denoiser.fields) | {"dtype": "float32", "out_channels": codec.latent_channels}
   rng = np.random.default_rng(0)
   latents = rng.normal(size=(1, bands, height, width, fields["out_channels"])).astype(np.float32)
-  condition = rng.normal(size=(1, height, width, config.encoder.channels)).astype(np.float32)
+  condition = rng.normal(size=(1, height, width, config.encoder.fields["channels"])).astype(np.float32)
   timesteps, indices = rng.integers(0, 1000, (1, bands)), np.arange(bands)[None]
   return fields, (latents, timesteps, indices, condition)
 

@@ -37,7 +37,7 @@ from gid_jax.flow.tracking import mean_magnitude, measure_motion
 from gid_jax.media.clip_folder import read_clip_folder
 from gid_jax.media.clips import clip_to_sequences
 from gid_jax.media.folders import load_backgrounds, load_sprites
-from gid_jax.models.encoders import FEATURE_DEVIATIONS, FROZEN_TRUNK, EfficientNetLite0, resize_image
+from gid_jax.models.encoders import FROZEN_TRUNK, EfficientNetLite0, resize_image
 from gid_jax.weights.pretrained import MOTION_WEIGHTS, load_pretrained
 
 CELL = 8
@@ -92,13 +92,13 @@ def measure_all(options: argparse.Namespace) -> list[Picture]:
 
 def make_extractor() -> Callable[[list[np.ndarray]], np.ndarray]:
   """A function from pictures [h w 3] uint8 to their features [n h/8 w/8 c], centred on each picture's mean."""
-  params = load_pretrained(MOTION_WEIGHTS)[0]["encoder"][FROZEN_TRUNK]
+  params = load_pretrained(MOTION_WEIGHTS)[0]["encoder"][f"{FROZEN_TRUNK}_efficientnet_lite0"]
 
   @jax.jit
   def extract(images):
     maps = EfficientNetLite0().apply({"params": params}, images.astype(jnp.float32) / 255)
     size = images.shape[1] // CELL, images.shape[2] // CELL
-    scaled = [resize_image(x / d, *size) for x, d in zip(maps, FEATURE_DEVIATIONS, strict=True)]
+    scaled = [resize_image(x / d, *size) for x, d in zip(maps, EfficientNetLite0.deviations, strict=True)]
     features = jnp.concatenate(scaled[1:], -1)
     return (features - features.mean((1, 2), keepdims=True)).astype(jnp.float16)
 

@@ -43,7 +43,7 @@ def main():
   parser.add_argument("--cache", type=Path, required=True, help="folder of measured motion")
   parser.add_argument("--weights", help="folder of exported weights; the embedded ones by default")
   options = parser.parse_args()
-  model = load_pretrained(MOTION_WEIGHTS, directory=options.weights)[1]["model"]
+  model = load_pretrained(MOTION_WEIGHTS, directory=options.weights)[1].model
   for source, folder in (("real", options.clips), ("loop", options.loops)):
     judged = []
     for file in list_clips(folder):

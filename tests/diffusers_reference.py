@@ -102,7 +102,7 @@ def make_vae_inputs(case):
 @functools.cache
 def make_unet(case, *, condition_channels=None, **fields):
   """A case's U-Net and parameters of no importance."""
-  unet = UNet(**(dict(frequency_attention=False) | UNETS[case][0] | fields))
+  unet = UNet(**(dict(coordination="") | UNETS[case][0] | fields))
   latents, timesteps, bands, condition = make_unet_inputs(case)
   condition = np.zeros((*condition.shape[:3], condition_channels or condition.shape[3]))
   return unet, helpers.random_params(unet.init, latents, timesteps, bands, condition)

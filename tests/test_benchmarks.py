@@ -18,12 +18,13 @@ import pytest
 import videos
 
 from configs import ldm, ldm_coordinated, renderer, vae
+from gid_jax.configuration import ModelSettings, TrainSettings, parse
 from gid_jax.evaluation.judging import SceneResult, save_result
 from gid_jax.models.build import make_motion_model
 from gid_jax.models.renderer import Renderer, RendererConfig
 from gid_jax.training.settings import check_settings
 from gid_jax.types import Window
-from gid_jax.weights.pretrained import MOTION_WEIGHTS, RENDERER_WEIGHTS, export_weights
+from gid_jax.weights.pretrained import MOTION_WEIGHTS, RENDERER_WEIGHTS, config_to_settings, export_weights
 
 CHECKOUT = Path(__file__).parents[1]
 HEIGHT, WIDTH, NUM_BANDS, NUM_FRAMES = 48, 64, 4, 24
@@ -39,20 +40,20 @@ def make_config(module, size):
   config = module.get_config(size)
   model = config.model
   model.image_size, model.num_bands, model.num_frames = (HEIGHT, WIDTH), NUM_BANDS, NUM_FRAMES
-  model.unet.update(channels=32, multipliers=(1,), attention_levels=(), num_blocks=0)
+  model.denoiser.update(channels=32, multipliers=(1,), attention_levels=(), num_blocks=0)
   if size == "tiny":
-    model.vae.update(channels=8, multipliers=(1, 2), num_blocks=0)
+    model.codec.update(channels=8, multipliers=(1, 2), num_blocks=0)
   return config
 
 
 def export_motion(folder, config):
   """Writes random weights of a motion model."""
-  model = make_motion_model(config.model)
+  model = make_motion_model(parse(ModelSettings, config.model))
   slices = np.zeros((1, NUM_BANDS, HEIGHT // 2, WIDTH // 2, 4), np.float32)
   bands = np.zeros((1, NUM_BANDS), np.int32)
   params = helpers.random_params(model.init, slices, bands, np.zeros((1, HEIGHT, WIDTH, 3), np.float32), bands)
   params["band_scale"] = np.linspace(20, 5, NUM_BANDS, dtype=np.float32)
-  export_weights(folder / MOTION_WEIGHTS, params, config=config.to_dict() | {"trained_on": {}})
+  export_weights(folder / MOTION_WEIGHTS, params, settings=config_to_settings(config.to_dict() | {"trained_on": {}}))
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def world(tmp_path_factory):
   noise = np.zeros((1, network.config.style_dim), np.float32)
   params = helpers.random_params(network.init, photo, photo[..., :2], photo[..., 0], noise)
   for name, size in (("weights", "default"), ("learned", "tiny")):
-    export_weights(folder[name] / RENDERER_WEIGHTS, params, config=config.to_dict())
+    export_weights(folder[name] / RENDERER_WEIGHTS, params, settings=config_to_settings(config.to_dict()))
     export_motion(folder[name], make_config(ldm_coordinated, size))
 
   for source in ("real", "loop", "synthetic"):
@@ -240,7 +241,7 @@ def test_overfit(run, tmp_path, monkeypatch):
   trained = []
 
   def train(config, workdir):
-    check_settings(config)
+    check_settings(parse(TrainSettings, config))
     trained.append((config.stage, workdir.name))
     return SimpleNamespace(step=config.optimizer.num_steps)
 
@@ -326,11 +327,11 @@ def test_synthetic_nature(run, world, tmp_path):
 
 
 def test_training_cost(run):
-  out = run("training_cost", "--config=configs/vae.py:tiny", "--examples=1", "--config.model.vae.num_blocks=0")
+  out = run("training_cost", "--config=configs/vae.py:tiny", "--examples=1", "--config.model.codec.num_blocks=0")
   assert out.startswith("vae tiny, 1 examples") and "A100" in out
   script = importlib.import_module("benchmarks.training_cost")
   for module, size in ((vae, "paper"), (ldm, "large"), (ldm_coordinated, "inpainting_512"), (renderer, "default")):
-    params, batch = script.make_shapes(module.get_config(size), 3)
+    params, batch = script.make_shapes(parse(TrainSettings, module.get_config(size)), 3)
     assert script.count(params) > 1e6 and all(array.shape[0] == 3 for array in batch.values())
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from configs import common
+from gid_jax.configuration import ModelSettings, parse
 from gid_jax.diffusion.schedule import make_schedule, sampling_steps
 from gid_jax.models.build import make_motion_model
 from gid_jax.models.unet import UNet
@@ -24,7 +25,7 @@ def load(name, spec):
 
 def count_parameters(config):
   """Parameters by part, found without making any."""
-  model, (height, width) = make_motion_model(config.model), config.model.image_size
+  model, (height, width) = make_motion_model(parse(ModelSettings, config.model)), config.model.image_size
   stride, bands = config.model.motion_stride, np.arange(config.model.num_bands)[None]
   slices = np.zeros((*bands.shape, height // stride, width // stride, 4), np.float32)
   image = np.zeros((1, height, width, 3), np.float32)
@@ -45,7 +46,7 @@ def test_every_stage_has_every_size(stage, size):
   height, width = config.model.image_size
   assert (config.data.live.height, config.data.live.width) == (height, width)
   if stage != "renderer":
-    grid = config.model.motion_stride * make_motion_model(config.model).latent_factor
+    grid = config.model.motion_stride * make_motion_model(parse(ModelSettings, config.model)).latent_factor
     assert height % grid == 0 and width % grid == 0
     first = [name for name in ("vae", "swing") if config.init.get(name)]
     assert first == {"vae": [], "ldm": ["swing" if common.fits_photo(size) else "vae"], "ldm_coordinated": []}[stage]
@@ -75,7 +76,7 @@ def test_the_unet_that_is_timed_is_the_one_that_is_trained(size):
   timed = jax.eval_shape(UNet(**fields).init, jax.random.key(0), *inputs)["params"]
   config = load("ldm", size)
   assert jax.tree.map(np.shape, timed) == jax.tree.map(np.shape, count_parameters(config)[1]["unet"])
-  cell = config.model.motion_stride * make_motion_model(config.model).latent_factor
+  cell = config.model.motion_stride * make_motion_model(parse(ModelSettings, config.model)).latent_factor
   assert inputs[0].shape[2:4] == tuple(side // cell for side in config.model.image_size)
 
 

@@ -102,7 +102,7 @@ def test_vae_round_trip_is_exact(case, naming):
 
 @pytest.mark.parametrize("naming", reference.NAMINGS)
 def test_frequency_attention_is_left_out_and_untouched(naming):
-  unet, params = reference.make_unet("unet_small", frequency_attention=True)
+  unet, params = reference.make_unet("unet_small", coordination="attention")
   separate, _ = reference.make_unet("unet_small")
   tensors = unet_to_tensors(unet, params, naming=naming)
   coordination = {name: value for name, value in params.items() if "frequency_attention" in name}
@@ -220,7 +220,7 @@ def test_the_size_of_stable_diffusion():
     attention_levels=(0, 1, 2),
     attention="transformer",
     num_heads=8,
-    frequency_attention=False,
+    coordination="",
   )
   inputs = (np.zeros((1, 1, 8, 8, 4)), np.zeros((1, 1)), np.zeros((1, 1)), np.zeros((1, 8, 8, 5)))
   shapes = jax.eval_shape(unet.init, jax.random.key(0), *inputs)["params"]

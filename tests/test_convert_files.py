@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from gid_jax.configuration import WeightsSettings
 from gid_jax.errors import UserError
 from gid_jax.models.unet import UNet
 from gid_jax.weights.convert import (
@@ -151,7 +152,7 @@ def test_other_wrong_input(tmp_path):
     read_tensors(tmp_path / "none.safetensors")
   with pytest.raises(UserError, match=r"name the \.safetensors file itself"):
     read_tensors(tmp_path)
-  export_weights(tmp_path / "ours.safetensors", {"unet": params}, config={})
+  export_weights(tmp_path / "ours.safetensors", {"unet": params}, settings=WeightsSettings("ldm"))
   with pytest.raises(UserError, match="weights of gid-jax itself"):
     read_unet_init(tmp_path / "ours.safetensors", unet, params)
   narrow, narrow_params = reference.make_unet(reference.INPAINTING, condition_channels=3)

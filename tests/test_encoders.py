@@ -7,6 +7,7 @@ import pytest
 import safetensors.numpy
 from scipy.signal import correlate2d
 
+from gid_jax.configuration import Part
 from gid_jax.errors import UserError
 from gid_jax.models import encoders
 
@@ -111,9 +112,9 @@ def test_wrong_files_are_named(tensors, tmp_path):
     encoders.fold_efficientnet_lite0(incomplete, source="test")
 
 
-@pytest.mark.parametrize("kind", ["resnet", "efficientnet_lite0"])
-def test_condition_encoder_trains_all_but_the_trunk(kind):
-  module = encoders.ConditionEncoder(kind=kind, channels=4, hidden=8)
+@pytest.mark.parametrize("trunks", [(), ("efficientnet_lite0",)])
+def test_condition_encoder_trains_all_but_the_trunk(trunks):
+  module = encoders.ConditionEncoder(channels=4, hidden=8, trunks=trunks)
   image = jax.random.uniform(jax.random.key(1), (2, 36, 50, 3))
   size = {"height": 9, "width": 13}
   shapes = jax.eval_shape(lambda key: module.init(key, image, **size), jax.random.key(0))["params"]
@@ -122,20 +123,22 @@ def test_condition_encoder_trains_all_but_the_trunk(kind):
 
   def loss(params):
     out, features = module.apply({"params": params}, image, **size)
-    assert (features is None) == (kind == "resnet")
+    assert (features is None) == (not trunks)
     return jnp.mean((out - 1.0) ** 2), out
 
   (_, out), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
   assert out.shape == (2, 9, 13, 4) and out.dtype == jnp.float32
   assert not np.allclose(out[0], out[1], atol=1e-3)
-  assert ("frozen_trunk" in params) == (kind == "efficientnet_lite0")
+  assert [name for name in params if "frozen" in name] == [f"frozen_trunk_{name}" for name in trunks]
   for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
-    frozen = path[0].key == "frozen_trunk"
+    frozen = path[0].key.startswith("frozen_trunk")
     assert np.all(np.isfinite(gradient)), path
     assert np.any(gradient) != frozen, path
 
 
 def test_unknown_encoder_is_refused():
-  module = encoders.ConditionEncoder(kind="vgg", channels=4, hidden=8)
+  module = encoders.ConditionEncoder(channels=4, hidden=8, trunks=("vgg",))
   with pytest.raises(UserError, match="vgg"):
     module.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)), height=4, width=4)
+  with pytest.raises(UserError, match="unknown image encoder 'resnet'"):
+    encoders.make_encoder(Part("resnet"))

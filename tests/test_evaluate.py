@@ -11,34 +11,35 @@ from test_evaluation_scenes import MODEL, write_clip
 from configs import evaluation, ldm_coordinated
 from configs import renderer as renderer_config
 from gid_jax import evaluate as program
+from gid_jax.configuration import EvaluationSettings, ModelSettings, parse
 from gid_jax.errors import UserError
 from gid_jax.evaluation import judging
 from gid_jax.evaluation.report.content import read_report
 from gid_jax.models.build import make_motion_model
 from gid_jax.models.renderer import Renderer, RendererConfig
-from gid_jax.weights.pretrained import MOTION_WEIGHTS, RENDERER_WEIGHTS, export_weights
+from gid_jax.weights.pretrained import MOTION_WEIGHTS, RENDERER_WEIGHTS, config_to_settings, export_weights
 
-HEIGHT, WIDTH = MODEL["image_size"]
+HEIGHT, WIDTH = MODEL.image_size
 
 
 def export_models(folder, *, seed=0, trained_on=None):
   """Random tiny weights that take the model's grid."""
   extra = {} if trained_on is None else {"trained_on": trained_on}
   config = ldm_coordinated.get_config("tiny")
-  config.model.image_size, config.data.num_bands = MODEL["image_size"], MODEL["num_bands"]
-  config.model.num_bands, config.model.num_frames = MODEL["num_bands"], MODEL["num_frames"]
-  model = make_motion_model(config.model)
-  slices = np.zeros((1, MODEL["num_bands"], HEIGHT // 2, WIDTH // 2, 4), np.float32)
-  bands, photo = np.zeros((1, MODEL["num_bands"]), np.int32), np.zeros((1, HEIGHT, WIDTH, 3), np.float32)
+  config.model.image_size, config.data.num_bands = MODEL.image_size, MODEL.num_bands
+  config.model.num_bands, config.model.num_frames = MODEL.num_bands, MODEL.num_frames
+  model = make_motion_model(parse(ModelSettings, config.model))
+  slices = np.zeros((1, MODEL.num_bands, HEIGHT // 2, WIDTH // 2, 4), np.float32)
+  bands, photo = np.zeros((1, MODEL.num_bands), np.int32), np.zeros((1, HEIGHT, WIDTH, 3), np.float32)
   params = helpers.random_params(model.init, slices, bands, photo, bands, seed=seed)
-  params["band_scale"] = np.full(MODEL["num_bands"], 20, np.float32)
-  export_weights(folder / MOTION_WEIGHTS, params, config=config.to_dict() | {"stage": "ldm_coordinated"} | extra)
+  params["band_scale"] = np.full(MODEL.num_bands, 20, np.float32)
+  export_weights(folder / MOTION_WEIGHTS, params, settings=config_to_settings(config.to_dict() | extra))
   config = renderer_config.get_config("tiny")
-  config.model.image_size = MODEL["image_size"]
+  config.model.image_size = MODEL.image_size
   network = Renderer(RendererConfig(**config.model.renderer))
   noise = np.zeros((1, network.config.style_dim), np.float32)
   params = helpers.random_params(network.init, photo, photo[..., :2], photo[..., 0], noise)
-  export_weights(folder / RENDERER_WEIGHTS, params, config=config.to_dict() | extra)
+  export_weights(folder / RENDERER_WEIGHTS, params, settings=config_to_settings(config.to_dict() | extra))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def make_config(root):
   config.weights, config.real.folder, config.cache = str(root / "weights"), str(root / "films"), str(root / "measured")
   config.simulated.number, config.num_samples, config.num_shown = 1, 2, 2
   config.features, config.crop = ("efficientnet_lite0", "fid"), (HEIGHT, WIDTH)
-  return config
+  return parse(EvaluationSettings, config)
 
 
 @pytest.fixture(scope="module")

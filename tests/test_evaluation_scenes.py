@@ -1,15 +1,21 @@
 """Clips to judge by: which are taken, and whether their measured motion is the true one, measured once."""
 
+import dataclasses
+
 import helpers
 import numpy as np
 import pytest
 
 from data_pipeline.synthetic.scene import sample_scene
+from gid_jax.configuration import ModelSettings, Part
 from gid_jax.errors import UserError
 from gid_jax.evaluation import scenes
 from gid_jax.media.encoding import write_video
 
-MODEL = {"image_size": (48, 64), "num_frames": 24, "fps": 30.0, "num_bands": 4, "motion_stride": 2}
+MODEL = ModelSettings(
+  codec=Part("paper"), encoder=Part("condition"), denoiser=Part("unet"),
+  image_size=(48, 64), num_frames=24, fps=30.0, num_bands=4, motion_stride=2,
+)  # fmt: skip
 AMPLITUDE, BAND = 1.5, 2
 
 
@@ -20,7 +26,7 @@ def write_clip(path, *, amplitude=AMPLITUDE, seed=0):
   smooth = 0.5 * big + 0.5 * helpers.smooth_image(240, 320)
 
   def frame(time):
-    swing = 2 * amplitude * np.sin(2 * np.pi * BAND * time / MODEL["num_frames"])
+    swing = 2 * amplitude * np.sin(2 * np.pi * BAND * time / MODEL.num_frames)
     x = np.arange(128) + 80 - swing * (np.arange(128) >= 64)
     low = np.floor(x).astype(int)
     share = (x - low)[:, None]
@@ -66,7 +72,7 @@ def test_measured_motion_is_the_true_one_and_is_measured_once(folder, tmp_path, 
   assert scene.confidence.shape == (24, 32) and (scene.name, scene.scene) == ("moss", "moss")
   # A sine of amplitude A has |X| = A T / 2 in its band, here in pixels of the motion grid; away from the cut and rim.
   modulus = np.hypot(scene.volume.coefficients[..., 0], scene.volume.coefficients[..., 2])
-  truth = AMPLITUDE / MODEL["motion_stride"] * MODEL["num_frames"] / 2
+  truth = AMPLITUDE / MODEL.motion_stride * MODEL.num_frames / 2
   np.testing.assert_allclose(np.median(modulus[BAND, 4:-4, 19:29]), truth, rtol=0.1)
   assert np.median(modulus[BAND, 4:-4, 3:13]) < 0.05 * truth > np.median(modulus[3, 4:-4, 19:29])
   monkeypatch.setattr(scenes, "measure_motion", None)
@@ -76,9 +82,10 @@ def test_measured_motion_is_the_true_one_and_is_measured_once(folder, tmp_path, 
 
 
 def test_simulated_scenes_move_and_are_repeatable():
-  found = list(scenes.simulate_scenes(sample_scene, range(10**6, 10**6 + 4), MODEL | {"num_frames": 150}))
+  model = dataclasses.replace(MODEL, num_frames=150)
+  found = list(scenes.simulate_scenes(sample_scene, range(10**6, 10**6 + 4), model))
   assert found and all(scene.volume.coefficients.any() for scene in found)
   seed = int(found[-1].name.split("-")[1])
-  again = next(iter(scenes.simulate_scenes(sample_scene, [seed], MODEL | {"num_frames": 150})))
+  again = next(iter(scenes.simulate_scenes(sample_scene, [seed], model)))
   np.testing.assert_array_equal(again.volume.coefficients, found[-1].volume.coefficients)
   np.testing.assert_array_equal(again.image, found[-1].image)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gid_jax.app import cli
+from gid_jax.configuration import to_plain
 from gid_jax.training.train_state import TrainState
 from gid_jax.weights.checkpoint import CheckpointStore, checkpoint_directory
 from gid_jax.weights.pretrained import import_weights
@@ -20,7 +21,7 @@ class Position:
     return {"batches": 0}
 
 
-def save_run(workdir, *, step=7, average=0.5, validation_loss=math.inf):
+def save_run(workdir, *, stage="ldm", step=7, average=0.5, validation_loss=math.inf):
   state = TrainState(
     step=jnp.int32(step),
     params={"unet": {"kernel": jnp.zeros((2, 3))}},
@@ -28,7 +29,8 @@ def save_run(workdir, *, step=7, average=0.5, validation_loss=math.inf):
     opt_state={"moment": jnp.ones((2, 3))},
     frozen={"vae": {"kernel": jnp.full((4,), 2.0)}, "band_scale": jnp.arange(3.0)},
   )
-  config = {"model": {"num_bands": 3}, "sampling": {"steps": 8}}
+  parts = {"codec": {"kind": "paper"}, "encoder": {"kind": "condition"}, "denoiser": {"kind": "unet"}}
+  config = {"stage": stage, "model": {"num_bands": 3, **parts}, "sampling": {"steps": 8}, "seed": 4}
   config |= {"init": {"vae": "/home/me/runs"}, "data": {}, "loss": {}, "trained_on": TRAINED_ON}
   store = CheckpointStore(checkpoint_directory(workdir))
   store.save(step, state=state, iterator=Position(), config=config, validation_loss=validation_loss)
@@ -40,12 +42,13 @@ def test_export_joins_averaged_and_frozen_parameters(tmp_path, capsys):
   assert cli.main(["export", "--motion", str(tmp_path / "run"), "--output", str(tmp_path / "weights")]) == 0
   assert "motion.safetensors" in capsys.readouterr().out
   assert [path.name for path in (tmp_path / "weights").iterdir()] == ["motion.safetensors"]
-  params, config = import_weights(tmp_path / "weights" / "motion.safetensors")
+  params, settings = import_weights(tmp_path / "weights" / "motion.safetensors")
   np.testing.assert_array_equal(params["unet"]["kernel"], np.full((2, 3), 0.5, np.float32))
   np.testing.assert_array_equal(params["vae"]["kernel"], np.full(4, 2, np.float32))
   np.testing.assert_array_equal(params["band_scale"], np.arange(3, dtype=np.float32))
   assert set(params) == {"unet", "vae", "band_scale"}
-  assert config == {"model": {"num_bands": 3}, "sampling": {"steps": 8}, "trained_on": TRAINED_ON}
+  assert settings.stage == "ldm" and settings.model.num_bands == 3 and settings.sampling.steps == 8
+  assert to_plain(settings.trained_on) == TRAINED_ON and to_plain(settings.training) == {"seed": 4}
 
 
 def test_export_of_the_best_checkpoint(tmp_path):

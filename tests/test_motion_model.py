@@ -1,11 +1,11 @@
-"""The motion model: constants in the right places around the auto-encoder, and one tree of parameters."""
+"""The motion model: the parts in the right places, and one tree of parameters."""
 
 import helpers
 import jax
 import numpy as np
 import pytest
-import scipy.ndimage
 
+from gid_jax.configuration import Part, freeze
 from gid_jax.models.motion_model import MotionModel
 from gid_jax.models.unet import UNet
 from gid_jax.models.vae import VAE
@@ -13,9 +13,9 @@ from gid_jax.models.vae import VAE
 VAE_FIELDS = dict(channels=4, multipliers=(1, 2), num_blocks=1, latent_channels=3, groups=2)
 UNET_FIELDS = dict(channels=4, multipliers=(1,), num_blocks=1, attention_levels=(), groups=2)
 MODEL = MotionModel(
-  vae_fields=VAE_FIELDS,
-  encoder_fields=dict(kind="resnet", channels=2, hidden=4),
-  unet_fields=UNET_FIELDS,
+  codec_part=Part("paper", freeze(VAE_FIELDS)),
+  encoder_part=Part("condition", freeze(dict(channels=2, hidden=4))),
+  denoiser_part=Part("unet", freeze(UNET_FIELDS)),
   num_bands=5,
 )
 RNG = np.random.default_rng(0)
@@ -85,134 +85,6 @@ def test_denoise_is_the_unet_on_the_image_features(params):
   np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_scaling_by_resolution_ignores_the_band():
-  model = MODEL.clone(normalization="resolution")
-  constants = dict(band_scale=np.full(5, 7.0), latent_mean=np.zeros(3), latent_std=np.ones(3))
-  apply = lambda method, slices: model.apply({"params": constants}, slices, BANDS, method=method)
-  scaled = apply("normalize", SLICES)
-  np.testing.assert_allclose(scaled, SLICES / [6, 8, 6, 8], rtol=1e-6)
-  np.testing.assert_allclose(apply("denormalize", scaled), SLICES, rtol=1e-6)
-  with pytest.raises(ValueError, match="'frequency' or 'resolution', not 'pixels'"):
-    MODEL.clone(normalization="pixels").init(jax.random.key(0), SLICES, BANDS, IMAGE, TIMESTEPS)
-
-
-def test_swing_scales_slices_by_what_the_photo_says():
-  # A photo twice the latent grid's size, a head with any weights: places that should swing more are divided by more.
-  model = MODEL.clone(
-    swing=True,
-    vae_fields=dict(kind="area", factor=2),
-    encoder_fields=dict(kind="efficientnet_lite0", channels=2, hidden=4),
-  )
-  photos = np.stack([IMAGE[0], IMAGE[1, ::-1] ** 2])
-  params = helpers.random_params(model.init, SLICES, BANDS, photos, TIMESTEPS)
-  assert "vae" not in params and {"kernel", "gate", "gate_bias", "depth", "faint"} == set(params["swing_head"])
-  params["swing_head"]["faint"] = np.array([0.2], np.float32)
-  run = lambda method, *inputs, **options: jax.jit(
-    lambda params: model.apply({"params": params}, *inputs, method=method, **options)
-  )(params)
-  view = run("encode_image", photos, height=4, width=3)
-  assert view.swing.shape == (2, 4, 3) and np.ptp(view.swing[0]) > 1e-3
-  np.testing.assert_allclose(run("predict_swing", photos, height=4, width=3), view.swing, atol=1e-5)
-
-  latents = run("slices_to_latents", SLICES, BANDS, swing=view.swing)
-  factors = np.exp(view.swing)[:, None, :, :, None]
-  cells = normalize_by_hand(params, SLICES.reshape(2, 3, 4, 2, 3, 2, 4).mean((3, 5)) / factors, BANDS)
-  np.testing.assert_allclose(latents, (cells - params["latent_mean"]) / params["latent_std"], atol=1e-4)
-
-  raw = latents * params["latent_std"] + params["latent_mean"]
-  pixels = np.sign(raw) * raw**2 * params["band_scale"][BANDS][..., None, None, None] * factors
-  expected = jax.image.resize(pixels, (2, 3, 8, 6, 4), "cubic")
-  np.testing.assert_allclose(run("latents_to_slices", latents, BANDS, swing=view.swing), expected, rtol=1e-3, atol=1e-3)
-
-
-def test_evenness_flattens_how_far_places_swing_and_no_more():
-  model = MODEL.clone(vae_fields=dict(kind="area", factor=2))
-  params = helpers.random_params(model.init, SLICES, BANDS, IMAGE, TIMESTEPS)
-  # Phases vary from place to place; how far places swing falls from left to right, over more than a hundredfold.
-  rng = np.random.default_rng(1)
-  latents = rng.normal(size=(1, 5, 8, 12, 4)) * np.exp(-np.arange(12) / 5)[:, None]
-  params["latent_mean"], params["latent_std"] = np.zeros(4, np.float32), np.ones(4, np.float32)
-  bands = np.arange(5)[None]
-  decode = lambda evenness: np.asarray(
-    model.apply({"params": params}, latents.astype(np.float32), bands, evenness=evenness, method="latents_to_slices")
-  )
-  plain, half, even = (decode(evenness) for evenness in (0.0, 0.5, 1.0))
-  # Gains by hand, on cells, as the decoder is linear in what it enlarges.
-  raw = np.sign(latents) * latents**2 * params["band_scale"][:, None, None, None]
-  square = scipy.ndimage.gaussian_filter((raw[:, 1:] ** 2).sum((1, 4))[0], 1.0, mode="nearest", truncate=3.0)
-  for slices, evenness in ((half, 0.5), (even, 1.0)):
-    gain = np.maximum(square / square.mean(), 1e-3) ** (-evenness / 2)  # least places are enlarged no further
-    expected = jax.image.resize(raw * gain[:, :, None], (1, 5, 16, 24, 4), "cubic")
-    np.testing.assert_allclose(slices, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
-  spread = lambda slices: np.std(np.log((slices[:, 1:] ** 2).sum((1, 2, 4))))
-  assert spread(plain) > 1.5 * spread(half) > 2 * spread(even)
-  # At rest nothing is divided by nothing.
-  assert not np.any(model.apply({"params": params}, 0 * latents, bands, evenness=1.0, method="latents_to_slices"))
-
-
-def test_unit_strength_divides_by_the_windows_and_multiplies_by_the_typical():
-  model, mean = (
-    MODEL.clone(unit_strength=strength, vae_fields=dict(kind="area", factor=2)) for strength in (True, False)
-  )
-  params = helpers.random_params(model.init, SLICES, BANDS, IMAGE, TIMESTEPS)
-  params["strength"] = np.array([40.0], np.float32)
-  run = lambda model, params, *inputs, **options: jax.jit(
-    lambda params: model.apply({"params": params}, *inputs, **options)
-  )(params)
-  plain = {name: part for name, part in params.items() if name != "strength"}
-  strengths = np.array([20.0, 160.0], np.float32)
-  latents = run(model, params, SLICES, BANDS, strength=strengths, method="slices_to_latents")
-  scaled = SLICES / strengths[:, None, None, None, None]
-  np.testing.assert_allclose(latents, run(mean, plain, scaled, BANDS, method="slices_to_latents"), atol=1e-4)
-  slices = run(model, params, latents, BANDS, method="latents_to_slices")
-  expected = 40 * np.asarray(run(mean, plain, latents, BANDS, method="latents_to_slices"))
-  np.testing.assert_allclose(slices, expected, rtol=1e-4, atol=1e-3)
-  with pytest.raises(ValueError, match="needs the strength"):
-    run(model, params, SLICES, BANDS, method="slices_to_latents")
-
-
-def test_sampled_motion_has_the_typical_strength_whatever_was_drawn():
-  model = MODEL.clone(unit_strength=True, vae_fields=dict(kind="area", factor=2), swing=True,
-                      encoder_fields=dict(kind="efficientnet_lite0", channels=2, hidden=4))  # fmt: skip
-  params = helpers.random_params(model.init, SLICES, BANDS, IMAGE, TIMESTEPS)
-  params["strength"] = np.array([40.0], np.float32)
-  latents = (
-    np.random.default_rng(2).normal(size=(2, 5, 8, 12, 4)).astype(np.float32)
-    * np.array([1, 3])[:, None, None, None, None]
-  )
-  swing = np.zeros((2, 8, 12), np.float32)
-  swing[0, :, :6] = -2.0
-  swing[1] = -1.5  # a photo of nothing
-  motion = lambda evenness: np.asarray(
-    model.apply({"params": params}, latents, swing=swing, evenness=evenness, method="latents_to_motion")
-  )
-  slices = model.apply(
-    {"params": params}, latents, np.arange(5)[None].repeat(2, 0), swing=swing, method="latents_to_slices"
-  )
-  for found in (motion(0.0), motion(0.5)):
-    lengths = np.sqrt((found[:, 1:] ** 2).sum((1, 4)))
-    np.testing.assert_allclose(np.percentile(lengths, 95, axis=(1, 2)), [40, 40 * np.exp(-1.5)], rtol=1e-4)
-  found = motion(0.0)
-  for sample, plain in zip(found, np.asarray(slices), strict=True):
-    np.testing.assert_allclose(sample, plain * np.vdot(sample, plain) / np.vdot(plain, plain), rtol=1e-3, atol=1e-3)
-  # At rest nothing is divided by nothing.
-  params["latent_mean"] = np.zeros(4, np.float32)
-  latents = 0 * latents
-  assert not np.any(motion(0.5))
-
-
-def test_swing_must_be_given_where_it_is_used_and_only_there(params):
-  with pytest.raises(ValueError, match="needs that of the photos"):
-    call("slices_to_latents", params, SLICES, BANDS, swing=np.zeros((2, 4, 3), np.float32))
-  for message, parts in (
-    ("kind 'area'", dict(swing=True)),
-    ("kind 'area'", dict(unit_strength=True)),
-    ("efficientnet_lite0", dict(swing=True, vae_fields=dict(kind="area", factor=2))),
-  ):
-    with pytest.raises(ValueError, match=message):
-      MODEL.clone(**parts).init(jax.random.key(0), SLICES, BANDS, IMAGE, TIMESTEPS)
-
-
 def test_a_volume_is_denoised_as_channels_of_one_image():
   model = MODEL.clone(volume=True, num_bands=3)
   bands, timesteps = np.array([[0, 1, 2]] * 2), np.array([[40] * 3, [7] * 3])
@@ -227,20 +99,3 @@ def test_a_volume_is_denoised_as_channels_of_one_image():
   output = jax.jit(unet.apply)({"params": params["unet"]}, stacked, timesteps[:, :1], bands[:, :1], condition)
   expected = np.stack([np.split(np.asarray(image), 3, axis=-1) for image in output[:, 0]])
   np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
-def test_a_slice_without_motion_does_not_blow_gradients_up(monkeypatch, quick_compilation):
-  still = np.zeros((1, 8, 8, 4), np.float32)
-  init = lambda key: MODEL.init(key, key, still, np.array([0]), method="reconstruct")["params"]
-  params = jax.jit(init)(jax.random.key(0, impl="rbg"))
-
-  def steepest():
-    def loss(params):
-      output = MODEL.apply({"params": params}, jax.random.key(1), still, np.array([0]), method="reconstruct")[1]
-      return (output - 1).sum()
-
-    return max(np.abs(leaf).max() for leaf in jax.tree.leaves(jax.jit(jax.grad(loss))(params)["vae"]))
-
-  assert steepest() < 1e6
-  monkeypatch.setattr("gid_jax.models.motion_model._DITHER", 0.0)
-  assert steepest() > 1e12

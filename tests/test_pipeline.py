@@ -1,5 +1,6 @@
 """Sizes and grids of the animator, and a whole animation with tiny untrained networks."""
 
+import dataclasses
 import math
 import os
 import subprocess
@@ -22,9 +23,11 @@ from gid_jax.diffusion.guidance import loop_loss
 from gid_jax.diffusion.sampler import begin
 from gid_jax.diffusion.schedule import SamplingSteps, make_schedule
 from gid_jax.errors import UserError
+from gid_jax.models.build import make_motion_model
 from gid_jax.models.motion_model import View
 from gid_jax.models.renderer import Renderer, RendererConfig
 from gid_jax.types import SpectralVolume
+from gid_jax.weights.pretrained import config_to_settings
 
 SIDES = st.integers(2, 5000)
 NUM_BANDS = 3
@@ -80,11 +83,12 @@ def test_shrinking_averages_areas():
 def animator(quick_compilation):
   motion = ldm_coordinated.get_config("tiny").to_dict()
   motion["model"]["num_bands"] = NUM_BANDS
-  motion["model"]["vae"]["multipliers"] = (1, 2)
-  motion["model"]["unet"] |= {"multipliers": (1,), "attention_levels": (0,)}
+  motion["model"]["codec"]["multipliers"] = (1, 2)
+  motion["model"]["denoiser"] |= {"multipliers": (1,), "attention_levels": (0,)}
   loop = {"steps": 2, "weight": 0.5, "recurrences": 2}
   motion["sampling"] |= {"steps": 3, "guidance": 0.5, "spacing": "trailing", "order": 1, "loop": loop}
-  model = pipeline.make_motion_model(motion["model"])
+  motion = config_to_settings(motion)
+  model = make_motion_model(motion.model)
   bands = np.zeros((1, NUM_BANDS), np.int32)
   inputs = (np.zeros((1, NUM_BANDS, 16, 24, 4)), bands, np.zeros((1, 32, 48, 3)), bands)
   motion_params = helpers.random_params(model.init, *inputs)
@@ -95,7 +99,7 @@ def animator(quick_compilation):
   shape = (1, 8, 8)
   inputs = (jnp.zeros((*shape, 3)), jnp.zeros((*shape, 2)), jnp.zeros(shape), jnp.zeros((1, network.config.style_dim)))
   render_params = jax.jit(network.init)(jax.random.key(0, impl="rbg"), *inputs)["params"]
-  return pipeline.Animator((motion_params, motion), (render_params, render))
+  return pipeline.Animator((motion_params, motion), (render_params, config_to_settings(render)))
 
 
 PHOTO = helpers.smooth_image(45, 70)
@@ -156,13 +160,13 @@ def test_several_keys_are_one_batch(animator, spectrum):
 
 
 def test_a_loop_follows_the_gradient_of_the_seam(animator):
-  model, params, config = animator._motion_model, animator.motion_params, animator.motion_config
+  model, params, settings = animator.motion_model, animator.motion_params, animator.motion_settings
   height, width = (length // 4 for length in animator.working_size(45, 70))
   noisy = np.random.default_rng(5).normal(size=(1, NUM_BANDS, height, width, 4)).astype(np.float32)
-  condition = jax.random.normal(jax.random.key(6), (1, height, width, config["model"]["encoder"]["channels"]))
+  condition = jax.random.normal(jax.random.key(6), (1, height, width, settings.model.encoder.fields["channels"]))
   timestep, weight = 400, jnp.float32(0.05)
   steps = SamplingSteps(np.array([timestep]), np.array([-1]), np.array([-1]))
-  noise_levels = make_schedule(**config["schedule"])
+  noise_levels = make_schedule(**dataclasses.asdict(settings.schedule))
 
   def clean(latents, loop_weight):
     keys, view = jax.random.key(0)[None], View(condition, None)
@@ -227,6 +231,7 @@ def test_number_of_devices_does_not_matter():
     from gid_jax import pipeline
     from gid_jax.models.renderer import Renderer, RendererConfig
     from gid_jax.types import SpectralVolume
+    from gid_jax.weights.pretrained import config_to_settings
     jax.config.update("jax_disable_most_optimizations", True)
     assert jax.local_device_count() == 2
     used = []
@@ -240,7 +245,7 @@ def test_number_of_devices_does_not_matter():
     config = renderer_config.get_config("tiny").to_dict()
     network = Renderer(RendererConfig(**config["model"]["renderer"]))
     inputs = [np.zeros(shape, np.float32) for shape in ((1, 8, 8, 3), (1, 8, 8, 2), (1, 8, 8), (1, 64))]
-    renderer = pipeline.ImageRenderer((network.init(jax.random.key(0), *inputs)["params"], config))
+    renderer = pipeline.ImageRenderer((network.init(jax.random.key(0), *inputs)["params"], config_to_settings(config)))
     photo = np.random.default_rng(0).random((45, 70, 3), np.float32)
     coefficients = np.float32(np.random.default_rng(1).normal(size=(3, 20, 30, 4)) * 40)
     volume = SpectralVolume(coefficients, num_frames=150)

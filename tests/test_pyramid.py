@@ -8,7 +8,8 @@ import scipy.ndimage
 from helpers import run
 
 from gid_jax.flow.estimate import DEFAULT, REFERENCE
-from gid_jax.flow.pyramid import blur, correlate, image_to_features, pyramid_sizes
+from gid_jax.flow.pyramid import image_to_features, pyramid_sizes
+from gid_jax.motion.warp import blur, correlate
 
 SETTINGS = dataclasses.replace(DEFAULT, min_size=16)
 

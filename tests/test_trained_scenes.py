@@ -1,5 +1,6 @@
 """The names of the scenes trained on: found for a data set, joined along stages and resumed runs, and exported."""
 
+import dataclasses
 import json
 
 import helpers
@@ -11,6 +12,7 @@ import training_runs
 from configs import ldm, ldm_coordinated, renderer, vae
 from gid_jax import train as training
 from gid_jax.app import cli
+from gid_jax.configuration import TrainSettings, parse, to_plain
 from gid_jax.data.scenes import find_trained_scenes, list_scenes
 from gid_jax.training.objectives import Objective, make_objective
 from gid_jax.weights.checkpoint import read_settings, restore_params
@@ -127,7 +129,8 @@ def test_scenes_of_before_are_joined(data):
 def test_what_a_stage_builds_on(module, init, expected):
   config = module.get_config("tiny")
   config.init.update(init)
-  assert make_objective(config, band_scale=training_runs.SCALE).start == expected
+  settings = parse(TrainSettings, config)
+  assert make_objective(settings, band_scale=training_runs.SCALE).start == expected
 
 
 def write_data(folder, source, scene):
@@ -139,28 +142,28 @@ def write_data(folder, source, scene):
   return folder
 
 
-def make_small_objective(config, *, band_scale, strength):
+def make_small_objective(settings, *, band_scale, strength):
   """One number instead of an auto-encoder, which would take a minute to compile."""
 
   def loss_fn(key, params, batch):
     loss = ((batch["slice"] - params["mean"]) ** 2).mean()
     return loss, {"loss": loss}
 
-  return Objective(lambda key, batches: {"mean": jnp.zeros(())}, lambda path: True, loss_fn, config.init.vae)
+  make = lambda *_: {"mean": jnp.zeros(())}
+  return Objective(make, make, lambda path: True, loss_fn, settings.init["vae"])
 
 
 def train(workdir, data, *, num_steps, **init):
   """Trains something and gives the list that is saved with its newest checkpoint."""
   config = training_runs.make_config(vae, data, num_steps=num_steps, batch_size=2)
   config.init.update({name: str(path) for name, path in init.items()})
-  training.train(config, workdir)
+  training.train(config, workdir, make_objective=make_small_objective)
   _, settings = restore_params(workdir)
   assert settings["optimizer"]["num_steps"] == num_steps
   return settings.get("trained_on", "unknown")
 
 
-def test_the_list_follows_the_weights(tmp_path, capsys, monkeypatch):
-  monkeypatch.setattr(training, "make_objective", make_small_objective)
+def test_the_list_follows_the_weights(tmp_path, capsys):
   oak, fern = write_data(tmp_path / "oak", "real", "oak"), write_data(tmp_path / "fern", "real", "fern")
   rose, first, second = write_data(tmp_path / "rose", "loop", "rose"), tmp_path / "first", tmp_path / "second"
   # Nothing, the run itself on other data, then another run on what the first has become.
@@ -171,13 +174,12 @@ def test_the_list_follows_the_weights(tmp_path, capsys, monkeypatch):
   assert cli.main(["export", "--motion", str(second), "--renderer", str(second), "--output", str(tmp_path)]) == 0
   for name in ("motion", "renderer"):
     weights = str(tmp_path / f"{name}.safetensors")
-    assert import_weights(weights)[1]["trained_on"] == read_settings(weights)["trained_on"] == joined
+    assert to_plain(import_weights(weights)[1].trained_on) == read_settings(weights)["trained_on"] == joined
   assert "not all scenes" not in capsys.readouterr().out
 
   # A run that goes on is asked for its own list, not for that of where it began.
   params, settings = import_weights(tmp_path / "motion.safetensors")
-  del settings["trained_on"]
-  export_weights(tmp_path / "old.safetensors", params, config=settings)
+  export_weights(tmp_path / "old.safetensors", params, settings=dataclasses.replace(settings, trained_on=None))
   assert train(second, rose, num_steps=3, vae=tmp_path / "old.safetensors") == joined
   # What has become unknown stays so.
   records = (rose / "records.jsonl").rename(tmp_path / "records.jsonl")

@@ -12,7 +12,7 @@ import pytest
 from gid_jax.models.unet import UNet
 
 SIZE = dict(channels=8, multipliers=(1, 2), num_blocks=1, attention_levels=(1,), head_channels=8, groups=4)
-COORDINATED, SEPARATE = (UNet(**SIZE, frequency_attention=value) for value in (True, False))
+COORDINATED, SEPARATE = (UNet(**SIZE, coordination=kind) for kind in ("attention", ""))
 
 
 def make_inputs(seed=0):
@@ -114,7 +114,7 @@ def test_low_precision_computes_in_bfloat16_and_keeps_float32_outside(params):
 
 def test_the_paper_size():
   # About 240 M parameters in stage 1, two levels of three with spatial attention.
-  model = UNet(channels=128, multipliers=(1, 4, 8), num_blocks=2, attention_levels=(1, 2), frequency_attention=False)
+  model = UNet(channels=128, multipliers=(1, 4, 8), num_blocks=2, attention_levels=(1, 2), coordination="")
   inputs = (jnp.zeros((1, 1, 8, 8, 4)), jnp.zeros((1, 1), int), jnp.zeros((1, 1), int), jnp.zeros((1, 8, 8, 16)))
   shapes = jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
   assert 200e6 < sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) < 280e6
@@ -122,7 +122,7 @@ def test_the_paper_size():
 
 def test_any_latent_size():
   # 5 x 7 becomes 3 x 4 and 2 x 2 below; every pixel counts, those at the cropped edges too.
-  model = UNet(**SIZE | {"multipliers": (1, 1, 1)}, frequency_attention=False)
+  model = UNet(**SIZE | {"multipliers": (1, 1, 1)}, coordination="")
   rng = np.random.default_rng(1)
   latents, condition = rng.normal(size=(1, 2, 5, 7, 4)), rng.normal(size=(1, 5, 7, 5))
   inputs = (latents, np.array([[3, 900]]), np.array([[0, 1]]), condition)

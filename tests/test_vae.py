@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gid_jax.models.layers import BOTTOM_RIGHT
-from gid_jax.models.vae import VAE, AreaCodec, make_codec
+from gid_jax.models.vae import VAE
 
 MODEL = VAE(channels=4, multipliers=(1, 2), num_blocks=1, latent_channels=3, slice_channels=4, groups=2)
 SLICES = np.random.default_rng(0).normal(size=(2, 8, 6, 4)).astype(np.float32)
@@ -91,23 +91,3 @@ def test_call_decodes_a_sample_of_the_latent(params, encode, decode):
   np.testing.assert_allclose(output, decode(params, mean + np.exp(log_variance / 2) * noise), atol=1e-4)
   np.testing.assert_allclose(mean, encode(params, SLICES)[0], atol=1e-5)
   assert np.any(np.abs(call(jax.random.key(4), params)[0] - output) > 1e-2)
-
-
-def test_averaging_is_a_mean_over_cells_and_cubic_interpolation_back():
-  codec = make_codec(dict(kind="area", factor=4))
-  assert isinstance(codec, AreaCodec) and (codec.factor, codec.latent_channels) == (4, 4)
-  rng = np.random.default_rng(1)
-  slices = rng.normal(size=(2, 8, 12, 4)).astype(np.float32)
-  mean = codec.apply({}, slices, method="average")
-  by_hand = [[slices[:, y : y + 4, x : x + 4].mean((1, 2)) for x in (0, 4, 8)] for y in (0, 4)]
-  np.testing.assert_allclose(mean, np.moveaxis(np.array(by_hand), 2, 0), atol=1e-6)
-  # What is linear in the place survives inside: means of cells lie on the line, and a cubic through them follows it.
-  ramp = np.broadcast_to(np.arange(48.0)[None, None, :, None], (1, 16, 48, 4)).astype(np.float32)
-  restored = codec.apply({}, codec.apply({}, ramp, method="average"), method="enlarge")
-  np.testing.assert_allclose(restored[:, :, 12:36], ramp[:, :, 12:36], atol=1e-3)
-
-
-def test_a_kind_chooses_the_auto_encoder():
-  fields = dict(channels=4, multipliers=(1, 2), num_blocks=1, latent_channels=3, groups=2)
-  codec = make_codec(fields)
-  assert isinstance(codec, VAE) and (codec.factor, codec.latent_channels) == (2, 3)

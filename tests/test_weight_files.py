@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gid_jax.configuration import WeightsSettings, freeze
 from gid_jax.errors import UserError
 from gid_jax.weights.pretrained import export_weights, import_weights
 
-CONFIG = {"stage": "vae", "model": {"channels": [8, 16]}, "rate": 1e-4}
+SETTINGS = WeightsSettings("vae", label="0.1", training=freeze({"channels": [8, 16], "rate": 1e-4}))
 
 
 def assert_same(actual, expected):
@@ -32,19 +33,19 @@ def make_params():
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_weight_file_round_trip(tmp_path, dtype):
   path = tmp_path / "folder" / "weights.safetensors"
-  export_weights(path, make_params(), config=CONFIG, dtype=dtype)
-  params, config = import_weights(path)
+  export_weights(path, make_params(), settings=SETTINGS, dtype=dtype)
+  params, found = import_weights(path)
   round_to = lambda x: x.astype(dtype).astype(np.float32) if x.dtype.kind == "f" else x
   assert_same(params, jax.tree.map(round_to, make_params()))
   assert params["unet"]["conv"]["kernel"].dtype == np.float32 and params["table"].dtype == np.int32
-  assert config == CONFIG
+  assert found == SETTINGS
   assert [file.name for file in path.parent.iterdir()] == ["weights.safetensors"]
 
 
 @pytest.fixture(scope="module")
 def weight_bytes(tmp_path_factory):
   path = tmp_path_factory.mktemp("weights") / "good.safetensors"
-  export_weights(path, make_params(), config=CONFIG)
+  export_weights(path, make_params(), settings=SETTINGS)
   return path.read_bytes()
 
 
@@ -58,11 +59,11 @@ def test_any_changed_byte_is_noticed(weight_bytes, tmp_path_factory, data):
   path = tmp_path_factory.getbasetemp() / "changed.safetensors"
   path.write_bytes(changed)
   try:
-    params, config = import_weights(path)
+    params, found = import_weights(path)
   except UserError:
     return
   # Only a change that means nothing may pass, such as another kind of white space in the header.
-  assert config == CONFIG
+  assert found == SETTINGS
   assert_same(params, import_weights_from(weight_bytes, path)[0])
 
 
@@ -103,18 +104,19 @@ def test_truncated_missing_foreign_and_newer_files_are_user_errors(weight_bytes,
 def test_values_too_large_for_float16_are_refused(tmp_path):
   path = tmp_path / "x.safetensors"
   with pytest.raises(UserError, match="float16"):
-    export_weights(path, {"a": np.array([1e6])}, config={})
+    export_weights(path, {"a": np.array([1e6])}, settings=SETTINGS)
   assert list(tmp_path.iterdir()) == []
-  export_weights(path, {"a": np.array([1e6])}, config={}, dtype="float32")
+  export_weights(path, {"a": np.array([1e6])}, settings=SETTINGS, dtype="float32")
   assert import_weights(path)[0]["a"] == 1e6
 
 
 def test_weight_files_need_no_orbax(tmp_path):
   code = (
     "import sys; sys.modules['orbax'] = None; import numpy as np\n"
-    "from gid_jax.weights.checkpoint import export_weights, import_weights\n"
+    "from gid_jax.configuration import WeightsSettings\n"
+    "from gid_jax.weights.pretrained import export_weights, import_weights\n"
     f"path = {str(tmp_path / 'w.safetensors')!r}\n"
-    "export_weights(path, {'a': np.ones(3)}, config={})\n"
+    "export_weights(path, {'a': np.ones(3)}, settings=WeightsSettings('vae'))\n"
     "assert import_weights(path)[0]['a'].sum() == 3\n"
   )
   subprocess.run([sys.executable, "-c", code], check=True)

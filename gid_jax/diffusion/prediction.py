@@ -88,7 +88,7 @@ def predict_spectra(
       view,
       # Without it the second, unconditional evaluation of every step is saved.
       None if guidance == 0 else jnp.float32(guidance),
-      jnp.float32(sampling.loop.weight) if loop else None,
+      jnp.float32(sampling.loop.weight) if loop and sampling.loop.weight else None,
       SamplingSteps(*(part[index : index + 1] for part in way)),
       num_frames=sizes.num_frames,
       fps=sizes.fps,

@@ -26,9 +26,9 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
 from gid_jax.errors import UserError
-from gid_jax.flow.pyramid import NUM_FEATURES, blur, image_to_grey, image_to_pyramid, pyramid_sizes
+from gid_jax.flow.pyramid import NUM_FEATURES, image_to_grey, image_to_pyramid, pyramid_sizes
 from gid_jax.flow.relaxation import previous, relax
-from gid_jax.motion.warp import is_inside, sample_cubic, sample_linear, to_planes
+from gid_jax.motion.warp import blur, is_inside, sample_cubic, sample_linear, to_planes
 
 _MIN_SIDE = 8
 # Shares of reference and warped target in the gradients about which the energy is linearised.
