@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
   from gid_jax import app as app
+  from gid_jax import configuration as configuration
   from gid_jax import data as data
+  from gid_jax import devices as devices
   from gid_jax import diffusion as diffusion
   from gid_jax import errors as errors
   from gid_jax import evaluation as evaluation
+  from gid_jax import extras as extras
   from gid_jax import files as files
   from gid_jax import flow as flow
   from gid_jax import media as media
@@ -75,8 +78,8 @@ _HOMES = {
 }
 # `train` and `evaluate` are programs, for `python -m`, and need extras.
 _MODULES = (
-  "app", "data", "diffusion", "errors", "evaluation", "files", "flow", "media", "models", "motion", "pipeline",
-  "training", "types", "weights",
+  "app", "configuration", "data", "devices", "diffusion", "errors", "evaluation", "extras", "files", "flow", "media",
+  "models", "motion", "pipeline", "training", "types", "weights",
 )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Fixtures of several test files."""
 
 import os
+import tempfile
 
 import jax
 import pytest
@@ -15,14 +16,21 @@ def own_cache_folder(tmp_path_factory):
     yield
 
 
+def pytest_configure(config):
+  """One folder of compiled programs for all processes of a run: workers inherit the environment."""
+  if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    folder = tempfile.TemporaryDirectory(prefix="gid_jax_programs")
+    config.add_cleanup(folder.cleanup)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    jax.config.update("jax_compilation_cache_dir", folder.name)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
 @pytest.fixture(scope="module")
-def quick_compilation(tmp_path_factory):
-  """Compiles a module's programs with little care, in half the time, and keeps those that are compiled twice."""
-  quick = dict(
-    jax_disable_most_optimizations=True,
-    jax_compilation_cache_dir=str(tmp_path_factory.mktemp("cache")),
-    jax_persistent_cache_min_compile_time_secs=0.2,
-  )
+def quick_compilation():
+  """Compiles a module's programs with little care, in half the time."""
+  quick = dict(jax_disable_most_optimizations=True)
   before = {name: jax.config.values[name] for name in quick}
   for fields in (quick, before):
     for name, value in fields.items():

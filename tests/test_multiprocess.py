@@ -38,8 +38,6 @@ def start(root, name, *, num_processes=1, fsdp=1, **settings):
   command = ["-m", "gid_jax.train", "--config=configs/vae.py:tiny", f"--workdir={root / name}", *flags]
   variables = {
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    "JAX_COMPILATION_CACHE_DIR": str(root / "cache"),
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
   }
   if num_processes > 1:
     variables["JAX_COORDINATOR_ADDRESS"] = f"127.0.0.1:{training_runs.free_port()}"

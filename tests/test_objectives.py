@@ -1,5 +1,6 @@
 """What each stage's loss is made of: oracles from the same keys, and which parameters train."""
 
+import dataclasses
 import functools
 
 import helpers
@@ -11,6 +12,7 @@ import training_runs
 from flax import traverse_util
 
 from configs import ldm, ldm_coordinated, renderer, vae
+from gid_jax.configuration import TrainSettings, parse
 from gid_jax.diffusion.schedule import draw_timesteps, make_schedule
 from gid_jax.models.build import make_motion_model
 from gid_jax.models.renderer import Renderer, RendererConfig
@@ -30,7 +32,7 @@ def make_config(module, **changes):
   config = renderer.get_config("tiny") if module is renderer else training_runs.make_config(module, "")
   with config.unlocked():
     config.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
-  return config
+  return parse(TrainSettings, config)
 
 
 def make_batch(num_examples, *, seed=0):
@@ -55,7 +57,7 @@ def make_params(config, batch):
 
 def denoise_by_hand(key, params, batch, *, config):
   """The error of the network's output, every key in the order of use, and which examples kept their condition."""
-  model, schedule = make_motion_model(config.model), make_schedule(**config.schedule)
+  model, schedule = make_motion_model(config.model), make_schedule(**dataclasses.asdict(config.schedule))
   apply = functools.partial(model.apply, {"params": params})
   time_key, noise_key, drop_key = jax.random.split(key, 3)
   latents = apply(batch["slice"], batch["band"], method="slices_to_latents")
@@ -124,7 +126,7 @@ def test_the_target_follows_the_prediction_and_the_time_steps_the_stage(stage, v
 
   time_key, noise_key, _ = jax.random.split(key, 3)
   shared = volume or stage == "ldm_coordinated"
-  schedule = make_schedule(**config.schedule)
+  schedule = make_schedule(**dataclasses.asdict(config.schedule))
   shape = (3, 1 if shared else NUM_BANDS)
   timesteps = np.broadcast_to(draw_timesteps(time_key, shape, schedule=schedule), (3, NUM_BANDS))
   signal = np.asarray(schedule.signal, np.float64)[timesteps]
@@ -142,8 +144,7 @@ def test_the_target_follows_the_prediction_and_the_time_steps_the_stage(stage, v
 
 
 def test_the_auto_encoder_loss_is_l1_plus_gradients_plus_kl():
-  weights = dict(gradient=0.3, kl=0.002, gradient_scales=2)
-  config = make_config(vae, **{f"loss__{name}": value for name, value in weights.items()})
+  config = make_config(vae, loss__weights__gradient=0.3, loss__weights__kl=0.002, loss__gradient_scales=2)
   rng = np.random.default_rng(0)
   batch = {
     "slice": 10 * rng.normal(size=(2, HEIGHT // 2, WIDTH // 2, 4)).astype(np.float32),
@@ -191,8 +192,8 @@ def test_the_renderer_loss_is_l1_plus_structure(structure, tmp_path):
   config = make_config(
     renderer,
     model__renderer__channels=(4, 4),
-    loss__l1=0.7,
-    loss__structure=0.4,
+    loss__weights__l1=0.7,
+    loss__weights__structure=0.4,
     loss__vgg=str(path) if structure == "features" else "",
   )
   rng = np.random.default_rng(0)
@@ -264,13 +265,14 @@ def test_stage_one_leaves_imagenet_features_and_what_was_fitted_alone():
   config = ldm.get_config("default")
   config.model.num_bands = NUM_BANDS
   config.model.image_size = (64, 64)
-  config.model.unet.multipliers, config.model.unet.attention_levels, config.model.unet.num_blocks = (1,), (), 0
-  trained, kept = split_paths(config)
+  unet = config.model.denoiser
+  unet.multipliers, unet.attention_levels, unet.num_blocks = (1,), (), 0
+  trained, kept = split_paths(parse(TrainSettings, config))
   assert shorten(trained) == {"encoder", "unet"}
   assert shorten(kept) == {"encoder", "swing_head", "strength"} | CONSTANTS
   inside = {path for path in kept if path.startswith("encoder/")}
-  assert shorten(inside, depth=2) == {"encoder/frozen_trunk"}
-  assert "encoder/frozen_trunk" not in shorten(trained, depth=2) and len(inside) > 50
+  assert shorten(inside, depth=2) == {"encoder/frozen_trunk_efficientnet_lite0"}
+  assert "encoder/frozen_trunk_efficientnet_lite0" not in shorten(trained, depth=2) and len(inside) > 50
 
 
 @pytest.mark.parametrize("freeze", [True, False])
