@@ -70,9 +70,9 @@ RECIPE = {
 }
 # And what else `tiny` changes: a pretrained eye, as one trained from nothing learns so few scenes by heart.
 NETWORKS_OF_TINY = {
-  "vae": {"channels": 24, "groups": 8, "multipliers": (1, 2, 4)},
-  "encoder": {"kind": "efficientnet_lite0", "channels": 32, "hidden": 64},
-  "unet": {"channels": 64, "groups": 16, "head_channels": 32},
+  "codec": {"channels": 24, "groups": 8, "multipliers": (1, 2, 4)},
+  "encoder": {"trunks": ("efficientnet_lite0",), "channels": 32, "hidden": 64},
+  "denoiser": {"channels": 64, "groups": 16, "head_channels": 32},
 }
 
 

@@ -22,8 +22,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from damages import DAMAGES, draw_takes, is_monotone, measure_worsening
 
+from benchmarks.damages import DAMAGES, draw_takes, is_monotone, measure_worsening
 from gid_jax.evaluation.frechet import frechet_distance, kernel_distance
 from gid_jax.evaluation.judging import find_regions
 from gid_jax.evaluation.motion import judge_prediction

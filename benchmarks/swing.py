@@ -173,7 +173,7 @@ def main() -> None:
   parser.add_argument("--scenes", type=int, nargs="*", default=[4, 8, 16, 24], help="of the curve")
   options = parser.parse_args()
   model = load_pretrained(MOTION_WEIGHTS, directory=options.weights)[1].model
-  h, w = model["image_size"]
+  h, w = model.image_size
   clips = read_clips(options, model)
   folds = assign_folds(clips)
   judged = {

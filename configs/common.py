@@ -45,10 +45,11 @@ def motion_model(size: str, *, coordination: str) -> ml_collections.ConfigDict:
     encoder |= dict(channels=8, hidden=16)
     unet |= dict(channels=32, multipliers=(1, 2), num_blocks=1, attention_levels=(1,), head_channels=16, groups=8)
   elif fits_photo(size):
-    # Plain averages over 4x4 cells lose less than a small auto-encoder, and need no training (docs/embedded-model.md).
+    # Plain averages over 4x4 cells lose less than a small auto-encoder, and need no training
+    # (docs/experiments/embedded-model.md).
     codec = dict(kind="photo", factor=4)
     encoder |= dict(trunks=("efficientnet_lite0",), channels=48, hidden=96)
-    # Twice as wide, it learns less in so few steps (docs/embedded-model.md).
+    # Twice as wide, it learns less in so few steps (docs/experiments/embedded-model.md).
     unet |= dict(channels=32, multipliers=(1, 2, 4), num_blocks=1, attention_levels=(1, 2), head_channels=32, groups=16)
     if size == "large":
       encoder |= dict(channels=96, hidden=192)
@@ -88,7 +89,7 @@ def schedule(size: str) -> ml_collections.ConfigDict:
   # The pre-trained inpainting model knows these noise levels.
   beta_start, beta_end = (0.00085, 0.012) if size == "inpainting_512" else (0.0015, 0.0195)
   prediction = choose(size, "v", "epsilon")
-  # Ours know the spectrum of measured latents (docs/embedded-model.md), of a finer grid in finer steps.
+  # Ours know the spectrum of measured latents (docs/experiments/embedded-model.md), of a finer grid in finer steps.
   reach, slope = (80.0 / MOTION_STRIDES[size], 1.2) if fits_photo(size) else (0.0, 0.0)
   return ml_collections.ConfigDict(
     dict(
@@ -109,10 +110,11 @@ def sampling(size: str) -> ml_collections.ConfigDict:
     loop = dict(steps=500, weight=200.0, recurrences=2)
   else:
     # Guidance would make motion stronger than it was in training, and cost as much again. What noise still hides at the
-    # last step is how neighbouring places differ; its mean keeps stems straight (docs/embedded-model.md).
+    # last step is how neighbouring places differ; its mean keeps stems straight (docs/experiments/embedded-model.md).
     steps = dict(steps=6, guidance=0.0, spacing="logsnr", last=0.15 if fits_photo(size) else 0.02, eta=0.0, order=2)
     loop = dict(steps=12, weight=2.0, recurrences=1)
-  # Ours halve what chance adds to how far places swing; how far they should, the photo says (docs/embedded-model.md).
+  # Ours halve what chance adds to how far places swing; how far they should, the photo says
+  # (docs/experiments/embedded-model.md).
   return ml_collections.ConfigDict(steps | dict(loop=loop, evenness=0.5 if fits_photo(size) else 0.0))
 
 

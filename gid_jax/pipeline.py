@@ -247,13 +247,16 @@ class Animator(ImageRenderer):
   def from_pretrained(cls, directory: str | Path | None = None) -> "Animator":
     """Loads the embedded weights, or `motion.safetensors` and `renderer.safetensors` of another directory.
 
-    Compiled programs are kept in the user's cache folder, unless JAX has been given another.
+    A directory without a renderer gets the embedded one. Compiled programs are kept in the user's cache folder, unless
+    JAX has been given another.
 
     Raises:
       UserError: a file is missing, damaged or of a newer version.
     """
     use_compilation_cache()
-    return cls(*(load_pretrained(name, directory=directory) for name in (MOTION_WEIGHTS, RENDERER_WEIGHTS)))
+    motion = load_pretrained(MOTION_WEIGHTS, directory=directory)
+    has_renderer = directory is None or (Path(directory) / RENDERER_WEIGHTS).exists()
+    return cls(motion, load_pretrained(RENDERER_WEIGHTS, directory=directory if has_renderer else None))
 
   def working_size(self, height: int, width: int) -> tuple[int, int]:
     """The working grid (h, w) for a photo of height x width pixels, which both networks can take."""

@@ -183,7 +183,11 @@ def train(
     first = itertools.islice(make_train_iterator(data, seed=settings.seed + 1, **feed), settings.num_init_batches)
     # The default generator is unrolled once a parameter and takes a minute to compile; this one takes seconds.
     init_key = jax.random.key(settings.seed, impl="rbg")
-    state = jax.device_put(create(objective.initialize(init_key, map(put, first))), state_sharding)
+    params = objective.initialize(init_key, map(put, first))
+    params = jax.device_put(params, sharding.param_sharding(params, mesh))
+    # Averages and moments are cut as they are made: no device ever holds all of them.
+    state = jax.jit(create, out_shardings=state_sharding)(params)
+    del params
     writer.truncate_after(0)
   else:
     target = jax.tree.map(
@@ -231,7 +235,9 @@ def train(
     started, last_logged = time.monotonic(), int(state.step)
     for step in range(int(state.step) + 1, num_steps + 1):
       batch = next(iterator)
-      state, metrics = update(train_key, state, put(batch))
+      placed = put(batch)
+      with jax.transfer_guard("disallow"):  # nothing but the batch goes to the devices
+        state, metrics = update(train_key, state, placed)
       guard.watch(step, metrics, records=batch.get("record"))
       progress.advance(task)
       is_stopping, validation_loss = stop.reached(step), math.inf
@@ -309,9 +315,11 @@ def main(argv: list[str]) -> None:
   except KeyboardInterrupt:
     print("interrupted; run the same command to go on from the newest checkpoint", file=sys.stderr)
     sys.exit(130)
-  if state.step < flags.FLAGS.config.optimizer.num_steps:
-    if jax.process_index() == 0:
-      print(f"stopped at step {state.step}; run the same command to go on")
+  is_stopped = state.step < flags.FLAGS.config.optimizer.num_steps
+  if jax.process_index() == 0:
+    where = checkpoint_directory(flags.FLAGS.workdir)
+    print(f"stopped at step {state.step}; run the same command to go on" if is_stopped else f"finished; see {where}")
+  if is_stopped:
     sys.exit(_STOPPED)
 
 

@@ -136,6 +136,8 @@ def find_numbers(line):
 def test_every_script_is_run_here():
   tests = Path(__file__).read_text()
   for path in sorted((CHECKOUT / "benchmarks").glob("*.py")):
+    if path.stem == "damages":  # what the script `damage` is made of
+      continue
     assert re.search(rf'"(benchmarks\.)?{path.stem}"', tests), f"no test runs {path.name}"
 
 
@@ -163,11 +165,11 @@ def test_damage(run):
 
 def test_data_parallel():
   # Devices are made before JAX starts.
-  options = ("--size", "tiny", "--batch", 4, "--steps", 1, "--meshes", "1x1", "4x1")
+  options = ("--size", "tiny", "--batch", 2, "--steps", 1, "--meshes", "1x1", "2x1")
   out = run_alone("-m", "benchmarks.data_parallel", *options)
-  one, four = out.splitlines()[-2:]
+  one, two = out.splitlines()[-2:]
   assert one.split()[:3] == ["1", "x", "1"] and one.endswith("none") and find_numbers(one)[1] == 1
-  assert four.split()[:3] == ["4", "x", "1"] and "all-reduce 1," in four
+  assert two.split()[:3] == ["2", "x", "1"] and "all-reduce 1," in two
 
 
 def test_flow(run, world, monkeypatch):
@@ -203,7 +205,7 @@ def test_input(run, world):
 def test_latents(run, world, monkeypatch):
   monkeypatch.setattr(ldm, "get_config", lambda size, make=ldm.get_config: shrink(make(size)))
   out = run("latents", "--data", world.data, "--size", "tiny", "--start", world.learned / MOTION_WEIGHTS, "--steps", 1)
-  assert out.startswith("cache: 12 draws") and re.search(r"ratio \d+\.\d\d\n$", out)
+  assert "cache: 12 draws" in out and re.search(r"ratio \d+\.\d\d\n$", out)
 
 
 def shrink(config):
@@ -269,7 +271,7 @@ def test_sampling(run, world):
 
 def test_scaling(run, tmp_path):
   picture = tmp_path / "scaling.png"
-  out = run("scaling", "--repetitions", 1, "--bands", 2, 4, "--heights", 4, 8, "--plot", picture)
+  out = run("scaling", "--repetitions", 1, "--bands", 1, 2, "--heights", 4, 8, "--plot", picture)
   assert [line.split(":")[0] for line in out.splitlines()] == [
     f"{axis}, {kind}" for kind in ("with spatial attention", "without") for axis in ("bands", "pixels")
   ]

@@ -82,7 +82,7 @@ def test_inspect_refuses(capsys, monkeypatch):
   assert_refused(capsys, "inspect", "swing.mp4", "--output", "folder.png", match="folder.png is a folder")
   assert_refused(capsys, "inspect", "photo.png", "--output", "photo.png", "--force", match="is the input itself")
   monkeypatch.setitem(sys.modules, "matplotlib", None)
-  assert_refused(capsys, "inspect", "swing.mp4", match=r"pip install 'gid-jax\[plots\]'")
+  assert_refused(capsys, "inspect", "swing.mp4", match=r"pip install '\.\[plots\]'")
 
 
 def write_sound(path):

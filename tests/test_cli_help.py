@@ -61,7 +61,7 @@ def test_help_names_every_option_and_version_is_the_package(capsys):
   with pytest.raises(SystemExit):
     cli.main(["inspect", "--help"])
   text = capsys.readouterr().out
-  for option in ("VIDEO", "--output", "--start", "--force", "gid-jax[plots]"):
+  for option in ("VIDEO", "--output", "--start", "--force", ".[plots]"):
     assert option in text
   assert cli.main(["--version"]) == 0
   assert capsys.readouterr().out == f"gid {__version__}\n"

@@ -1,6 +1,7 @@
 """`gid export`: the averaged and frozen parameters of a run become one weights file, without the trainer's paths."""
 
 import math
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -58,6 +59,25 @@ def test_export_of_the_best_checkpoint(tmp_path):
     assert cli.main(["export", "--motion", str(tmp_path / "run"), "--output", str(tmp_path), *flags]) == 0
     params, _ = import_weights(tmp_path / "motion.safetensors")
     np.testing.assert_array_equal(params["unet"]["kernel"], np.full((2, 3), average, np.float32))
+
+
+def test_export_takes_the_stage_that_is_asked_for_and_labels_it(tmp_path, capsys):
+  save_run(tmp_path / "run")
+  assert cli.main(["export", "--renderer", str(tmp_path / "run"), "--output", str(tmp_path / "weights")]) == 2
+  assert "holds stage 'ldm'; --renderer takes renderer" in capsys.readouterr().err
+  assert not (tmp_path / "weights").exists()
+  options = ["--output", str(tmp_path), "--label", "0.6"]
+  assert cli.main(["export", "--motion", str(tmp_path / "run"), *options]) == 0
+  assert import_weights(tmp_path / "motion.safetensors")[1].label == "0.6"
+
+
+def test_export_without_orbax_says_what_to_install(tmp_path, capsys, monkeypatch):
+  save_run(tmp_path / "run")
+  for name in ("orbax", "orbax.checkpoint"):
+    monkeypatch.setitem(sys.modules, name, None)
+  assert cli.main(["export", "--motion", str(tmp_path / "run"), "--output", str(tmp_path)]) == 2
+  error = capsys.readouterr().err
+  assert "pip install '.[train]'" in error and error.count("\n") == 1
 
 
 def test_export_without_a_run_is_one_line(tmp_path, capsys):

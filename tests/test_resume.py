@@ -65,8 +65,6 @@ class Trainer:
     self.folder, self.pid = folder, None
     variables = dict(
       JAX_PLATFORMS="cpu",
-      JAX_COMPILATION_CACHE_DIR=str(folder / "cache"),
-      JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0.1",
       JAX_DISABLE_MOST_OPTIMIZATIONS="1",
     )
     environment = {name: value for name, value in os.environ.items() if name not in training_runs.DISTRIBUTED}

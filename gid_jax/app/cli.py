@@ -4,6 +4,7 @@ Whatever can be refused is refused before JAX is imported, so that help is insta
 cost minutes of sampling. This file therefore imports nothing heavy at its top.
 """
 
+import dataclasses
 import importlib.util
 import sys
 import time
@@ -85,7 +86,7 @@ def inspect(request: InspectRequest) -> None:
   """
   output = check_inspect(request)
   if importlib.util.find_spec("matplotlib") is None:
-    raise UserError("gid inspect draws with matplotlib; install it with: pip install 'gid-jax[plots]'")
+    raise UserError("gid inspect draws with matplotlib; install it with: pip install '.[plots]'")
   start = time.perf_counter()
   configure_jax()
   from gid_jax.files import complete_or_nothing
@@ -111,13 +112,23 @@ def export(request: ExportRequest) -> None:
   from gid_jax.weights.checkpoint import restore_params
   from gid_jax.weights.pretrained import MOTION_WEIGHTS, RENDERER_WEIGHTS, config_to_settings, export_weights
 
-  for workdir, name in ((request.motion, MOTION_WEIGHTS), (request.renderer, RENDERER_WEIGHTS)):
+  for option, workdir, name, stages in (
+    ("--motion", request.motion, MOTION_WEIGHTS, ("ldm_coordinated", "ldm")),
+    ("--renderer", request.renderer, RENDERER_WEIGHTS, ("renderer",)),
+  ):
     if workdir is None:
       continue
-    params, config = restore_params(workdir, which="best" if request.best else "newest")
+    try:
+      params, config = restore_params(workdir, which="best" if request.best else "newest")
+    except ImportError as error:
+      reason = f"{error.name} is missing, which reads checkpoints"
+      raise UserError(f"{reason}; install it with: pip install '.[train]'") from error
+    settings = dataclasses.replace(config_to_settings(config, where=str(workdir)), label=request.label)
+    if settings.stage not in stages:
+      raise UserError(f"{workdir} holds stage {settings.stage!r}; {option} takes {' or '.join(stages)}")
     path = request.output / name
     try:
-      export_weights(path, params, settings=config_to_settings(config, where=str(workdir)))
+      export_weights(path, params, settings=settings)
     except OSError as error:
       raise UserError(f"cannot write {path}: {error.strerror}") from error
     print(f"Wrote {path}: {_format_bytes(path.stat().st_size)}")

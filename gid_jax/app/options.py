@@ -62,7 +62,7 @@ class InspectRequest:
   """Explain the motion of a video in one picture.
 
   Flow, confidence, power per frequency and X-t slices of five seconds, or all of a shorter one. Needs matplotlib:
-  pip install 'gid-jax[plots]'.
+  pip install '.[plots]'.
 
   Attributes:
     video: The video, or GIF, to look into.
@@ -86,12 +86,14 @@ class ExportRequest:
     renderer: Work folder of a `renderer` run.
     output: Folder to write motion.safetensors and renderer.safetensors into; weights there are replaced.
     best: Take the checkpoints with the lowest validation loss instead of the newest.
+    label: Version of the weights, any text; the files carry it.
   """
 
   motion: Path | None = None
   renderer: Path | None = None
   output: Path
   best: bool = False
+  label: str = ""
 
 
 def check_animate(request: AnimateRequest) -> tuple[Path, Path]:

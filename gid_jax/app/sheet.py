@@ -30,7 +30,7 @@ class Page:
       from matplotlib.backends.backend_agg import FigureCanvasAgg
       from matplotlib.figure import Figure
     except ImportError as error:
-      raise UserError("drawing needs matplotlib; install it with: pip install 'gid-jax[plots]'") from error
+      raise UserError("drawing needs matplotlib; install it with: pip install '.[plots]'") from error
     self._figure, self._height = Figure(figsize=(WIDTH, height), dpi=120, facecolor="white"), height
     FigureCanvasAgg(self._figure)
 

@@ -191,7 +191,8 @@ class PhotoCodec(nn.Module):
 
   Raw coefficients are averaged and interpolated, in pixels, and normalised in between, where there are cells: between
   places that swing in opposite phase there is rest. Motion is smooth, so little is lost: on measured motion less than a
-  convolutional auto-encoder loses that was trained for 19 minutes on two CPU cores (`docs/experiments/embedded.md`).
+  convolutional auto-encoder loses that was trained for 19 minutes on two CPU cores
+  (`docs/experiments/embedded-model.md`).
 
   A head on frozen image features, `swing_head`, says how far each place is likely to swing. No photo tells the wind:
   windows are divided by their own strength, and sampled motion gets `strength`, the median of the scenes that move.

