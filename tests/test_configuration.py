@@ -118,8 +118,8 @@ def test_weights_refuse_a_setting_that_is_not_known_and_leave_out_what_is_nobody
   config = {"stage": "ldm", "model": PARTS, "seed": 3, "init": {"vae": "/home/me"}, "data": {}, "loss": {}}
   settings = config_to_settings(config)
   assert to_plain(settings.training) == {"seed": 3} and "/home/me" not in json.dumps(to_plain(settings))
-  with pytest.raises(UserError, match=r"mine: model\.dreams is unknown here"):
-    config_to_settings(config | {"model": {**PARTS, "dreams": 1}}, where="mine: ").model  # noqa: B018
+  with pytest.raises(UserError, match=r"mine: config\.model\.dreams is unknown here"):
+    config_to_settings(config | {"model": {**PARTS, "dreams": 1}}, where="mine: config")
 
 
 def test_a_part_is_a_name_and_its_fields():

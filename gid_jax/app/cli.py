@@ -123,7 +123,7 @@ def export(request: ExportRequest) -> None:
     except ImportError as error:
       reason = f"{error.name} is missing, which reads checkpoints"
       raise UserError(f"{reason}; install it with: pip install '.[train]'") from error
-    settings = dataclasses.replace(config_to_settings(config, where=str(workdir)), label=request.label)
+    settings = dataclasses.replace(config_to_settings(config, where=f"{workdir}: config"), label=request.label)
     if settings.stage not in stages:
       raise UserError(f"{workdir} holds stage {settings.stage!r}; {option} takes {' or '.join(stages)}")
     path = request.output / name

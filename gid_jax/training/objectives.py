@@ -225,9 +225,12 @@ def make_ldm_objective(
       params["band_scale"] = jnp.asarray(band_scale)
     if codec.needs_photo:
       params["strength"] = jnp.asarray(strength)
-    if start:
-      stages = ("vae", "ldm", "ldm_coordinated") if codec.is_trained else ("swing",)
-      params, _ = _overlay(params, start, stages=stages)
+    if start and codec.is_trained:  # the auto-encoder alone, also of a whole motion model
+      fresh = {name: params[name] for name in (denoiser_name, "encoder")}
+      params, _ = _overlay({**params, **dict.fromkeys(fresh, {})}, start, stages=("vae", "ldm", "ldm_coordinated"))
+      params |= fresh
+    elif start:
+      params, _ = _overlay(params, start, stages=("swing",))
     if init.get("unet"):
       if not isinstance(denoiser, UNet):
         raise UserError(f"config.init.unet is for a U-Net, not for {sizes.denoiser.kind!r}; set it to ''")
@@ -349,7 +352,7 @@ def _overlay(params: Params, source: str, *, stages: Sequence[str]) -> tuple[Par
     trained, settings = import_weights(source)
   else:
     trained, config = restore_params(source)
-    settings = config_to_settings(config, where=source)
+    settings = config_to_settings(config, where=f"{source}: config")
   if settings.stage not in stages:
     raise UserError(f"{source}: holds stage {settings.stage!r}; name a trained {stages[0]!r}")
   flat = traverse_util.flatten_dict(params)
