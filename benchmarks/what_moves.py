@@ -42,6 +42,7 @@ from gid_jax.weights.pretrained import MOTION_WEIGHTS, load_pretrained
 
 CELL = 8
 SIZE = {"height": 160, "width": 256}
+NUM_FRAMES = 150
 NUM_FOLDS = 6
 
 
@@ -70,7 +71,7 @@ def measure_folder(folder: str, kind: str, exclude: set[str]) -> Iterable[Pictur
       continue
     try:
       frames = next(iter(clip_to_sequences(
-        path, **SIZE, num_frames=150, fps=30, stride=10, max_sequences=1, loop=kind == "loops")))  # fmt: skip
+        path, **SIZE, num_frames=NUM_FRAMES, fps=30, stride=10, max_sequences=1, loop=kind == "loops")))  # fmt: skip
     except UserError as error:
       print(f"left out {path.name}: {error}", flush=True)
       continue

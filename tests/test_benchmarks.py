@@ -190,13 +190,17 @@ def test_flow_without_its_peer(tmp_path):
 def test_gallery(run, world, tmp_path):
   photos = sorted(world.photos.iterdir())[:2]
   out = run("gallery", "--photos", *photos, "--output", tmp_path, "--weights", world.weights, "--seeds", 1,
-            "--frames", 4, "--size", 64, "--videos")  # fmt: skip
+            "--frames", 6, "--size", 64, "--videos")  # fmt: skip
   assert len(out.splitlines()) == 3 and "of 2" in out
   assert cv2.imread(str(tmp_path / "sheet.png")).shape[0] == 2 * (160 + 2 * 4)
   assert (tmp_path / "0_0.mp4").exists() and (tmp_path / "1_0.mp4").exists()
 
 
-def test_input(run, world):
+def test_input(run, world, monkeypatch):
+  for module in (ldm, ldm_coordinated, renderer):
+    config = module.get_config("default")
+    config.data.crop = (32, 48)
+    monkeypatch.setattr(module, "get_config", lambda size, config=config: config)
   out = run("input", "--data", world.data, "--seconds", 0.02)
   assert [line.split()[0] for line in out.splitlines()[2:]] == ["ldm", "ldm_coordinated", "renderer"]
   assert out.count("x)") == 9
@@ -356,7 +360,7 @@ def test_unet(run, monkeypatch):
 
 def test_what_moves(run, world, tmp_path):
   out = run("what_moves", "--clips", world.clips, "--loops", world.loops, "--scenes", 5, "--cache", tmp_path / "kept",
-            SIZE={"height": HEIGHT, "width": WIDTH}, NUM_FOLDS=2)  # fmt: skip
+            SIZE={"height": HEIGHT, "width": WIDTH}, NUM_FRAMES=NUM_FRAMES, NUM_FOLDS=2)  # fmt: skip
   rows = ("gradient filter", "simulated scenes, 5", "real + loops, and scenes, one head")
   assert all(re.search(rf"^{re.escape(row)} ", out, re.M) for row in rows)
 
