@@ -145,7 +145,8 @@ def evaluate(config: EvaluationSettings, workdir: str | Path, *, against: str | 
   chosen, seen = list_files(config, animator)
   notes += seen
   cache = Path(config.cache or workdir / "measured")
-  vgg_params = vgg16_params(config.feature_weights.vgg16) if config.feature_weights.vgg16 else None
+  vgg = config.feature_weights.get("vgg16")
+  vgg_params = vgg16_params(vgg) if vgg else None
   columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
   with Progress(*columns) as progress:
     # --- motion of all clips, of which blind predictions are made ------------------------------------------------

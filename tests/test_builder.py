@@ -248,7 +248,9 @@ def test_options_and_files_that_change_are_built_again(videos, tmp_path):
   again("--held_out_scenes", "fern", "--num_bands", "3")
   assert names == ["real-oak_0"]
   assert again("--held_out_scenes=", "--num_bands", "3", "--exclude", "fern") == {
-    ("real", "train"): {"oak"}, ("real", "validation"): set()}
+    ("real", "train"): {"oak"},
+    ("real", "validation"): set(),
+  }
 
 
 def test_sources_not_named_stay_and_must_fit(videos, tmp_path, capsys):
@@ -311,7 +313,8 @@ def test_bad_options_say_what_to_do(videos, tmp_path, capsys):
   assert "Nothing to build" in refuse(capsys, ["--output", tmp_path])
   assert "No folder" in refuse(capsys, ["--output", tmp_path, "--clips", tmp_path / "none"])
   assert "16 frames have 1 to 9 bands" in refuse(
-    capsys, ["--output", tmp_path, "--synthetic", "2", *SMALL, "--num_bands", "10"])
+    capsys, ["--output", tmp_path, "--synthetic", "2", *SMALL, "--num_bands", "10"]
+  )
   (tmp_path / "file").touch()
   assert "no folder can be made" in refuse(capsys, ["--output", tmp_path / "file", "--synthetic", "2"])
   with pytest.raises(SystemExit):
@@ -382,12 +385,12 @@ def test_two_writers_of_one_task_leave_a_whole_file(tmp_path):
 
 def test_missing_packages_are_named():
   code = (
-    "import sys; sys.modules.update(msgpack=None, apache_beam=None)\n"
+    "import sys; sys.modules.update(apache_beam=None)\n"
     "from data_pipeline import builder; builder.main(['--output', '/nowhere', '--synthetic', '2'])"
   )
   ended = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True)
   assert ended.returncode == 2
-  assert ended.stderr == "error: building data needs apache_beam, msgpack; install it with: pip install -e '.[data]'\n"
+  assert ended.stderr == "error: building data needs apache_beam; install it with: pip install -e '.[data]'\n"
 
 
 PLUGIN = """
@@ -412,7 +415,7 @@ def test_flow_of_ones_own_builds_a_data_set(videos, tmp_path, monkeypatch, capsy
   loops = ["--loops", videos / "loops", "--held_out_scenes=", "--flow", f"{name}:estimator"]
   command = [str(part) for part in ("--output", tmp_path / "out", *loops, "--num_workers", "1", *SMALL)]
   before = plan(*command)["loop-rose"]
-  assert before.fingerprint != plan(*command[:-len(SMALL)], *SMALL, "--flow", "default")["loop-rose"].fingerprint
+  assert before.fingerprint != plan(*command[: -len(SMALL)], *SMALL, "--flow", "default")["loop-rose"].fingerprint
   # Spawned workers are told sys.path by this process only through the environment.
   monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', CHECKOUT)}")
   builder.main(command)
@@ -421,8 +424,8 @@ def test_flow_of_ones_own_builds_a_data_set(videos, tmp_path, monkeypatch, capsy
   for window in windows:
     for flow in window.flows:
       found = flow.astype(np.float32)
-      np.testing.assert_allclose(found[:16], 0.75)
-      np.testing.assert_allclose(found[16:], 0)
+      np.testing.assert_allclose(found[:16], 0.75, atol=0.05)  # damped where texture is weak
+      np.testing.assert_allclose(found[16:], 0, atol=0.05)
   # Another version is another measurement.
   monkeypatch.setattr(sys.modules[name].Still, "version", "2")
   assert plan(*command)["loop-rose"].fingerprint != before.fingerprint

@@ -55,11 +55,13 @@ def root(tmp_path_factory):
   return root
 
 
-def make_config(root):
+def make_config(root, **changes):
+  """The settings of an evaluation; `changes` are given as on the command line, "real.scenes" for example."""
   config = evaluation.get_config()
   config.weights, config.real.folder, config.cache = str(root / "weights"), str(root / "films"), str(root / "measured")
   config.simulated.number, config.num_samples, config.num_shown = 1, 2, 2
   config.features, config.crop = ("efficientnet_lite0", "fid"), (HEIGHT, WIDTH)
+  config.update_from_flattened_dict(changes)
   return parse(EvaluationSettings, config)
 
 
@@ -131,7 +133,7 @@ def test_scenes_trained_on_are_left_out(report, root, tmp_path):
   files, notes = program.list_files(config, animator)
   assert [file.path.stem for _, file in files] == ["fern_0", "fern_1"]
   assert any("moss" in note and "oak" not in note for note in notes)
-  config.real.scenes = "moss"
+  config = make_config(root, **{"real.scenes": "moss"})
   with pytest.raises(UserError, match="trained on every scene"):
     program.list_files(config, animator)
   _, notes = program.list_files(config, program.Animator.from_pretrained(root / "other_weights"))
@@ -139,8 +141,8 @@ def test_scenes_trained_on_are_left_out(report, root, tmp_path):
 
 
 def test_a_crop_larger_than_the_frames_is_refused(root, tmp_path):
-  config = make_config(root)
-  config.crop, config.real.scenes, config.num_samples, config.simulated.number = (HEIGHT + 1, WIDTH), "moss", 1, 0
+  changes = {"crop": (HEIGHT + 1, WIDTH), "real.scenes": "moss", "num_samples": 1, "simulated.number": 0}
+  config = make_config(root, **changes)
   with pytest.raises(UserError, match=r"config\.crop=.* larger than the model's frames, 48x64"):
     program.evaluate(config, tmp_path)
 
@@ -161,21 +163,18 @@ def test_an_evaluation_goes_on_where_it_was(report, root, monkeypatch):
 
 
 def test_reports_are_compared(report, root):
-  config = make_config(root)
-  config.simulated.number = 2  # may change
+  config = make_config(root, **{"simulated.number": 2})  # may change
   program.evaluate(config, root / "run", against=root / "run" / "report.json")
   assert read_report(root / "run" / "report.json").tables[0].columns == report.tables[0].columns
   assert "unchanged" in (root / "run" / "report.html").read_text()
 
 
 def test_another_model_is_refused(report, root):
-  config = make_config(root)
-  config.weights = str(root / "other_weights")
+  weights = str(root / "other_weights")
   with pytest.raises(UserError, match="holds results of another model"):
-    program.evaluate(config, root / "run")
-  config.real.folder, config.simulated.number = "", 0
+    program.evaluate(make_config(root, weights=weights), root / "run")
   with pytest.raises(UserError, match="nothing to judge by"):
-    program.evaluate(config, root / "none")
+    program.evaluate(make_config(root, **{"real.folder": "", "simulated.number": 0}), root / "none")
 
 
 def test_blind_predictions_do_not_know_the_scene():

@@ -2,7 +2,6 @@
 
 import math
 
-import flax.linen as nn
 import helpers
 import jax
 import jax.numpy as jnp
@@ -106,15 +105,30 @@ def test_upsample_repeats_and_filters():
   np.testing.assert_allclose(cropped[0], helpers.conv(params["conv"], repeated[:5, :3]), atol=1e-5)
 
 
-def test_over_bands_runs_one_set_of_parameters_on_every_band():
+@pytest.mark.parametrize("way", ["join", "vmap"])
+def test_over_bands_runs_one_set_of_parameters_on_every_band(monkeypatch, way):
+  monkeypatch.setattr(layers, "MAP_BANDS", way)
   x, embedding = random_array(2, 3, 4, 4, 4), random_array(2, 3, 5, seed=1)
-  params, found = run(layers.over_bands(layers.ResBlock, num_mapped=2)(4, groups=2), x, embedding)
+  params, found = run(layers.over_bands(layers.ResBlock)(4, groups=2), x, embedding)
   for b, k in np.ndindex(2, 3):
     expected = helpers.res_block(params, x[b, k], embedding[b, k].astype(np.float64), groups=2, epsilon=1e-6)
     np.testing.assert_allclose(found[b, k], expected, atol=1e-4)
-  axes = dict(in_axes=1, out_axes=1, variable_axes={"params": None}, split_rngs={"params": False})
-  vmapped = nn.vmap(layers.ResBlock, **axes)(4, groups=2)
-  np.testing.assert_allclose(found, jax.jit(vmapped.apply)({"params": params}, x, embedding), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ("module", "fields", "in_axes", "second"),
+  [(layers.ResBlock, {"channels": 4, "groups": 2}, 1, random_array(2, 3, 5)), (layers.Upsample, {}, (1, None), (5, 8))],
+)
+def test_joined_bands_equal_nn_vmap(monkeypatch, module, fields, in_axes, second):
+  x, params, outcomes = random_array(2, 3, 4, 4, 4), None, []
+  for way in ("vmap", "join"):
+    monkeypatch.setattr(layers, "MAP_BANDS", way)
+    mapped = layers.over_bands(module, in_axes=in_axes)(**fields)
+    params = params or helpers.random_params(lambda key, x, mapped=mapped: mapped.init(key, x, second), x)
+    apply = lambda params, mapped=mapped: mapped.apply({"params": params}, x, second)
+    loss = lambda params, apply=apply: (apply(params) ** 2).sum()
+    outcomes.append((apply(params), jax.grad(loss)(params)))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), *outcomes)
 
 
 def test_frequency_attention_starts_as_nothing_and_learns():

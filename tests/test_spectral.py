@@ -58,7 +58,7 @@ def test_spectrum_is_the_head_of_rfft_and_inverts_like_irfft(num_frames, num_ban
 
 def test_workers_transform_as_the_model_does():
   motion = _random_motion(12)
-  found = spectral.motion_to_coefficients(motion, num_bands=5)
+  found = spectral.motion_to_spectrum(motion, num_bands=5).coefficients
   assert found.dtype == np.float32 and found.shape == (5, 3, 4, 4)
   for band in range(5):
     turn = np.exp(-2j * np.pi * band * np.arange(12) / 12)
@@ -103,10 +103,12 @@ def test_spectrum_of_numpy_motion_starts_no_device():
 def test_shrink_vectors_averages_blocks_and_rescales():
   motion = np.random.default_rng(0).standard_normal((3, 4, 6, 2)).astype(np.float32)
   half = spectral.shrink_vectors(motion, stride=2)
-  expected = np.array([
-    [[motion[t, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2].reshape(4, 2).mean(0) / 2 for x in range(3)] for y in range(2)]
-    for t in range(3)
-  ])
+  expected = np.array(
+    [
+      [[motion[t, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2].reshape(4, 2).mean(0) / 2 for x in range(3)] for y in range(2)]
+      for t in range(3)
+    ]
+  )
   np.testing.assert_allclose(half, expected, rtol=1e-5, atol=1e-6)
 
 

@@ -50,7 +50,7 @@ def test_spectrum_matches_the_dft_of_the_true_motion():
 
 def test_camera_shift_leaves_the_spectrum_but_stays_in_the_pairs():
   frames, camera = make_shaken_square(24)
-  window = make_window(frames, num_pairs=23)
+  window = make_window(frames, num_bands=8, num_pairs=23)
   background = np.s_[:, 10:-10, 70:-10]
   assert window.depth.astype(float)[background[1:]].mean() < 0.1
   np.testing.assert_allclose(window.flows[background].mean((1, 2)), camera[1:], atol=0.1)
@@ -58,8 +58,8 @@ def test_camera_shift_leaves_the_spectrum_but_stays_in_the_pairs():
 
 def test_pairs_hold_frames_of_the_window_and_their_flow():
   frames, _ = make_moving_square(16)
-  window = make_window(frames, num_pairs=4)
-  again = make_window(frames, num_pairs=4)
+  window = make_window(frames, num_bands=8, num_pairs=4)
+  again = make_window(frames, num_bands=8, num_pairs=4)
   np.testing.assert_array_equal(window.frames, again.frames)
   assert window.image.dtype == np.uint8 and window.flows.dtype == np.float16 and window.depth.dtype == np.float16
   rows, columns = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)

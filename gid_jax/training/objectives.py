@@ -226,9 +226,8 @@ def make_ldm_objective(
     if codec.needs_photo:
       params["strength"] = jnp.asarray(strength)
     if start and codec.is_trained:  # the auto-encoder alone, also of a whole motion model
-      fresh = {name: params[name] for name in (denoiser_name, "encoder")}
-      params, _ = _overlay({**params, **dict.fromkeys(fresh, {})}, start, stages=("vae", "ldm", "ldm_coordinated"))
-      params |= fresh
+      rest = {name: params.pop(name) for name in (denoiser_name, "encoder")}
+      params = _overlay(params, start, stages=("vae", "ldm", "ldm_coordinated"))[0] | rest
     elif start:
       params, _ = _overlay(params, start, stages=("swing",))
     if init.get("unet"):
