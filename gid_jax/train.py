@@ -176,6 +176,7 @@ def train(
   objective = make_objective(settings, band_scale=scale, strength=strength)
   tx = make_optimizer(settings.optimizer)
   train_key, eval_key = jax.random.split(jax.random.key(settings.seed))
+  train_key = jax.device_put(train_key, sharding.replicated(mesh))  # once, not at every update
   rules = dict(trainable=objective.trainable, tx=tx)
   target = describe_state(objective.describe(eval_batches[0]), mesh, **rules)
   if is_main:
