@@ -176,7 +176,8 @@ def train(
   objective = make_objective(settings, band_scale=scale, strength=strength)
   tx = make_optimizer(settings.optimizer)
   train_key, eval_key = jax.random.split(jax.random.key(settings.seed))
-  train_key = jax.device_put(train_key, sharding.replicated(mesh))  # once, not at every update
+  # Once, not at every update; `device_put` takes no key to other processes' devices.
+  train_key = jax.jit(lambda key: key, out_shardings=sharding.replicated(mesh))(train_key)
   rules = dict(trainable=objective.trainable, tx=tx)
   target = describe_state(objective.describe(eval_batches[0]), mesh, **rules)
   if is_main:
