@@ -21,6 +21,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import jax
 import numpy as np
 
+from benchmarks.collectives import list_collectives
 from configs import ldm, ldm_coordinated
 from gid_jax.configuration import TrainSettings, parse
 from gid_jax.models.build import make_motion_model
@@ -96,7 +97,7 @@ def main():
     _, state, _ = runs[data, fsdp].args
     own = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state)) / MEBIBYTE
     temporary = program.memory_analysis().temp_size_in_bytes / MEBIBYTE
-    collectives = sharding.list_collectives(program.as_text())
+    collectives = list_collectives(program.as_text())
     parts = [(kind, [c.num_bytes for c in collectives if c.kind == kind]) for kind in KINDS]
     told = "; ".join(f"{kind} {len(sizes)}, {sum(sizes) / MEBIBYTE:.2f}" for kind, sizes in parts if sizes) or "none"
     seconds, ratio = fastest[data, fsdp], fastest[data, fsdp] / fastest[meshes[0]]

@@ -52,7 +52,13 @@ from gid_jax.training.interruption import StopRequest
 from gid_jax.training.metric_writer import MetricWriter
 from gid_jax.training.objectives import Objective, make_objective, needs_band_scale, needs_strength
 from gid_jax.training.settings import check_resumable, check_settings
-from gid_jax.training.train_state import TrainState, create_train_state, merge_params, train_step
+from gid_jax.training.train_state import (
+  TrainState,
+  create_sharded_state,
+  describe_state,
+  merge_params,
+  train_step,
+)
 from gid_jax.training.validation import make_validation_drawing
 from gid_jax.types import Batch, LossFn, Metrics, PRNGKey
 from gid_jax.weights.checkpoint import CheckpointStore, checkpoint_directory, read_config, read_settings
@@ -170,29 +176,23 @@ def train(
   objective = make_objective(settings, band_scale=scale, strength=strength)
   tx = make_optimizer(settings.optimizer)
   train_key, eval_key = jax.random.split(jax.random.key(settings.seed))
-  create = functools.partial(create_train_state, trainable=objective.trainable, tx=tx)
-  shapes = jax.eval_shape(create, objective.describe(eval_batches[0]))
+  # Once, not at every update; `device_put` takes no key to other processes' devices.
+  train_key = jax.jit(lambda key: key, out_shardings=sharding.replicated(mesh))(train_key)
+  rules = dict(trainable=objective.trainable, tx=tx)
+  target = describe_state(objective.describe(eval_batches[0]), mesh, **rules)
   if is_main:
-    print(parameter_overview.get_parameter_overview(shapes.params, include_stats=False, max_lines=12))
+    print(parameter_overview.get_parameter_overview(target.params, include_stats=False, max_lines=12))
 
-  # --- shard, initialize or resume --------------------------------------------------------------------------------
-  state_sharding = sharding.param_sharding(shapes, mesh)
+  # --- initialize or resume ---------------------------------------------------------------------------------------
   writer = MetricWriter(workdir, tensorboard=settings.tensorboard)
   if is_new:
     # The latents' whitening is measured on training data; another seed, so that the run's own order is untouched.
     first = itertools.islice(make_train_iterator(data, seed=settings.seed + 1, **feed), settings.num_init_batches)
     # The default generator is unrolled once a parameter and takes a minute to compile; this one takes seconds.
     init_key = jax.random.key(settings.seed, impl="rbg")
-    params = objective.initialize(init_key, map(put, first))
-    params = jax.device_put(params, sharding.param_sharding(params, mesh))
-    # Averages and moments are cut as they are made: no device ever holds all of them.
-    state = jax.jit(create, out_shardings=state_sharding)(params)
-    del params
+    state = create_sharded_state(objective.initialize(init_key, map(put, first)), mesh, **rules)
     writer.truncate_after(0)
   else:
-    target = jax.tree.map(
-      lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, state_sharding
-    )
     step, state = store.restore_latest(target, iterator)
     writer.truncate_after(step)
     if is_main:
@@ -215,7 +215,7 @@ def train(
       train_step, loss_fn=loss_fn, tx=tx, ema_decay=settings.ema_decay, accumulation_steps=settings.accumulation_steps
     ),
     donate_argnames=("state",),
-    out_shardings=(state_sharding, None),
+    out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, target), None),
   )
   eval_fn = jax.jit(loss_fn)
   draw_validation = make_validation_drawing(settings, mesh)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import training_runs
 
+from benchmarks.collectives import list_collectives
 from configs import ldm
 from gid_jax.train import train
 
@@ -66,6 +67,7 @@ COLLECTIVES = """
   import functools, sys
   sys.path.insert(0, "tests")
   import jax, numpy as np
+  from benchmarks.collectives import list_collectives
   from configs import ldm_coordinated
   import training_runs
   from gid_jax.training import sharding
@@ -92,7 +94,7 @@ COLLECTIVES = """
   loss_fn = sharding.with_whole_params(objective.loss_fn, mesh)
   step = functools.partial(train_step, loss_fn=loss_fn, tx=tx, ema_decay=0.9)
   lowered = jax.jit(step, out_shardings=(placement, None)).lower(key, jax.tree.map(place, state, placement), batch)
-  found = sharding.list_collectives(lowered.compile().as_text())
+  found = list_collectives(lowered.compile().as_text())
 
   num_bytes = lambda tree: sum(4 * leaf.size for leaf in jax.tree.leaves(tree))
   total = lambda kind: sum(collective.num_bytes for collective in found if collective.kind == kind)
@@ -135,6 +137,18 @@ def test_bfloat16_computes_near_float32_and_keeps_float32_state(root):
   assert found != expected
   state = np.load(root / "bfloat16.npz")
   assert {state[name].dtype for name in state.files} == {np.dtype(np.float32), np.dtype(np.int32), np.dtype(bool)}
+
+
+def test_collectives_are_read_from_a_program():
+  program = """
+  %all-reduce.3 = (f32[8,2]{1,0}, f32[]) all-reduce(%a, %b), channel_id=1, metadata={op_name="jit(f)/sum"}
+  ROOT %all-gather.1 = bf16[4,3]{1,0} all-gather(%c), dimensions={0}, metadata={op_name="jit(f)/gather"}
+  %x = pred[5]{0} all-to-all(%d), dimensions={0}
+  %add.1 = f32[8]{0} add(%all-reduce.3, %y), metadata={op_name="all-reduce("}
+  """
+  assert list_collectives(program) == [
+    ("all-reduce", 4 * 17, "jit(f)/sum"), ("all-gather", 2 * 12, "jit(f)/gather"), ("all-to-all", 5, ""),
+  ]  # fmt: skip
 
 
 def test_devices_tell_each_other_gradients_and_parameters_but_no_activations():

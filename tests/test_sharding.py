@@ -152,15 +152,3 @@ def test_a_batch_must_divide_over_devices_and_microbatches():
     sharding.check_batch_size(6, mesh, accumulation_steps=4)
   with pytest.raises(UserError, match="accumulation_steps=0"):
     sharding.check_batch_size(6, mesh, accumulation_steps=0)
-
-
-def test_collectives_are_read_from_a_program():
-  program = """
-  %all-reduce.3 = (f32[8,2]{1,0}, f32[]) all-reduce(%a, %b), channel_id=1, metadata={op_name="jit(f)/sum"}
-  ROOT %all-gather.1 = bf16[4,3]{1,0} all-gather(%c), dimensions={0}, metadata={op_name="jit(f)/gather"}
-  %x = pred[5]{0} all-to-all(%d), dimensions={0}
-  %add.1 = f32[8]{0} add(%all-reduce.3, %y), metadata={op_name="all-reduce("}
-  """
-  assert sharding.list_collectives(program) == [
-    ("all-reduce", 4 * 17, "jit(f)/sum"), ("all-gather", 2 * 12, "jit(f)/gather"), ("all-to-all", 5, ""),
-  ]  # fmt: skip

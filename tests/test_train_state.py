@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import training_runs
 from flax import traverse_util
 from hypothesis import given
 from hypothesis import strategies as st
@@ -136,3 +137,49 @@ def test_accumulated_microbatches_make_the_update_of_the_whole_batch(num_steps):
 def test_microbatches_take_less_memory():
   sizes = [wide_run(n, batch_size=4096, width=16, depth=8)[0].memory_analysis().temp_size_in_bytes for n in (1, 8)]
   assert sizes[1] < sizes[0] / 2, sizes
+
+
+def test_a_sharded_state_is_cut_as_it_is_made_and_has_the_same_values():
+  code = """
+    import jax, jax.numpy as jnp, numpy as np, optax
+    from gid_jax.training import sharding
+    from gid_jax.training.train_state import create_sharded_state, create_train_state, describe_state
+
+    def measure():
+      # Bytes on the first device; an array and its shard are one piece of memory.
+      shards = [shard for array in jax.live_arrays() for shard in array.addressable_shards]
+      own = [shard.data for shard in shards if shard.device.id == 0]
+      return sum({data.unsafe_buffer_pointer(): data.nbytes for data in own}.values())
+
+    def init(params):
+      # Moments made outside of a compiled program would lie whole on one device.
+      assert all(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(params))
+      held.append(measure())
+      return optax.adam(0.1).init(params)
+
+    tx = optax.GradientTransformation(init, optax.adam(0.1).update)
+    rng, trainable = np.random.default_rng(0), lambda path: path.startswith("net/")
+    host = {"net": {"kernel": rng.normal(size=(512, 1024)), "bias": rng.normal(size=7)},
+            "fixed": rng.normal(size=(1024, 256))}
+    host = jax.tree.map(np.float32, host)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), host)
+    size, fixed = 4 * 512 * 1024, 4 * 1024 * 256
+    for width in (4, 2, 1):
+      mesh, held = sharding.make_mesh(fsdp=width), []
+      # Shapes alone describe the state; nothing is put on a device for it.
+      described = describe_state(shapes, mesh, trainable=trainable, tx=tx)
+      assert max(held) < 100, held
+      state = create_sharded_state(jax.tree.map(jnp.array, host), mesh, trainable=trainable, tx=tx)
+      # The whole parameters are gone when average and moments are made, and these are cut like them.
+      assert max(held) < (size + fixed) / width + 100, held
+      assert (4 * size + fixed) / width <= measure() < (4 * size + fixed) / width + 1000, measure()
+      expected = create_train_state(host, trainable=trainable, tx=optax.adam(0.1))
+      assert jax.tree.structure(state) == jax.tree.structure(described) == jax.tree.structure(expected)
+      for leaf, other, told in zip(*map(jax.tree.leaves, (state, expected, described))):
+        np.testing.assert_array_equal(leaf, other)
+        assert (leaf.shape, leaf.dtype, leaf.sharding) == (told.shape, told.dtype, told.sharding)
+      # No two of them are one: an update gives each away.
+      jax.block_until_ready(jax.jit(lambda tree: jax.tree.map(lambda a: a + 1, tree), donate_argnums=0)(state))
+      del state, expected, leaf, other
+  """
+  training_runs.finish(training_runs.start_python(code, num_devices=4))

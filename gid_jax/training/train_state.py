@@ -1,5 +1,6 @@
 """The training state and the one pure update of it."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import traverse_util
+from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
+from gid_jax.training.sharding import param_sharding
 from gid_jax.types import Batch, LossFn, Metrics, Params, PRNGKey
 
 
@@ -60,6 +63,31 @@ def create_train_state(
     opt_state=tx.init(trained),
     frozen=frozen,
   )
+
+
+def describe_state(
+  params: Params, mesh: Mesh, *, trainable: Callable[[str], bool], tx: optax.GradientTransformation
+) -> TrainState:
+  """Shapes, types and shardings of the state that `create_sharded_state` makes; `params` may be shapes alone."""
+  create = functools.partial(create_train_state, trainable=trainable, tx=tx)
+  shapes = jax.eval_shape(create, params)
+  place = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+  return jax.tree.map(place, shapes, param_sharding(shapes, mesh))
+
+
+def create_sharded_state(
+  params: Params, mesh: Mesh, *, trainable: Callable[[str], bool], tx: optax.GradientTransformation
+) -> TrainState:
+  """Does what `create_train_state` does, every array cut as `param_sharding` says.
+
+  Averages and moments are cut as they are made, so that no device ever holds all of them. Parameters that lie whole on
+  one device stay there only as long as the caller keeps them.
+  """
+  create = functools.partial(create_train_state, trainable=trainable, tx=tx)
+  placed = jax.device_put(params, param_sharding(params, mesh))
+  del params
+  described = describe_state(placed, mesh, trainable=trainable, tx=tx)
+  return jax.jit(create, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, described))(placed)
 
 
 def train_step(
