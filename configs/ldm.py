@@ -6,7 +6,8 @@
 Needs: windows; at `default` and `large` the swing that `python -m gid_jax.training.swing` fits to them, at the other
 sizes the work folder of a trained `vae` (`--config.init.vae=runs/vae`). `default` and `large` see photos through
 EfficientNet-Lite0, whose ImageNet weights they take from the embedded weights, or from a PyTorch file given as
-`--config.init.encoder=FILE.safetensors`; `paper` trains a ResNet instead.
+`--config.init.encoder=FILE.safetensors`; `paper` trains a ResNet instead. Of several networks each has its file, with
+commas between, and nothing between two for the embedded weights.
 
 `inpainting_512` is for photos of 512x288. It starts from an inpainting latent-diffusion model, such as Stable
 Diffusion's, whose safetensors file is named by `--config.init.unet=FILE.safetensors` (`gid_jax.weights.convert` says

@@ -318,21 +318,22 @@ def parse(kind: type[T], values: Mapping[str, Any], *, where: str = "config") ->
   Raises:
     UserError: a name is unknown, a value is missing or of the wrong type.
   """
+  if not _is_mapping(values):
+    raise UserError(f"{where}={values!r}: give settings by their names")
   types_of = typing.get_type_hints(kind)
   fields = {field.name: field for field in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]
   unknown = [name for name in values if name not in fields]
   if unknown:
     raise UserError(f"{where}.{unknown[0]} is unknown here{suggest(unknown[0], fields)}")
-  needed = (dataclasses.MISSING, dataclasses.MISSING)
   for name, field in fields.items():
-    if name not in values and (field.default, field.default_factory) == needed:
+    if name not in values and _is_needed(field):
       raise UserError(f"{where}.{name} is missing")
   return kind(**{name: _parse_value(types_of[name], values[name], f"{where}.{name}") for name in values})
 
 
 def freeze(value: Any) -> Any:
   """A value that can be hashed: mappings frozen, lists as tuples."""
-  if isinstance(value, Mapping) or hasattr(value, "to_dict"):
+  if _is_mapping(value):
     return FrozenDict({name: freeze(value[name]) for name in value})
   return tuple(freeze(item) for item in value) if isinstance(value, list | tuple) else value
 
@@ -360,7 +361,7 @@ def look_up(kind: str, known: Mapping[str, Any], *, what: str) -> Any:
     UserError: nothing has this name.
   """
   module, _, attribute = kind.partition(":")
-  if not attribute:
+  if not (module and attribute):
     if kind not in known:
       raise UserError(f"unknown {what} {kind!r}; use one of {', '.join(known)}, or module:attribute of your own")
     return known[kind]
@@ -371,16 +372,22 @@ def look_up(kind: str, known: Mapping[str, Any], *, what: str) -> Any:
 
 
 def make_part(part: Part, known: Mapping[str, Any], *, what: str, **more: Any) -> Any:
-  """Makes what a part names, of its fields and some more.
+  """Makes what a part names, of its fields and some more, which are not for settings.
 
   Raises:
-    UserError: nothing has this name, or it has no such field.
+    UserError: nothing has this name, it is no class of fields, it has no such field, or one is missing.
   """
   kind = look_up(part.kind, known, what=what)
-  fields = [field.name for field in dataclasses.fields(kind) if field.init and field.name not in ("parent", "name")]
+  if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+    raise UserError(f"the {what} {part.kind!r} is not a Linen module")
+  hidden = {"parent", "name", *more}
+  fields = {field.name: field for field in dataclasses.fields(kind) if field.init and field.name not in hidden}
   for name in part.fields:
     if name not in fields:
       raise UserError(f"the {what} {part.kind!r} has no setting {name!r}{suggest(name, fields)}")
+  for name, field in fields.items():
+    if name not in part.fields and _is_needed(field):
+      raise UserError(f"the {what} {part.kind!r} needs the setting {name!r}")
   return kind(**part.fields, **more)
 
 
@@ -391,6 +398,14 @@ def suggest(name: str, names: Iterable[str]) -> str:
   return f"; did you mean {nearest[0]}?" if nearest else f"; known are {', '.join(known)}"
 
 
+def _is_mapping(value: Any) -> bool:
+  return isinstance(value, Mapping) or hasattr(value, "to_dict")
+
+
+def _is_needed(field: dataclasses.Field) -> bool:
+  return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
 def _parse_value(kind: Any, value: Any, where: str) -> Any:
   origin, options = typing.get_origin(kind), typing.get_args(kind)
   if origin in (typing.Union, types.UnionType):
@@ -398,12 +413,14 @@ def _parse_value(kind: Any, value: Any, where: str) -> Any:
   if kind is Part:
     if isinstance(value, Part):
       return value
-    if not (isinstance(value, Mapping) or hasattr(value, "to_dict")) or "kind" not in value:
+    if not _is_mapping(value) or "kind" not in value:
       raise UserError(f"{where} has no `kind`; name one")
     return Part(str(value["kind"]), freeze({name: value[name] for name in value if name != "kind"}))
   if dataclasses.is_dataclass(kind):
     return value if isinstance(value, kind) else parse(kind, value, where=where)  # pyright: ignore
   if kind is FrozenDict:
+    if not _is_mapping(value):
+      raise UserError(f"{where}={value!r}: give values by their names")
     return freeze(value)
   if origin is tuple:
     return _parse_tuple(options, value, where)
@@ -422,6 +439,8 @@ def _parse_union(options: tuple, value: Any, where: str) -> Any:
   if value is None and type(None) in options:
     return None
   kinds = [option for option in options if option is not type(None)]
+  if len(kinds) > 1 and not (_is_mapping(value) or isinstance(value, tuple(kinds))):
+    raise UserError(f"{where}={value!r}: give settings by their names")
   for kind in kinds:
     if dataclasses.is_dataclass(kind):
       if isinstance(value, kind):

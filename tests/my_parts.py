@@ -74,6 +74,37 @@ class Edges(nn.Module):
     return steps, steps.mean(-1, keepdims=True)[:, ::2, ::2]
 
 
+class Still(Edges):
+  """Another one with a name of its own."""
+
+
+class CornerCodec(nn.Module):
+  """Every other pixel in units of 10 px: nothing to train, to measure or to see."""
+
+  num_bands: int
+  step: int = 2
+
+  latent_channels = 4
+  is_trained = False
+  needs_photo = False
+
+  @property
+  def factor(self):
+    return self.step
+
+  def see(self, features):
+    return None
+
+  def slices_to_latents(self, slices, bands, *, swing=None, strength=None):
+    return slices[:, :, :: self.step, :: self.step] / 10
+
+  def latents_to_slices(self, latents, bands, *, swing=None, evenness=0.0):
+    return 10 * latents.repeat(self.step, 2).repeat(self.step, 3)
+
+  def latents_to_motion(self, latents, *, swing=None, evenness=0.0):
+    return self.latents_to_slices(latents, None)
+
+
 class HalfCodec(PaperCodec):
   """The paper's codec, of half the motion."""
 

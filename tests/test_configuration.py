@@ -26,6 +26,7 @@ from gid_jax.configuration import (
 )
 from gid_jax.data.checks import check_config
 from gid_jax.errors import UserError
+from gid_jax.models.encoders import ConditionEncoder
 from gid_jax.models.unet import UNet
 from gid_jax.weights.pretrained import config_to_settings
 
@@ -66,7 +67,7 @@ def test_every_config_becomes_settings_and_comes_back_through_json(name, spec):
 
 
 @pytest.mark.parametrize("name, spec", list_configs())
-def test_every_config_fits_its_own_size(name, spec, monkeypatch):
+def test_every_config_fits_its_own_size(name, spec):
   config = importlib.import_module(f"configs.{name}").get_config(spec)
   config.data.directory, config.data.sources = "", {"live": 1.0}
   check_config(parse(TrainSettings, config))
@@ -98,6 +99,12 @@ def test_what_is_left_out_has_its_default():
     (DataSettings, {"crop": 3}, "config.crop=3: give values in brackets"),
     (DataSettings, {"crop": (3,)}, "config.crop=(3,): give 2 values in brackets"),
     (DataSettings, {"crop": (3, "a")}, "config.crop='a': give a whole number"),
+    (DataSettings, 3, "config=3: give settings by their names"),
+    (DataSettings, {"live": 3}, "config.live=3: give settings by their names"),
+    (DataSettings, {"live": None}, "config.live=None: give settings by their names"),
+    (DataSettings, {"sources": 3}, "config.sources=3: give values by their names"),
+    (TrainSettings, {"stage": "ldm", "model": "big"}, "config.model='big': give settings by their names"),
+    (TrainSettings, {"stage": "ldm", "model": {**PARTS, "renderer": {}}}, "config.model.renderer is unknown here"),
     (SamplingSettings, {"last": "x"}, "config.last='x': give a number"),
     (ModelSettings, {}, "config.codec is missing"),
     (ModelSettings, {**PARTS, "codec": {"factor": 4}}, "config.codec has no `kind`; name one"),
@@ -130,6 +137,13 @@ def test_a_part_is_a_name_and_its_fields():
   )
   with pytest.raises(UserError, match="the denoiser 'unet' has no setting 'chanels'; did you mean channels"):
     make_part(Part("unet", FrozenDict(chanels=3)), {"unet": UNet}, what="denoiser")
+  # What the program decides by itself is no setting.
+  with pytest.raises(UserError, match="the denoiser 'unet' has no setting 'out_channels'"):
+    make_part(Part("unet", FrozenDict(out_channels=3)), {"unet": UNet}, what="denoiser", out_channels=3)
+  with pytest.raises(UserError, match="the image encoder 'condition' needs the setting 'channels'"):
+    make_part(Part("condition"), {"condition": ConditionEncoder}, what="image encoder", parent=None)
+  with pytest.raises(UserError, match="the codec 'math:sqrt' is not a Linen module"):
+    make_part(Part("math:sqrt"), {}, what="codec", num_bands=3)
 
 
 def test_anybodys_own_is_looked_up_by_module_and_attribute(tmp_path, monkeypatch):
@@ -141,6 +155,8 @@ def test_anybodys_own_is_looked_up_by_module_and_attribute(tmp_path, monkeypatch
     ("b", "unknown codec 'b'; use one of a, or module:attribute of your own"),
     ("my_part:Yours", "codec 'my_part:Yours' cannot be imported"),
     ("no_such_module:Mine", "codec 'no_such_module:Mine' cannot be imported"),
+    (":Mine", "unknown codec ':Mine'"),
+    ("my_part:", "unknown codec 'my_part:'"),
   ):
     with pytest.raises(UserError, match=message):
       look_up(name, {"a": 1}, what="codec")

@@ -50,6 +50,23 @@ def test_working_size_of_the_training_photos_is_the_training_size():
   assert pipeline.working_size(1600, 2560, area=160 * 256, multiple=32) == (160, 256)
 
 
+@pytest.mark.parametrize(
+  "size, photo, expected",
+  [
+    ("inpainting_512", (288, 512), (288, 512)),
+    ("inpainting_512", (1080, 1920), (288, 512)),
+    ("paper", (160, 256), (160, 256)),
+    ("default", (320, 512), (160, 256)),
+  ],
+)
+def test_a_model_works_at_the_size_that_it_was_trained_at(size, photo, expected):
+  # Sizes need no parameters.
+  config = ldm_coordinated.get_config(size).to_dict()
+  shown = renderer_config.get_config(size).to_dict()
+  animator = pipeline.Animator(({}, config_to_settings(config)), ({}, config_to_settings(shown)))
+  assert animator.working_size(*photo) == expected
+
+
 @given(height=SIDES, width=SIDES, long_side=st.none() | st.integers(2, 2000))
 def test_output_size_is_even_and_never_larger(height, width, long_side):
   h, w = pipeline.output_size(height, width, long_side=long_side)

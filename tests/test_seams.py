@@ -20,6 +20,7 @@ from gid_jax.errors import UserError
 from gid_jax.models.build import make_motion_model
 from gid_jax.models.encoders import ConditionEncoder
 from gid_jax.training.objectives import make_objective
+from gid_jax.weights.pretrained import MOTION_WEIGHTS, load_pretrained
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 NUM_BANDS, HEIGHT, WIDTH = training_runs.NUM_BANDS, 32, 48
@@ -59,7 +60,7 @@ def find_slopes(settings, **options):
   return trained, {path for path in trained if np.any(flat[path])}
 
 
-def test_another_denoiser():
+def test_another_denoiser(tmp_path):
   dit = {"kind": "my_parts:DiT", "channels": 8}
   settings = parse(TrainSettings, make_settings(denoiser=dit | {"coordinated": False}))
   trained, moved = find_slopes(settings)
@@ -69,6 +70,14 @@ def test_another_denoiser():
   config = make_settings(ldm_coordinated, denoiser=dit)
   trained, _ = find_slopes(parse(TrainSettings, config))
   assert trained and all("across_bands" in path for path in trained)
+  training_runs.export_start(tmp_path / "ldm.safetensors", config, stage="ldm")
+  config.init.ldm, config.freeze_bands = str(tmp_path / "ldm.safetensors"), False
+  start = lambda: make_objective(parse(TrainSettings, config)).initialize(jax.random.key(0, impl="rbg"), [make_batch()])
+  same = start()["denoiser"]
+  config.schedule.prediction = "x0"
+  changed = start()["denoiser"]
+  assert np.any(same["head"]["kernel"]) and not np.any(changed["head"]["kernel"])
+  np.testing.assert_array_equal(changed["patch"]["kernel"], same["patch"]["kernel"])
 
 
 def test_another_denoiser_says_which_sizes_it_takes():
@@ -122,6 +131,41 @@ def test_the_networks_parameters_come_from_their_files(tmp_path):
   config.init.encoder = ""
   with pytest.raises(UserError, match="the embedded weights hold no my_parts:Edges; name a file of it"):
     make_objective(parse(TrainSettings, config)).initialize(jax.random.key(0, impl="rbg"), [make_batch()])
+
+
+def test_each_of_several_networks_has_its_file(tmp_path):
+  encoder = {"kind": "condition", "channels": 4, "hidden": 8}
+  config = make_settings(encoder=encoder | {"trunks": ("efficientnet_lite0", "my_parts:Edges", "my_parts:Still")})
+  config.model.codec = {"kind": "my_parts:CornerCodec"}
+
+  def initialize():
+    return make_objective(parse(TrainSettings, config)).initialize(jax.random.key(0, impl="rbg"), [make_batch()])
+
+  config.init.encoder = ",3.5,2"
+  params = initialize()["encoder"]
+  assert (params["frozen_trunk_Edges"]["gain"], params["frozen_trunk_Still"]["gain"]) == (3.5, 2)
+  embedded = load_pretrained(MOTION_WEIGHTS)[0]["encoder"]["frozen_trunk_efficientnet_lite0"]
+  jax.tree.map(np.testing.assert_array_equal, params["frozen_trunk_efficientnet_lite0"], embedded)
+  config.init.encoder = "3.5"
+  with pytest.raises(UserError, match=r"config\.init\.encoder='3\.5': give one file for each of efficientnet_lite0"):
+    initialize()
+  config.model.encoder.trunks = ("my_parts:Edges", "my_parts:Edges")
+  with pytest.raises(UserError, match="two have the same name"):
+    make_params(parse(TrainSettings, config), make_batch())
+
+
+def test_a_codec_written_from_nothing():
+  config = make_settings(codec={"kind": "my_parts:CornerCodec"})
+  settings, batch = parse(TrainSettings, config), make_batch()
+  objective = make_objective(settings, band_scale=np.ones(NUM_BANDS, np.float32))
+  params = objective.initialize(jax.random.key(0, impl="rbg"), [batch])
+  assert set(params) == {"encoder", "unet"}
+  assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, objective.describe(batch))
+  trained, moved = find_slopes(settings)
+  assert "unet/conv_out/kernel" in moved and {path.split("/")[0] for path in trained} == {"encoder", "unet"}
+  latents = make_motion_model(settings.model).apply({"params": params}, batch["slice"], batch["band"],
+                                                    method="slices_to_latents")  # fmt: skip
+  np.testing.assert_array_equal(latents, batch["slice"][:, :, ::2, ::2] / 10)
 
 
 def test_another_codec():

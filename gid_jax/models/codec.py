@@ -6,7 +6,9 @@ how far each place is likely to swing and by the window's own strength, so that 
 the same size everywhere, in every photo.
 
 A codec is a Linen module with the methods of `SliceCodec`. Another one is named by `config.model.codec.kind`, as
-"module:Class"; the remaining settings there are its fields, beside `num_bands`.
+"module:Class"; the remaining settings there are its fields, beside `num_bands`. Of its parameters those named
+`band_scale` [K], `strength` [1], `latent_mean` and `latent_std` [z] are measured on training data; it need not have
+them.
 """
 
 from typing import Any, Protocol
@@ -35,7 +37,7 @@ class SliceCodec(Protocol):
     num_bands: K.
     factor: motion-grid pixels a latent pixel, per axis.
     latent_channels: z.
-    is_trained: whether it has an auto-encoder, which stage "vae" trains with `reconstruct`.
+    is_trained: whether it has an auto-encoder, the parameters `vae`, which stage "vae" trains with `reconstruct`.
     needs_photo: whether it wants the swing that `see` reads off frozen image features, and the windows' strength.
   """
 

@@ -187,7 +187,7 @@ class Trunk(Protocol):
 
   @staticmethod
   def read(path: str) -> dict:
-    """Parameters from a file that a user names by `config.init.encoder`."""
+    """Parameters from a file that a user names by `config.init.encoder`, which has one for each trunk."""
     ...
 
   def __call__(self, image: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b hs ws cs"], ...]:
@@ -213,6 +213,9 @@ class ConditionEncoder(nn.Module):
   trunks: tuple[str, ...] = ()
 
   def setup(self):
+    names = [name_trunk(kind) for kind in self.trunks]
+    if len(set(names)) < len(names):
+      raise UserError(f"config.model.encoder.trunks={self.trunks}: two have the same name; rename one's class")
     self.frozen_trunk = {name_trunk(kind): look_up(kind, TRUNKS, what="image encoder")() for kind in self.trunks}
 
   def see(self, image: Float[Array, "b h w 3"], *, height: int, width: int) -> Float[Array, "b height width c"]:

@@ -221,9 +221,9 @@ def make_ldm_objective(
       trained_denoiser = params[denoiser_name]
       silent = jax.tree.map(jnp.zeros_like, trained_denoiser[denoiser.output_layer])
       return params | {denoiser_name: trained_denoiser | {denoiser.output_layer: silent}}
-    if not codec.is_trained:
+    if not codec.is_trained and "band_scale" in params:
       params["band_scale"] = jnp.asarray(band_scale)
-    if codec.needs_photo:
+    if codec.needs_photo and "strength" in params:
       params["strength"] = jnp.asarray(strength)
     if start and codec.is_trained:  # the auto-encoder alone, also of a whole motion model
       rest = {name: params.pop(name) for name in (denoiser_name, "encoder")}
@@ -234,9 +234,9 @@ def make_ldm_objective(
       if not isinstance(denoiser, UNet):
         raise UserError(f"config.init.unet is for a U-Net, not for {sizes.denoiser.kind!r}; set it to ''")
       params[denoiser_name] = read_unet_init(init["unet"], denoiser, params[denoiser_name])
-    for kind in sizes.encoder.fields.get("trunks", ()):
+    for kind, path in _list_trunks(sizes, init.get("encoder", "")):
       name = f"{FROZEN_TRUNK}_{name_trunk(kind)}"
-      params["encoder"][name] = jax.tree.map(jnp.asarray, _read_trunk(kind, name, init.get("encoder", "")))
+      params["encoder"][name] = jax.tree.map(jnp.asarray, _read_trunk(kind, name, path))
     return params | _measure_latents(model, params, itertools.chain([first], batches))
 
   def describe(batch):
@@ -362,6 +362,18 @@ def _overlay(params: Params, source: str, *, stages: Sequence[str]) -> tuple[Par
   return traverse_util.unflatten_dict(flat | trained), settings
 
 
+def _list_trunks(sizes: ModelSettings, paths: str) -> list[tuple[str, str]]:
+  """(kind, file) of every frozen network; `paths` has one for each with commas between, or is empty."""
+  trunks = sizes.encoder.fields.get("trunks", ())
+  files = paths.split(",") if paths else [""] * len(trunks)
+  if len(files) != len(trunks):
+    raise UserError(
+      f"config.init.encoder={paths!r}: give one file for each of {', '.join(trunks) or 'no networks'}, with commas "
+      "between; nothing takes the embedded weights"
+    )
+  return list(zip(trunks, files, strict=True))
+
+
 def _read_trunk(kind: str, name: str, path: str) -> Params:
   """Parameters of a frozen network, from a file, or the ones inside the embedded weights when no path is given."""
   if path:
@@ -373,7 +385,12 @@ def _read_trunk(kind: str, name: str, path: str) -> Params:
 
 
 def _measure_latents(model: MotionModel, params: Params, batches: Iterable[Batch]) -> Params:
-  """Mean and deviation of the latents per channel, [z] each, over some batches (whitening, supplement)."""
+  """Mean and deviation of the latents per channel, [z] each, over some batches (whitening, supplement).
+
+  Nothing for a codec that does not whiten.
+  """
+  if "latent_mean" not in params:
+    return {}
   plain = params | {
     "latent_mean": jnp.zeros_like(params["latent_mean"]),
     "latent_std": jnp.ones_like(params["latent_std"]),
