@@ -62,7 +62,7 @@ def list_files(config: EvaluationSettings, animator: Animator) -> tuple[list[tup
   for source, part in (("real", config.real), ("loop", config.loops)):
     if part.folder:
       names = {name: tuple(filter(None, getattr(part, name).split(","))) for name in ("tiers", "scenes", "exclude")}
-      seen = {scene for trained_on in parts if trained_on for scene in trained_on.get(source, ())}
+      seen = {scene for trained_on in parts if trained_on for scene in trained_on.get(source) or ()}
       found = list_clips(part.folder, **names, takes=part.takes)
       unseen = [file for file in found if file.scene not in seen]
       known = sorted({file.scene for file in found if file.scene in seen})

@@ -9,6 +9,7 @@ import functools
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import jax
@@ -147,8 +148,9 @@ class ImageRenderer:
 
   def working_size(self, height: int, width: int) -> tuple[int, int]:
     """The working grid (h, w) for a photo of height x width pixels."""
+    model: Any = self.renderer_settings.model
     multiple = 2 ** (len(self._renderer.config.channels) - 1)
-    return working_size(height, width, area=math.prod(self.renderer_settings.model.image_size), multiple=multiple)
+    return working_size(height, width, area=math.prod(model.image_size), multiple=multiple)
 
   def render_flow(
     self,
@@ -260,7 +262,8 @@ class Animator(ImageRenderer):
 
   def working_size(self, height: int, width: int) -> tuple[int, int]:
     """The working grid (h, w) for a photo of height x width pixels, which both networks can take."""
-    model, network = self.motion_settings.model, self.motion_model
+    model: Any = self.motion_settings.model
+    network = self.motion_model
     needed, favoured = (model.motion_stride * cell for cell in (network.cell, network.favoured_cell))
     # Sides that the denoiser likes best, as far as those that it was trained at are of this kind.
     multiple = math.lcm(needed, math.gcd(favoured, *model.image_size))
@@ -269,7 +272,8 @@ class Animator(ImageRenderer):
   @property
   def period(self) -> float:
     """Seconds after which the motion of every photo repeats."""
-    return self.motion_settings.model.num_frames / self.motion_settings.model.fps
+    model: Any = self.motion_settings.model
+    return model.num_frames / model.fps
 
   def predict_spectrum(
     self,

@@ -121,7 +121,8 @@ def open_scenes(data: DataSettings) -> OpenScenes:
       from data_pipeline.synthetic.source import SceneSource
     except ImportError as error:
       raise UserError("config.data.sources.live: simulated scenes come with the checkout; start from there") from error
-    return SceneSource(data.live, split, motion_stride=data.motion_stride)
+    source: Any = SceneSource(data.live, split, motion_stride=data.motion_stride)
+    return source
 
   return open_split
 

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, UInt8
 
 PRNGKey = jax.Array
 Params = dict[str, Any]
-Batch = dict[str, Array]
+Batch = dict[str, Any]  # arrays, of JAX or NumPy
 Metrics = dict[str, Array]
 LossFn = Callable[[PRNGKey, Params, Batch], tuple[Array, Metrics]]
 

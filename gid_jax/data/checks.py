@@ -80,7 +80,7 @@ def _check_motion(model: ModelSettings, data: DataSettings, live: bool) -> None:
 def _list_sizes(data: DataSettings, live: bool) -> list[tuple[str, tuple[int, int]]]:
   """(h, w) of what the networks will see, by where it comes from."""
   if data.crop:
-    return [("config.data.crop", tuple(data.crop))]
+    return [("config.data.crop", data.crop)]
   sizes = []
   for dataset in list_datasets(open_records(data.directory, "train")) if data.directory else ():
     record = dataset[0]

@@ -70,7 +70,7 @@ def make_example(
     return {"slice": warp_motion(window.spectrum, matrix, size=crop, stride=config.motion_stride)[0], "band": bands[0]}
   window, enlargement = draw_window(rng, record, bands, config=config, ranges=ranges)
   (image,) = jitter_colours(rng, [window.image], jitter=ranges.jitter if ranges else 0.0)
-  example = {"image": image, "slice": window.spectrum, "band": bands}
+  example: Batch = {"image": image, "slice": window.spectrum, "band": bands}
     # A window that is brought nearer moves by more pixels, all of it.
   return example | {"strength": np.float32(strengths(record) * enlargement)} if config.strength else example
 
@@ -151,13 +151,13 @@ def _decode_and_draw(
     shift, backwards = ranges.shift * rng.random(), rng.random() < ranges.reverse
     window = window._replace(spectrum=move_in_time(window.spectrum, bands, shift=shift, backwards=backwards))
   size = (window.spectrum.shape[1] * config.motion_stride, window.spectrum.shape[2] * config.motion_stride)
-  return window, _choose_matrix(rng, size, config, ranges, record), tuple(config.crop or size)
+  return window, _choose_matrix(rng, size, config, ranges, record), config.crop or size
 
 
 def _choose_matrix(
   rng: np.random.Generator, size: tuple[int, int], config: DataSettings, ranges: Augmentation | None, record: Sample
 ) -> Matrix:
-  crop = tuple(config.crop or size)
+  crop = config.crop or size
   if crop[0] > size[0] or crop[1] > size[1]:
     raise UserError(f"{record.place} is {size[0]}x{size[1]} but config.data.crop={crop}; lower the crop")
   return draw_matrix(rng, size, crop=crop, ranges=ranges) if ranges else centre_matrix(size, crop=crop)

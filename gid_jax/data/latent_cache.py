@@ -39,7 +39,7 @@ from gid_jax.models.encoders import FROZEN_TRUNK
 from gid_jax.types import Params
 
 # Number, photo, raw slices and, where the model asks for it, strength of a window.
-Drawn = tuple[int, np.ndarray, np.ndarray, np.ndarray | None]
+Drawn = tuple[int, np.ndarray, np.ndarray, np.float32 | None]
 _MANIFEST, _BUILDING = "manifest.json", "building.json"
 # Few enough to be open all at once, large enough to be written in one go.
 _MAX_SHARDS, _MIN_SHARD_SIZE = 256, 16

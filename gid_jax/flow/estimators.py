@@ -19,7 +19,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 from jaxtyping import Array, Float
 
@@ -32,15 +32,17 @@ FLOW_VERSION = 1
 
 
 class FlowEstimator(Protocol):
-  """Estimates the flow from one frame to many.
+  """Estimates the flow from one frame to many."""
 
-  Attributes:
-    name: short name.
-    version: changes whenever the results do.
-  """
+  @property
+  def name(self) -> str:
+    """Short name."""
+    ...
 
-  name: str
-  version: str
+  @property
+  def version(self) -> str:
+    """Changes whenever the results do."""
+    ...
 
   def __call__(
     self,
@@ -80,7 +82,7 @@ class VariationalFlow:
 
 
 DEFAULT_FLOW = VariationalFlow("default", DEFAULT)
-_BUILT_IN = {estimator.name: estimator for estimator in (DEFAULT_FLOW, VariationalFlow("reference", REFERENCE))}
+_BUILT_IN: dict[str, Any] = {estimator.name: estimator for estimator in (DEFAULT_FLOW, VariationalFlow("reference", REFERENCE))}
 
 
 def find_estimator(name: str) -> FlowEstimator:
@@ -108,7 +110,7 @@ def find_estimator(name: str) -> FlowEstimator:
   texts = isinstance(getattr(found, "name", None), str) and isinstance(getattr(found, "version", None), str)
   if isinstance(found, type) or not (callable(found) and texts):
     raise UserError(f"flow {name}: no FlowEstimator; give an object with name, version and a call, not a class")
-  return found
+  return cast(FlowEstimator, found)
 
 
 def digest(value: object) -> str:

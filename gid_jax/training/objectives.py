@@ -364,7 +364,7 @@ def _overlay(params: Params, source: str, *, stages: Sequence[str]) -> tuple[Par
 
 def _list_trunks(sizes: ModelSettings, paths: str) -> list[tuple[str, str]]:
   """(kind, file) of every frozen network; `paths` has one for each with commas between, or is empty."""
-  trunks = sizes.encoder.fields.get("trunks", ())
+  trunks = sizes.encoder.fields.get("trunks") or ()
   files = paths.split(",") if paths else [""] * len(trunks)
   if len(files) != len(trunks):
     raise UserError(

@@ -17,7 +17,7 @@ import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import jax
@@ -189,7 +189,8 @@ def fit_swing(
 def make_eye(height: int, width: int):
   """A function from a photo [h w 3] uint8 to its frozen features [height width c], those of the embedded weights."""
   params, settings = load_pretrained(MOTION_WEIGHTS)
-  trunks = settings.model.encoder.fields["trunks"]
+  model: Any = settings.model
+  trunks = model.encoder.fields["trunks"]
   frozen = {name: value for name, value in params["encoder"].items() if name.startswith(FROZEN_TRUNK)}
   encoder = ConditionEncoder(channels=1, hidden=4, trunks=trunks)
 
