@@ -71,8 +71,10 @@ def make_example(
   window, enlargement = draw_window(rng, record, bands, config=config, ranges=ranges)
   (image,) = jitter_colours(rng, [window.image], jitter=ranges.jitter if ranges else 0.0)
   example: Batch = {"image": image, "slice": window.spectrum, "band": bands}
+  if config.strength:
     # A window that is brought nearer moves by more pixels, all of it.
-  return example | {"strength": np.float32(strengths(record) * enlargement)} if config.strength else example
+    example["strength"] = np.float32(strengths(record) * enlargement)
+  return example
 
 
 def measure_strength(record: Sample, *, num_bands: int) -> np.ndarray:

@@ -82,7 +82,7 @@ class VariationalFlow:
 
 
 DEFAULT_FLOW = VariationalFlow("default", DEFAULT)
-_BUILT_IN: dict[str, Any] = {estimator.name: estimator for estimator in (DEFAULT_FLOW, VariationalFlow("reference", REFERENCE))}
+_BUILT_IN: dict[str, Any] = {"default": DEFAULT_FLOW, "reference": VariationalFlow("reference", REFERENCE)}
 
 
 def find_estimator(name: str) -> FlowEstimator:
