@@ -77,6 +77,7 @@ def write_data(directory: Path) -> None:
     class GidWindows(tfds.core.GeneratorBasedBuilder):
       name = DATASET_NAME
       pkg_dir_path = directory  # TFDS would look for its metadata in this package
+      url_infos: ClassVar = {}  # nothing is downloaded
       VERSION = tfds.core.Version(DATASET_VERSION)
       BUILDER_CONFIGS: ClassVar = [tfds.core.BuilderConfig(name="synthetic")]
 
