@@ -75,19 +75,24 @@ def test_preparing_imports_nothing_heavy_before_it_is_asked_to():
   assert run(code) == ["[]"]
 
 
-@pytest.mark.parametrize("program, num_devices", [("train", 1), ("evaluate", count_cores())])
-def test_training_and_evaluation_prepare_jax(program, num_devices, tmp_path):
+@pytest.mark.parametrize(
+  "program, config, num_devices", [("train", "vae.py:tiny", 1), ("evaluate", "evaluation.py", count_cores())]
+)
+def test_training_and_evaluation_prepare_jax(program, config, num_devices, tmp_path):
+  config = str(CHECKOUT / "configs" / config)
   code = f"""
 import sys
 import jax
 from absl import flags
+from ml_collections import config_flags
 from gid_jax import {program} as program
 
 def work(*_, **__):
   print(jax.config.jax_compilation_cache_dir, len(jax.devices()))
   sys.exit()
 
-for name in ("config", "workdir", "against"):
+config_flags.DEFINE_config_file("config", {config!r})
+for name in ("workdir", "against"):
   flags.DEFINE_string(name, "", "")
 flags.FLAGS(["program"])
 program.{program} = work

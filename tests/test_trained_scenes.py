@@ -15,7 +15,7 @@ from gid_jax.configuration import TrainSettings, parse, to_plain
 from gid_jax.data.scenes import find_trained_scenes, list_scenes
 from gid_jax.training.objectives import Objective, make_objective
 from gid_jax.weights.checkpoint import read_settings, restore_params
-from gid_jax.weights.pretrained import export_weights, import_weights
+from gid_jax.weights.pretrained import config_to_settings, export_weights, import_weights
 
 # (source, split, scene, windows) of clips; two of oak, and of storm nothing was good enough.
 CLIPS = [
