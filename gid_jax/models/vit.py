@@ -7,7 +7,6 @@ that are multiples of 14: position embeddings, learnt on a grid of 37 x 37 patch
 import functools
 import pathlib
 from collections.abc import Mapping
-from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -32,8 +31,8 @@ _CUBIC_SLOPE = -0.75
 # Of ImageNet's photos, RGB in [0, 1].
 _MEAN = (0.485, 0.456, 0.406)
 _DEVIATION = (0.229, 0.224, 0.225)
-# Of the features after each layer, measured once, on photographs.
-_DEVIATIONS = (1.0,) * DEPTH
+# Of the features after each layer, measured once, on photographs read at 518x322.
+_DEVIATIONS = (0.076, 0.052, 0.044, 0.048, 0.056, 0.088, 0.11, 0.14, 0.2, 0.31, 0.51, 2.1)
 
 # Parameter -> name in Hugging Face's `Dinov2Model`, below `encoder.layer.N` for the layers; kernels are [out in] there.
 _DENSE = {
@@ -92,8 +91,6 @@ class DINOv2ViTS14(nn.Module):
   layers: tuple[int, ...] = (3, 6, 9, 12)
   long_side: int = 37 * PATCH
   dtype: str = "float32"
-
-  patch: ClassVar[int] = PATCH
 
   @property
   def widths(self) -> tuple[int, ...]:
