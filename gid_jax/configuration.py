@@ -43,7 +43,8 @@ class ModelSettings:
 
   Attributes:
     codec: how slices become latents; kinds of `gid_jax.models.codec`.
-    encoder: how photos are seen; a kind of `gid_jax.models.encoders`, with fields `trunks`, `channels` and `hidden`.
+    encoder: how photos are seen; a kind of `gid_jax.models.encoders`, with fields `trunks`, `trunk_fields`, `channels`
+      and `hidden`.
     denoiser: kinds of `gid_jax.models.denoiser`.
     image_size: (h, w) of the photos that it works at, pixels.
     motion_stride: photo pixels per pixel of the motion grid.

@@ -15,13 +15,16 @@ import jax
 import ml_collections
 import numpy as np
 import pytest
+import safetensors.numpy
 import videos
+import vit_reference
 
 from configs import ldm, ldm_coordinated, renderer, vae
 from gid_jax.configuration import ModelSettings, TrainSettings, parse
 from gid_jax.evaluation.judging import SceneResult, save_result
 from gid_jax.models.build import make_motion_model
 from gid_jax.models.renderer import Renderer, RendererConfig
+from gid_jax.models.vit import DINOv2ViTS14, convert_dinov2_vits14
 from gid_jax.training.settings import check_settings
 from gid_jax.types import Window
 from gid_jax.weights.pretrained import MOTION_WEIGHTS, RENDERER_WEIGHTS, config_to_settings, export_weights
@@ -363,6 +366,18 @@ def test_unet(run, monkeypatch):
   side = script.Ours("tiny", 2)
   side.compile("forward")
   assert side.forward().shape == side.inputs[0].shape
+
+
+def test_vit(run, tmp_path):
+  tensors, image = vit_reference.make_tensors(), helpers.smooth_image(28, 28).astype(np.float32)
+  safetensors.numpy.save_file(tensors, tmp_path / "weights.safetensors")
+  params = convert_dinov2_vits14(tensors, source="file")
+  tokens = jax.jit(lambda params: DINOv2ViTS14((12,)).apply({"params": params}, image[None], method="tokens"))(params)
+  np.savez(tmp_path / "reference.npz", image_28=image, tokens_28=2 * tokens[0][0])
+  out = run("vit", "--weights", tmp_path / "weights.safetensors", "--reference", tmp_path / "reference.npz",
+            "--repetitions", 1, HEIGHT=28, WIDTH=28, DTYPES=("float32",))  # fmt: skip
+  assert "22.06 million parameters, 44.1 MB in float16" in out
+  assert "image_28, float32: relative difference 5.00e-01, largest" in out and "28x28, float32: " in out
 
 
 def test_what_moves(run, world, tmp_path):

@@ -19,11 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
+from flax.core import FrozenDict
 from jaxtyping import Array, Float
 
-from gid_jax.configuration import Part, look_up, make_part
+from gid_jax.configuration import Part, make_part, suggest
 from gid_jax.errors import UserError
 from gid_jax.models.layers import GroupNorm, ResBlock
+from gid_jax.models.vit import DINOv2ViTS14
 
 FROZEN_TRUNK = "frozen_trunk"
 
@@ -175,15 +177,22 @@ def fold_efficientnet_lite0(tensors: Mapping[str, np.ndarray], *, source: str) -
 
 
 class Trunk(Protocol):
-  """A frozen image network whose features the encoder reads; a Linen module without fields.
+  """A frozen image network whose features the encoder reads; a Linen module whose fields, if any, have defaults.
 
   Attributes:
     widths: channels of its feature maps.
     deviations: standard deviation of each map on photographs, which brings them to one scale.
   """
 
-  widths: ClassVar[tuple[int, ...]]
-  deviations: ClassVar[tuple[float, ...]]
+  @property
+  def widths(self) -> tuple[int, ...]:
+    """See above; a class attribute does as well."""
+    ...
+
+  @property
+  def deviations(self) -> tuple[float, ...]:
+    """See above."""
+    ...
 
   @staticmethod
   def read(path: str) -> dict:
@@ -195,7 +204,7 @@ class Trunk(Protocol):
     ...
 
 
-TRUNKS = {"efficientnet_lite0": EfficientNetLite0}
+TRUNKS = {"efficientnet_lite0": EfficientNetLite0, "dinov2_vits14": DINOv2ViTS14}
 
 
 class ConditionEncoder(nn.Module):
@@ -206,17 +215,27 @@ class ConditionEncoder(nn.Module):
     hidden: width of the trained layers on the latent grid.
     trunks: frozen networks, names of `TRUNKS` or "module:Class", whose features are seen side by side; with none a
       residual network is trained from scratch, as in the paper.
+    trunk_fields: one of `trunks` -> its fields that differ from their defaults.
+
+  Raises:
+    UserError: a frozen network does not exist, has no such field, or has the name of another.
   """
 
   channels: int
   hidden: int
   trunks: tuple[str, ...] = ()
+  trunk_fields: FrozenDict = FrozenDict()
 
   def setup(self):
     names = [name_trunk(kind) for kind in self.trunks]
     if len(set(names)) < len(names):
       raise UserError(f"config.model.encoder.trunks={self.trunks}: two have the same name; rename one's class")
-    self.frozen_trunk = {name_trunk(kind): look_up(kind, TRUNKS, what="image encoder")() for kind in self.trunks}
+    for kind in self.trunk_fields:
+      if kind not in self.trunks:
+        known = suggest(kind, self.trunks) if self.trunks else ""
+        raise UserError(f"config.model.encoder.trunk_fields.{kind}: the trunks have no such name{known}")
+    parts = [Part(kind, self.trunk_fields.get(kind, FrozenDict())) for kind in self.trunks]
+    self.frozen_trunk = {name_trunk(part.kind): make_part(part, TRUNKS, what="image encoder") for part in parts}
 
   def see(self, image: Float[Array, "b h w 3"], *, height: int, width: int) -> Float[Array, "b height width c"]:
     """The features of all frozen networks of image [b h w 3], RGB in [0, 1], on a grid [b height width c]."""

@@ -190,9 +190,9 @@ def make_eye(height: int, width: int):
   """A function from a photo [h w 3] uint8 to its frozen features [height width c], those of the embedded weights."""
   params, settings = load_pretrained(MOTION_WEIGHTS)
   model: Any = settings.model
-  trunks = model.encoder.fields["trunks"]
+  seeing = {name: value for name, value in model.encoder.fields.items() if name in ("trunks", "trunk_fields")}
   frozen = {name: value for name, value in params["encoder"].items() if name.startswith(FROZEN_TRUNK)}
-  encoder = ConditionEncoder(channels=1, hidden=4, trunks=trunks)
+  encoder = ConditionEncoder(channels=1, hidden=4, **seeing)
 
   @jax.jit
   def see(image):
