@@ -141,7 +141,7 @@ def test_every_script_is_run_here():
   for path in sorted((CHECKOUT / "benchmarks").glob("*.py")):
     if path.stem in ("collectives", "damages"):  # what the scripts `data_parallel` and `damage` are made of
       continue
-    assert re.search(rf'"(benchmarks\.)?{path.stem}"', tests), f"no test runs {path.name}"
+    assert re.search(rf'"{path.stem}"|benchmarks\.{path.stem}\b', tests), f"no test runs {path.name}"
 
 
 def test_animate(run, world):
