@@ -219,6 +219,33 @@ def test_number_of_devices_does_not_matter():
   assert result.returncode == 0, result.stdout + result.stderr
 
 
+def test_accelerators_take_all_targets_of_a_share_at_once(scene, monkeypatch):
+  reference, targets, flow, confidence = scene
+  monkeypatch.setattr(flow_module, "_share_size", lambda platform, height, width: 5)  # the last share is not full
+  asked, plain = [], flow_module._count_together
+
+  def count_as_on_a_gpu(platform, number):
+    asked.append(number)
+    return plain("gpu", number)
+
+  monkeypatch.setattr(flow_module, "_count_together", count_as_on_a_gpu)
+  flow_module._estimate_block.clear_cache()
+  try:
+    found = estimate_flow(reference, targets, settings=SETTINGS)
+  finally:
+    flow_module._estimate_block.clear_cache()
+  assert asked == [5]
+  np.testing.assert_allclose(found[0], flow, atol=1e-3)
+  np.testing.assert_allclose(found[1], confidence, atol=1e-3)
+
+
+def test_an_accelerators_share_of_targets_fits_its_memory():
+  assert [flow_module._share_size("cpu", *size) for size in ((160, 256), (9, 9))] == [8, 8]
+  # Five seconds at once of small frames, and never fewer than a CPU takes.
+  sizes = [(9, 9), (160, 256), (512, 512), (2160, 3840)]
+  assert [flow_module._share_size("gpu", *size) for size in sizes] == [75, 75, 11, 8]
+
+
 # Confidence
 
 
