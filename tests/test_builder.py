@@ -442,4 +442,4 @@ def test_flow_of_ones_own_builds_a_data_set(videos, tmp_path, monkeypatch, capsy
   # Another version is another measurement.
   monkeypatch.setattr(sys.modules[name].Still, "version", "2")
   assert plan(*command)["loop-rose"].fingerprint != before.fingerprint
-  assert "no flow estimator is called 'lucas'" in refuse(capsys, [*command, "--flow", "lucas"])
+  assert "unknown flow 'lucas'; use one of default, reference, or" in refuse(capsys, [*command, "--flow", "lucas"])
