@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from flax.core import FrozenDict
 
 from gid_jax.errors import UserError
+from gid_jax.files import first_line
 
 T = TypeVar("T")
 _NOTHING = FrozenDict()
@@ -359,7 +360,7 @@ def look_up(kind: str, known: Mapping[str, Any], *, what: str) -> Any:
     what: how the message calls it, such as "denoiser".
 
   Raises:
-    UserError: nothing has this name.
+    UserError: nothing has this name, or its module cannot be imported.
   """
   module, _, attribute = kind.partition(":")
   if not (module and attribute):
@@ -368,8 +369,9 @@ def look_up(kind: str, known: Mapping[str, Any], *, what: str) -> Any:
     return known[kind]
   try:
     return getattr(importlib.import_module(module), attribute)
-  except (ImportError, AttributeError) as error:
-    raise UserError(f"{what} {kind!r} cannot be imported ({error}); is its module on the Python path?") from error
+  except Exception as error:  # whatever somebody's own module does
+    reason = f"{type(error).__name__}: {first_line(error)}"
+    raise UserError(f"{what} {kind!r} cannot be imported ({reason}); is its module on the Python path?") from error
 
 
 def make_part(part: Part, known: Mapping[str, Any], *, what: str, **more: Any) -> Any:

@@ -8,6 +8,7 @@ carries them along.
 The same frozen features tell `SwingHead` how far each place is likely to swing.
 """
 
+import functools
 import math
 import pathlib
 from collections.abc import Mapping
@@ -325,8 +326,10 @@ class SwingHead(nn.Module):
     depth = self.param("depth", nn.initializers.zeros, (1,))
     faint = self.param("faint", nn.initializers.zeros, (1,))
     mean = features.mean(axis=(1, 2), keepdims=True)
-    is_moving = jax.nn.sigmoid(mean @ gate + bias)  # [b 1 1]
-    swing = (jnp.exp(jnp.minimum((features - mean) @ kernel, SWING_RANGE[1])) - faint) / (1 - faint)
+    # The fit is exact, and hundreds of products add up; the default would round them on accelerators.
+    project = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    is_moving = jax.nn.sigmoid(project(mean, gate) + bias)  # [b 1 1]
+    swing = (jnp.exp(jnp.minimum(project(features - mean, kernel), SWING_RANGE[1])) - faint) / (1 - faint)
     swing = jnp.log(jnp.maximum(swing, math.exp(SWING_RANGE[0])))
     return swing - jnp.percentile(swing, 95, axis=(1, 2), keepdims=True) - depth * (1 - is_moving)
 
