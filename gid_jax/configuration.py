@@ -239,6 +239,7 @@ class TrainSettings:
   keep_checkpoints: int = 3
   keep_best: int = 1
   tensorboard: bool = False
+  profile_steps: int = 0
 
   def __post_init__(self):
     if self.stage not in STAGES:

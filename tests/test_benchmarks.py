@@ -285,7 +285,8 @@ def test_sampling(run, world):
 
 def test_scaling(run, tmp_path):
   picture = tmp_path / "scaling.png"
-  out = run("scaling", "--repetitions", 1, "--bands", 1, 2, "--heights", 4, 8, "--plot", picture)
+  fields = importlib.import_module("benchmarks.scaling").FIELDS | {"multipliers": (1, 1), "num_blocks": 0}
+  out = run("scaling", "--repetitions", 1, "--bands", 1, 2, "--heights", 4, 8, "--plot", picture, FIELDS=fields)
   assert [line.split(":")[0] for line in out.splitlines()] == [
     f"{axis}, {kind}" for kind in ("with spatial attention", "without") for axis in ("bands", "pixels")
   ]
