@@ -19,18 +19,20 @@ import hashlib
 import importlib
 import json
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from gid_jax.errors import UserError
 from gid_jax.files import first_line
 from gid_jax.flow.estimate import DEFAULT, REFERENCE, FlowSettings, estimate_flow
+from gid_jax.types import AnyArray
 
 # To be raised when `estimate_flow` gives other results with the same settings.
 FLOW_VERSION = 1
 
 
+@runtime_checkable
 class FlowEstimator(Protocol):
   """Estimates the flow from one frame to many."""
 
@@ -46,11 +48,11 @@ class FlowEstimator(Protocol):
 
   def __call__(
     self,
-    reference: Float[Array, "h w 3"],
-    targets: Float[Array, "n h w 3"],
+    reference: Float[AnyArray, "h w 3"],
+    targets: Float[AnyArray, "n h w 3"],
     *,
     progress: Callable[[int, int], None] | None = None,
-  ) -> tuple[Float[Array, "n h w 2"], Float[Array, "n h w"]]:
+  ) -> tuple[Float[AnyArray, "n h w 2"], Float[AnyArray, "n h w"]]:
     """Estimates the flow from a reference frame to each target.
 
     Args:
