@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import registered
 from tensorflow_datasets.core.writer import ExampleWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
@@ -22,11 +23,12 @@ class OrderedWriter(ExampleWriter):
 
   def write(self, path: Any, examples: Any) -> Any:
     """Writes (key, record) pairs to one file of the data set."""
-    order = lambda record: tf_example_pb2.Example.FromString(record).SerializeToString(deterministic=True)
+    message: Any = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue] - made by protobuf at run time
+    order = lambda record: message.FromString(record).SerializeToString(deterministic=True)
     return super().write(path, ((key, order(record)) for key, record in examples))
 
 
-with tfds.core.registered.skip_registration():
+with registered.skip_registration():
 
   class GidWindows(tfds.core.GeneratorBasedBuilder):
     """TensorFlow Datasets builder of one source, from the files of its finished tasks.
@@ -49,7 +51,9 @@ with tfds.core.registered.skip_registration():
       return tfds.core.DatasetInfo(builder=self, features=make_features())
 
     def _example_writer(self) -> ExampleWriter:
-      return OrderedWriter(self.info.file_format)
+      file_format = self.info.file_format
+      assert file_format is not None
+      return OrderedWriter(file_format)
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
       return {split: self._generate_examples(files) for split, files in self.files.items()}

@@ -216,7 +216,7 @@ def run_task(task: Task, cache: str | Path) -> dict[str, Any]:
 def _write_items(path: Path, items: Iterable[Mapping[str, Any]]) -> None:
   with complete_or_nothing(path, overwrite=True) as temporary, open(temporary, "wb") as file:
     for item in items:
-      file.write(msgpack.packb(item))
+      msgpack.pack(item, file)
 
 
 def _end_with_parent() -> None:

@@ -86,7 +86,7 @@ def sequence_to_window(
     return None, verdicts
   pairs = np.sort(rng.choice(np.arange(1, len(frames)), num_pairs, replace=False))
   volume = motion_to_spectrum(motion, num_bands=num_bands)
-  spectrum = shrink_vectors(volume.coefficients, stride=motion_stride)
+  spectrum = shrink_vectors(np.asarray(volume.coefficients), stride=motion_stride)
   window = Window(
     image=frames[0],
     spectrum=spectrum.astype(np.float16),

@@ -35,7 +35,7 @@ class Part:
   """
 
   kind: str
-  fields: FrozenDict = _NOTHING
+  fields: Mapping[str, Any] = _NOTHING
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +75,11 @@ class RendererSettings:
     image_size: (h, w) of the photos that it works at, pixels.
   """
 
-  renderer: FrozenDict
+  renderer: Mapping[str, Any]
   image_size: tuple[int, int] = (160, 256)
+
+
+M = TypeVar("M", ModelSettings, RendererSettings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,9 +162,9 @@ class DataSettings:
   num_bands: int = 16
   motion_stride: int = 2
   strength: bool = False
-  sources: FrozenDict = _NOTHING
+  sources: Mapping[str, float] = _NOTHING
   live: LiveSettings = LiveSettings()
-  augmentation: FrozenDict = _NOTHING
+  augmentation: Mapping[str, Any] = _NOTHING
   bands_per_example: int = 1
   crop: tuple[int, int] | None = None
   latent_draws: int = 0
@@ -198,7 +201,7 @@ class LossSettings:
     vgg: file of VGG16's convolution layers, for the perceptual distance; "" for none.
   """
 
-  weights: FrozenDict = _NOTHING
+  weights: Mapping[str, float] = _NOTHING
   gradient_scales: int = 3
   vgg: str = ""
 
@@ -222,7 +225,7 @@ class TrainSettings:
   schedule: ScheduleSettings | None = None
   sampling: SamplingSettings | None = None
   loss: LossSettings = LossSettings()
-  init: FrozenDict = _NOTHING
+  init: Mapping[str, str] = _NOTHING
   condition_drop: float = 0.1
   freeze_bands: bool = True
   size: str = ""
@@ -264,9 +267,9 @@ class WeightsSettings:
   model: ModelSettings | RendererSettings | None = None
   schedule: ScheduleSettings | None = None
   sampling: SamplingSettings | None = None
-  trained_on: FrozenDict | None = None
+  trained_on: Mapping[str, Any] | None = None
   label: str = ""
-  training: FrozenDict = _NOTHING
+  training: Mapping[str, Any] = _NOTHING
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,12 +305,24 @@ class EvaluationSettings:
   flow: str = "default"
   num_samples: int = 4
   features: tuple[str, ...] = ()
-  feature_weights: FrozenDict = _NOTHING
+  feature_weights: Mapping[str, str] = _NOTHING
   filmed: tuple[str, ...] = ()
   crop: tuple[int, int] = (128, 256)
   num_shown: int = 6
   cache: str = ""
   seed: int = 0
+
+
+def expect_model(kind: type[M], settings: TrainSettings | WeightsSettings) -> M:
+  """The settings of a model that must be of this kind.
+
+  Raises:
+    UserError: it is of another.
+  """
+  if not isinstance(settings.model, kind):
+    needed = "a renderer, see configs/renderer.py" if kind is RendererSettings else "a motion model, see configs/ldm.py"
+    raise UserError(f"model of stage {settings.stage!r}: what is needed here are the settings of {needed}")
+  return settings.model
 
 
 def parse(kind: type[T], values: Mapping[str, Any], *, where: str = "config") -> T:
@@ -413,16 +428,16 @@ def _is_needed(field: dataclasses.Field) -> bool:
 def _parse_value(kind: Any, value: Any, where: str) -> Any:
   origin, options = typing.get_origin(kind), typing.get_args(kind)
   if origin in (typing.Union, types.UnionType):
-    return _parse_union(options, value, where)
+    return None if value is None and type(None) in options else _parse_union(options, value, where)
   if kind is Part:
     if isinstance(value, Part):
       return value
     if not _is_mapping(value) or "kind" not in value:
       raise UserError(f"{where} has no `kind`; name one")
     return Part(str(value["kind"]), freeze({name: value[name] for name in value if name != "kind"}))
-  if dataclasses.is_dataclass(kind):
-    return value if isinstance(value, kind) else parse(kind, value, where=where)  # pyright: ignore
-  if kind is FrozenDict:
+  if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+    return value if isinstance(value, kind) else parse(kind, value, where=where)
+  if origin is Mapping:
     if not _is_mapping(value):
       raise UserError(f"{where}={value!r}: give values by their names")
     return freeze(value)
@@ -439,14 +454,12 @@ _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 
 def _parse_union(options: tuple, value: Any, where: str) -> Any:
-  """None where it may be, or the first dataclass that has all of the names."""
-  if value is None and type(None) in options:
-    return None
+  """The first dataclass that has all of the names."""
   kinds = [option for option in options if option is not type(None)]
   if len(kinds) > 1 and not (_is_mapping(value) or isinstance(value, tuple(kinds))):
     raise UserError(f"{where}={value!r}: give settings by their names")
   for kind in kinds:
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
       if isinstance(value, kind):
         return value
       if len(kinds) > 1 and set(value) - {field.name for field in dataclasses.fields(kind)}:

@@ -20,7 +20,8 @@ def configure_jax() -> None:
   os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
   import jax
 
-  if jax.config.jax_num_cpu_devices < 0 and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+  is_chosen = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+  if jax.config.values["jax_num_cpu_devices"] < 0 and not is_chosen:
     with contextlib.suppress(RuntimeError):  # JAX has begun, and has the devices that it has.
       jax.config.update("jax_num_cpu_devices", count_cores())
   use_compilation_cache()
@@ -33,7 +34,7 @@ def use_compilation_cache() -> None:
   """
   import jax
 
-  if jax.config.jax_compilation_cache_dir is not None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+  if jax.config.values["jax_compilation_cache_dir"] is not None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
     return
   folder = _make_cache_folder()
   if folder is None:

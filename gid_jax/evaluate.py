@@ -17,7 +17,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gid_jax.configuration import EvaluationSettings, parse, to_plain
+from gid_jax.configuration import EvaluationSettings, ModelSettings, expect_model, parse, to_plain
 from gid_jax.devices import configure_jax
 from gid_jax.errors import UserError
 from gid_jax.evaluation.judging import MODEL, judge_scene, load_result, save_result
@@ -133,7 +133,7 @@ def evaluate(config: EvaluationSettings, workdir: str | Path, *, against: str | 
   previous = read_report(against) if against else None
   # --- model ----------------------------------------------------------------------------------------------------
   animator = Animator.from_pretrained(config.weights or None)
-  model = animator.motion_settings.model
+  model = expect_model(ModelSettings, animator.motion_settings)
   digests = {
     "motion": digest_params(animator.motion_params),
     "renderer": digest_params(animator.renderer_params),
@@ -165,7 +165,7 @@ def evaluate(config: EvaluationSettings, workdir: str | Path, *, against: str | 
     shown = [*first_takes.values()][: config.num_shown]
     # --- scenes -----------------------------------------------------------------------------------------------------
     results = []
-    options = dict(
+    options = dict[str, Any](
       num_samples=config.num_samples, crop=tuple(config.crop), filmed=config.filmed, extractors=extractors,
       cache=cache, vgg_params=vgg_params,
     )  # fmt: skip
@@ -217,7 +217,7 @@ def _judge_simulated(config, workdir, animator, progress, *, vgg_params):
   for seed in progress.track(seeds, description="simulated"):
     path = workdir / "results" / f"synthetic-{seed}.safetensors"
     if not path.exists():
-      model = animator.motion_settings.model
+      model = expect_model(ModelSettings, animator.motion_settings)
       for scene in simulate_scenes(sample_scene, [seed], model, backgrounds=backgrounds, sprites=sprites):
         key = jax.random.fold_in(jax.random.key(config.seed), seed)
         rendered = seed - settings.first_seed < settings.rendered

@@ -70,8 +70,7 @@ def _is_taken(path: Path) -> UserError:
 def describe_failure(error: Exception) -> str:
   """The cause of an OSError or FFmpeg error in a few words of one line, such as "no space left on device"."""
   number = getattr(error, "errno", None)
-  known = isinstance(number, int) and number in errno.errorcode
-  if known:
+  if isinstance(number, int) and number in errno.errorcode:
     return os.strerror(number).lower()
   # FFmpeg's own words without the number and the name of the function that are wrapped around them.
   words = getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, UInt8
 
-from gid_jax.configuration import WeightsSettings
+from gid_jax.configuration import ModelSettings, RendererSettings, WeightsSettings, expect_model
 from gid_jax.devices import use_compilation_cache
 from gid_jax.diffusion.prediction import Progress, predict_spectra
 from gid_jax.models.build import make_motion_model, make_renderer
@@ -78,7 +78,8 @@ def _depth(spectrum: SpectralVolume, height, width, anchor):
 
 @functools.partial(jax.jit, static_argnames=("model",))
 def _render_flow(model: Renderer, params, image, flow, depth, noise):
-  return model.apply({"params": params}, image[None], flow[None], depth[None], noise[None]).rgb[0]
+  rendering: Any = model.apply({"params": params}, image[None], flow[None], depth[None], noise[None])
+  return rendering.rgb[0]
 
 
 @functools.partial(jax.jit, static_argnames=("model", "anchor", "mesh"))
@@ -90,7 +91,8 @@ def _render_frames(
   def render_frame(params, image, photo, pyramid, spectrum, depth, noise, time):
     motion = spectral.evaluate_motion(spectrum, time[None], anchor_first_frame=anchor)[0]
     flow = spectral.resize_motion(motion, *image.shape[:2])
-    frame = model.apply({"params": params}, image[None], pyramid, flow[None], depth[None], noise[None], method="decode")
+    operands = image[None], pyramid, flow[None], depth[None], noise[None]
+    frame: Any = model.apply({"params": params}, *operands, method="decode")
     if photo.shape == image.shape:
       rgb = frame.rgb[0]
     else:
@@ -106,7 +108,8 @@ def _render_frames(
     return (jnp.clip(rgb, 0, 1) * 255 + 0.5).astype(jnp.uint8)
 
   def render_share(*operands):
-    return jax.lax.map(lambda time: render_frame(*operands[:-1], time), operands[-1])
+    *shared, times = operands
+    return jax.lax.map(lambda time: render_frame(*shared, time=time), times)
 
   whole, split = PartitionSpec(), PartitionSpec("frames")
   operands = params, image, photo, pyramid, spectrum, depth, noise
@@ -132,7 +135,7 @@ class ImageRenderer:
     """Takes (parameters, settings) of the renderer, as `weights.pretrained.import_weights` gives."""
     params, self.renderer_settings = renderer
     self.renderer_params = jax.device_put(dict(params))
-    self._renderer = make_renderer(self.renderer_settings.model)
+    self._renderer = make_renderer(expect_model(RendererSettings, self.renderer_settings))
 
   @classmethod
   def from_pretrained(cls, directory: str | Path | None = None) -> "ImageRenderer":
@@ -149,7 +152,7 @@ class ImageRenderer:
 
   def working_size(self, height: int, width: int) -> tuple[int, int]:
     """The working grid (h, w) for a photo of height x width pixels."""
-    model: Any = self.renderer_settings.model
+    model = expect_model(RendererSettings, self.renderer_settings)
     multiple = 2 ** (len(self._renderer.config.channels) - 1)
     return working_size(height, width, area=math.prod(model.image_size), multiple=multiple)
 
@@ -215,7 +218,7 @@ class ImageRenderer:
     if devices[0].platform == "cpu":
       devices = devices[: max(1, _MAX_PIXELS_AT_ONCE // math.prod(photo.shape[:2]))]
     mesh = Mesh(np.asarray(devices), ("frames",))
-    times = np.float32(np.arange(frames) * (spectrum.fps / fps))
+    times = (np.arange(frames) * (spectrum.fps / fps)).astype(np.float32)
     pending = []
     for start in range(0, frames, mesh.size):
       block = times[start : start + mesh.size]
@@ -244,7 +247,7 @@ class Animator(ImageRenderer):
     super().__init__(renderer)
     params, self.motion_settings = motion
     self.motion_params = jax.device_put(dict(params))
-    self.motion_model = make_motion_model(self.motion_settings.model)
+    self.motion_model = make_motion_model(expect_model(ModelSettings, self.motion_settings))
 
   @classmethod
   def from_pretrained(cls, directory: str | Path | None = None) -> "Animator":
@@ -262,7 +265,7 @@ class Animator(ImageRenderer):
 
   def working_size(self, height: int, width: int) -> tuple[int, int]:
     """The working grid (h, w) for a photo of height x width pixels, which both networks can take."""
-    model: Any = self.motion_settings.model
+    model = expect_model(ModelSettings, self.motion_settings)
     network = self.motion_model
     needed, favoured = (model.motion_stride * cell for cell in (network.cell, network.favoured_cell))
     # Sides that the denoiser likes best, as far as those that it was trained at are of this kind.
@@ -272,7 +275,7 @@ class Animator(ImageRenderer):
   @property
   def period(self) -> float:
     """Seconds after which the motion of every photo repeats."""
-    model: Any = self.motion_settings.model
+    model = expect_model(ModelSettings, self.motion_settings)
     return model.num_frames / model.fps
 
   def predict_spectrum(

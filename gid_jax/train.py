@@ -157,8 +157,8 @@ def train(
   # --- data -----------------------------------------------------------------------------------------------------
   check_settings(settings)
   check_config(settings)
-  data, process = settings.data, dict(process_index=jax.process_index(), process_count=jax.process_count())
-  feed = dict(stage=settings.stage, batch_size=settings.batch_size, open_live=open_scenes(data), **process)
+  data, process = settings.data, dict[str, Any](process_index=jax.process_index(), process_count=jax.process_count())
+  feed = dict[str, Any](stage=settings.stage, batch_size=settings.batch_size, open_live=open_scenes(data), **process)
   iterator: Any = make_train_iterator(data, seed=settings.seed, **feed)
   eval_batches = list(make_eval_batches(data, num_batches=settings.num_eval_batches, **feed))
   # Record numbers stay here: they are for messages.
@@ -180,7 +180,7 @@ def train(
   train_key, eval_key = jax.random.split(jax.random.key(settings.seed))
   # Once, not at every update; `device_put` takes no key to other processes' devices.
   train_key = jax.jit(lambda key: key, out_shardings=sharding.replicated(mesh))(train_key)
-  rules = dict(trainable=objective.trainable, tx=tx)
+  rules = dict[str, Any](trainable=objective.trainable, tx=tx)
   target = describe_state(objective.describe(eval_batches[0]), mesh, **rules)
   if is_main:
     print(parameter_overview.get_parameter_overview(target.params, include_stats=False, max_lines=12))
@@ -195,7 +195,9 @@ def train(
     state = create_sharded_state(objective.initialize(init_key, map(put, first)), mesh, **rules)
     writer.truncate_after(0)
   else:
-    step, state = store.restore_latest(target, iterator)
+    restored = store.restore_latest(target, iterator)
+    assert restored is not None
+    step, state = restored
     writer.truncate_after(step)
     if is_main:
       print(f"going on from step {step}" + (f"; changed since: {', '.join(changes)}" if changes else ""))
@@ -206,7 +208,7 @@ def train(
   if data.latent_draws:
     position = iterator.get_state()
     cache = build_latent_cache(workdir, settings, state.frozen, **process)
-    feed = dict(stage=settings.stage, batch_size=settings.batch_size, **process)
+    feed = dict[str, Any](stage=settings.stage, batch_size=settings.batch_size, **process)
     iterator = make_cached_iterator(data, cache, seed=settings.seed, **feed)
     iterator.set_state(position)
 
@@ -224,7 +226,7 @@ def train(
 
   # --- loop -----------------------------------------------------------------------------------------------------
   num_steps = settings.optimizer.num_steps
-  learning_rate = make_learning_rate(settings.optimizer)
+  learning_rate: Any = make_learning_rate(settings.optimizer)
   guard = DivergenceGuard(lambda _, records: describe_divergence(data, records, store))
   columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
   with (

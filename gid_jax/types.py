@@ -15,15 +15,15 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
+AnyArray = jax.Array | np.ndarray
 PRNGKey = jax.Array
 Params = dict[str, Any]
-Batch = dict[str, Any]  # arrays, of JAX or NumPy
+Batch = dict[str, Any]  # of AnyArray
 Metrics = dict[str, Array]
 LossFn = Callable[[PRNGKey, Params, Batch], tuple[Array, Metrics]]
 
 
-@flax.struct.dataclass
-class SpectralVolume:
+class SpectralVolume(flax.struct.PyTreeNode):
   """The lowest Fourier coefficients of every pixel's trajectory (section 3, eq. 2).
 
   Attributes:
@@ -33,7 +33,7 @@ class SpectralVolume:
     fps: frames per second; band k is k * fps / num_frames Hz.
   """
 
-  coefficients: Float[Array, "*b k h w 4"]
+  coefficients: Float[AnyArray, "*b k h w 4"]
   num_frames: int = flax.struct.field(pytree_node=False, default=150)
   fps: float = flax.struct.field(pytree_node=False, default=30.0)
 

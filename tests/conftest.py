@@ -4,6 +4,7 @@ import os
 import tempfile
 
 import jax
+import jaxtyping
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
@@ -39,6 +40,14 @@ def quick_compilation():
       compilation_cache.reset_cache()
       if value is True:
         yield
+
+
+@pytest.fixture
+def unchecked():
+  """For tests of what a function says to arguments of wrong types or shapes: no checker stands before it."""
+  jaxtyping.config.update("jaxtyping_disable", True)
+  yield
+  jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(autouse=True)

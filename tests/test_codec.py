@@ -154,6 +154,7 @@ def test_sampled_motion_has_the_typical_strength_whatever_was_drawn():
   assert not np.any(motion(0.5))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_what_a_codec_cannot_take_or_lacks_is_refused():
   swing, strength = np.zeros((2, 4, 3), np.float32), np.ones(2, np.float32)
   with pytest.raises(ValueError, match="needs that of the photos"):

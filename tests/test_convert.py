@@ -222,7 +222,8 @@ def test_the_size_of_stable_diffusion():
     num_heads=8,
     coordination="",
   )
-  inputs = (np.zeros((1, 1, 8, 8, 4)), np.zeros((1, 1)), np.zeros((1, 1)), np.zeros((1, 8, 8, 5)))
+  zero = np.zeros((1, 1), int)
+  inputs = (np.zeros((1, 1, 8, 8, 4)), zero, zero, np.zeros((1, 8, 8, 5)))
   shapes = jax.eval_shape(unet.init, jax.random.key(0), *inputs)["params"]
   params = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), shapes)
   tensors = unet_to_tensors(unet, params, naming="compvis")

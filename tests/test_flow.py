@@ -333,6 +333,7 @@ def test_confidence_has_the_levels_it_promises():
     ((16, 16, 3), (1, 16, 16, 3), {"num_warps": 0}, "warps"),
   ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_bad_input_is_named(shape, shapes, settings, match):
   images = (np.zeros(size, np.float32) for size in (shape, shapes))
   assert_refused(functools.partial(estimate_flow, settings=FlowSettings(**settings)), *images, match=match)

@@ -134,7 +134,7 @@ def test_scenes_are_drawn_together():
   found = frechet.estimate_frechet(x, x, names(12), names(12))
   assert found.high == pytest.approx(0, abs=1e-9)
   order = np.random.default_rng(0).permutation(12)
-  shuffled = frechet.estimate_frechet(x, x[order], names(12), np.array(names(12))[order])
+  shuffled = frechet.estimate_frechet(x, x[order], names(12), [names(12)[i] for i in order])
   assert shuffled.high == pytest.approx(0, abs=1e-9)
 
 
@@ -150,6 +150,7 @@ def test_few_samples_are_said_in_words():
   assert one_scene.value == pytest.approx(6) and np.isnan(one_scene.low)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_refusals():
   x = make_features(12, 4, 3)
   with pytest.raises(UserError, match="at least two"):

@@ -238,6 +238,7 @@ def test_write_video_quality_trades_size(tmp_path):
     assert sizes == sorted(sizes) and sizes[0] < 0.7 * sizes[2]
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_write_video_refuses_in_one_line(tmp_path):
   def write(name, frames=(), **options):
     encoding.write_video(tmp_path / name, frames, **{"fps": 30, **options})

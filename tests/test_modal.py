@@ -250,8 +250,12 @@ def test_euler_is_the_formula_and_is_stable_up_to_its_limit():
       walker = step(basis, walker, 0 * force, dt, integrator="euler")
     size = abs(complex(walker.q[0])) + abs(complex(walker.v[0])) / omega
     assert size > 100 if grows else size < 0.1
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_an_unknown_integrator_is_refused(basis):
   with pytest.raises(UserError, match="verlet"):
-    modal.step(basis, state, force, 0.01, integrator="verlet")
+    modal.step(basis, modal.rest_state(basis), 0 * basis.omega, 0.01, integrator="verlet")
 
 
 def test_euler_approaches_the_exact_motion_at_first_order(basis):

@@ -83,7 +83,7 @@ def test_energy_distance_of_one_distribution_is_nought_on_average():
 def test_sets_of_one_are_points():
   assert motion_samples.energy_distance(np.array([[0.0, 3.0], [3.0, 0.0]]), 1) == 6
   # Two samples 4 apart, both 3 from the only take.
-  assert motion_samples.energy_distance(np.array([[0, 4, 3], [4, 0, 3], [3, 3, 0]]), 2) == 2
+  assert motion_samples.energy_distance(np.array([[0, 4, 3], [4, 0, 3], [3, 3, 0]], float), 2) == 2
 
 
 def test_diversity_of_copies_of_opposites_and_of_independent_motions():

@@ -5,7 +5,6 @@ import json
 
 import helpers
 import jax
-import jax.numpy as jnp
 import my_parts
 import numpy as np
 import pytest
@@ -201,7 +200,7 @@ def test_a_term_of_ones_own():
 def test_training_with_an_objective_of_ones_own(tmp_path):
   data = tmp_path / "data"
   windows = [training_runs.make_window(seed) for seed in range(3)]
-  windows = [w._replace(frames=w.image[None], flows=jnp.zeros((1, 32, 48, 2), jnp.float16)) for w in windows]
+  windows = [w._replace(frames=w.image[None], flows=np.zeros((1, 32, 48, 2), np.float16)) for w in windows]
   helpers.write_dataset(data, "real", {"train": windows[:2], "validation": windows[2:]}, statistics={"scale": [1.0]})
   config = renderer.get_config("tiny")
   config.data.directory, config.optimizer.num_steps, config.eval_pictures = str(data), 2, False

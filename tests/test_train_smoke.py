@@ -109,7 +109,7 @@ def test_a_stage_runs_and_reports(runs, stage):
   assert list(losses) == [1, 2, 3, 4] and list(validation) == [2, 4]
   assert all(math.isfinite(value) and value > 0 for value in (*losses.values(), *validation.values()))
   assert int(state.step) == 4
-  schedule = training.make_learning_rate(make_config(vae, "").optimizer)
+  schedule = training.make_learning_rate(parse(TrainSettings, make_config(vae, "")).optimizer)
   trained = [line for line in lines if "loss" in line]
   learning_rates = [float(schedule(count)) / float(schedule(1)) for count in range(4)]
   rates = [line["learning_rate"] / trained[1]["learning_rate"] for line in trained]

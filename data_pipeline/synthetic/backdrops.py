@@ -39,12 +39,13 @@ def sample_backdrop(
     return paint_backdrop(rng, height, width)
   best, least = None, np.inf
   for _ in range(1 if vegetation is None else 4):
-    crop = crop_photo(rng, photos[rng.integers(len(photos))], height, width)
+    crop = crop_photo(rng, photos[int(rng.integers(len(photos)))], height, width)
     share = 0.0 if vegetation is None else float(np.mean(vegetation(np.rint(crop).astype(np.uint8))))
     if share < least:
       best, least = crop, share
     if share < MAX_VEGETATION:
       break
+  assert best is not None
   if rng.random() < BLUR_SHARE:
     best = defocus(best, sample_radius(rng, width, 1.0, 14), glow=rng.uniform(0.05, 0.5))
   return grade(rng, best)

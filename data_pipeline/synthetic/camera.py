@@ -40,8 +40,8 @@ class Camera:
   vignette: float
   center: tuple[float, float]
   veil: float
-  veil_color: tuple[float, float, float]
-  gain: tuple[float, float, float]
+  veil_color: tuple[float, ...]
+  gain: tuple[float, ...]
   gamma: float
   contrast: float
   saturation: float
@@ -68,7 +68,9 @@ class Camera:
     if not self.jpeg_quality:
       return picture
     stored = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, self.jpeg_quality])[1]
-    return cv2.cvtColor(cv2.imdecode(stored, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    decoded = cv2.imdecode(stored, cv2.IMREAD_COLOR)
+    assert decoded is not None
+    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
 
   def response(self, levels: np.ndarray) -> np.ndarray:
     """The response to scene `levels` [n] of each channel, before saturation and noise: [n 3] float64, 0..255."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from data_pipeline.synthetic.fabrics import DYES, PAPERS, cut_outline, make_folds, paint_cloth, paint_flag
 from data_pipeline.synthetic.hanging import add_rope
-from data_pipeline.synthetic.layers import Texture
+from data_pipeline.synthetic.layers import NO_MAP, Texture
 from data_pipeline.synthetic.materials import pick_color
 from data_pipeline.synthetic.props import GRAVITY, SWING_DAMPING, add_hung, add_texture, make_grid, paint, soft_step
 from data_pipeline.synthetic.shapes import smooth_noise
@@ -92,12 +92,12 @@ def add_sheet(
   height = folds + np.einsum("i,ihw->hw", pose, shapes)
   full = rgba.shape[1::-1]
   rgba[..., :3] *= cv2.resize(_shade(height, light, backlit, step), full, interpolation=cv2.INTER_CUBIC)[..., None]
-  source = cv2.resize(source * step + (step - 1) / 2, full, interpolation=cv2.INTER_CUBIC)
-  rgba = cv2.remap(rgba, source, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT)
+  source = cv2.resize(np.asarray(source * step + (step - 1) / 2), full, interpolation=cv2.INTER_CUBIC)
+  rgba = cv2.remap(rgba, source, NO_MAP, cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT)
   rgba = np.clip(cv2.GaussianBlur(rgba, (0, 0), blur) + 0.5, 0, 255).astype(np.uint8)
   basis = np.stack([cv2.resize(field, full, interpolation=cv2.INTER_CUBIC) for field in basis])
   if mirrored:
-    rgba, basis = np.ascontiguousarray(rgba[:, ::-1]), basis[:, :, ::-1] * np.float32([-1, 1])
+    rgba, basis = np.ascontiguousarray(rgba[:, ::-1]), basis[:, :, ::-1] * np.array([-1, 1], np.float32)
   index = [course_index(driver, kind) for kind in (LINEAR, SQUARE) for driver in drivers]
   place = int(corner[0]) - (right if mirrored else pad), int(corner[1]) - pad
   world.layers.append(
@@ -111,7 +111,7 @@ def _project(shapes, folds, pose, step: int, axis: int, view) -> tuple[np.ndarra
   """Displacement basis [2n h w 2], per LINEAR then per SQUARE course, and the start [h w 2] that gives the pose."""
   slopes = np.gradient(shapes, step, axis=axis + 1)
   rest = np.gradient(folds, step, axis=axis) + np.einsum("i,ihw->hw", pose, slopes)
-  along = np.float32([1, 0] if axis == 1 else [0, 1])
+  along = np.array([1, 0] if axis == 1 else [0, 1], np.float32)
   view = np.asarray(view, np.float32)
   linear = shapes[..., None] * view - step * np.cumsum(rest * slopes, axis + 1)[..., None] * along
   square = -step * np.cumsum(slopes**2, axis + 1)[..., None] / 2 * along
@@ -126,8 +126,8 @@ def _pose(basis: np.ndarray, start: np.ndarray, step: int) -> tuple[np.ndarray, 
   start = start.astype(np.float32) / step
   source = grid - start
   for _ in range(10):
-    source = 0.5 * (source + grid - cv2.remap(start, source, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
-  moved = [cv2.remap(field, source, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for field in basis]
+    source = 0.5 * (source + grid - cv2.remap(start, source, NO_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+  moved = [cv2.remap(field, source, NO_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for field in basis]
   return source, np.stack(moved)
 
 

@@ -46,7 +46,7 @@ def paint_cloth(rng: np.random.Generator, tall: int, wide: int, *, dyes=DYES, pl
   elif kind == "dot":
     mix = soft_step(np.cos(2 * np.pi * x / pitch) * np.cos(2 * np.pi * y / pitch) - rng.uniform(0.3, 0.7), 0.3)
   else:
-    mix = soft_step(smooth_noise(rng, tall, wide, coarsest=rng.integers(6, 14), octaves=2) - 0.6, 0.5)
+    mix = soft_step(smooth_noise(rng, tall, wide, coarsest=int(rng.integers(6, 14)), octaves=2) - 0.6, 0.5)
   out = colors[0] + (colors[1] - colors[0]) * mix[..., None] * rng.uniform(0.4, 1)
   return out * _weave(rng, tall, wide)
 

@@ -27,7 +27,7 @@ def darken_backdrop(rng: np.random.Generator, background: np.ndarray) -> np.ndar
   """Makes an evening of [h w 3]: dark, warm, out of focus towards the edges: [h w 3] float32."""
   h, w = background.shape[:2]
   gray = background.mean(-1, keepdims=True)
-  warm = 0.4 * background + 0.6 * gray * np.float32([1.15, 0.95, 0.75])
+  warm = 0.4 * background + 0.6 * gray * np.array([1.15, 0.95, 0.75], np.float32)
   v, u = make_grid(h, w)
   fall = np.exp(-rng.uniform(0.2, 1.3) * ((u - rng.uniform(-0.4, 0.4)) ** 2 + (v - 0.2) ** 2))[..., None]
   dark = warm * np.exp(rng.uniform(np.log(0.03), np.log(0.3))) * fall

@@ -62,7 +62,8 @@ def add_flutters(world: World, num: int, *, scale: tuple[float, float]) -> np.nd
   """Adds drivers [num] for small things, spread evenly across the picture: number i stands near (i + 0.5) / num."""
   rng = world.rng
   columns = (np.arange(num) + 0.5) / num * world.shape[1]
-  speeds = np.exp(rng.uniform(*np.log(_FLUTTER_HZ), num))
+  slowest, fastest = np.log(_FLUTTER_HZ)
+  speeds = np.exp(rng.uniform(slowest, fastest, num))
   drivers = [
     world.wind.add_driver(speed, x=x, scale=rng.uniform(*scale)) for speed, x in zip(speeds, columns, strict=True)
   ]
@@ -75,7 +76,10 @@ def choose_near(world: World, pool: np.ndarray, x: np.ndarray) -> np.ndarray:
   return pool[np.clip(place, 0, len(pool) - 1).astype(int)]
 
 
-def add_stem(world: World, layer: Strips, stem: Stem, half_widths, color, *, order: float, open=1.0, texture=BARK):
+def add_stem(
+  world: World, layer: Strips, stem: Stem, half_widths, color, *, order: float, open: float | np.ndarray = 1.0,
+  texture=BARK,
+):  # fmt: skip
   """Draws a stem as a round stalk with `half_widths` [n+1] pixels; `open` [n] or a number as in `shade`."""
   n = len(stem.nodes) - 1
   points = make_ribbon(stem.nodes, half_widths)

@@ -251,7 +251,7 @@ def _add_string(world: World, *, blur: float) -> None:
     if i == 0 or not alike:
       things.append(hang_on_cord(rng, draw(rng, int(wide), world.light), cord, 0.7 * world.unit))
     x = (i + 0.5 + rng.uniform(-0.25, 0.25)) * w / count
-    thing = things[-1] * np.float32([*[rng.uniform(0.85, 1)] * 3, 1])
+    thing = things[-1] * np.array([*[rng.uniform(0.85, 1)] * 3, 1], np.float32)
     corner = (x - thing.shape[1] / 2, float(rope(x)))
     add_hung(world, thing, corner, twist=rng.uniform(*_TWIST), blur=blur, rest=rng.normal(0, 0.05))
 

@@ -13,6 +13,7 @@ import numpy as np
 
 SUPERSAMPLE = 3  # odd, so that one sub-pixel lies on each pixel centre
 FIXED_POINT = 4  # fractional bits of polygon corners
+NO_MAP = np.empty(0, np.float32)  # where OpenCV wants a second map and the first one holds x and y
 
 
 class Motion(NamedTuple):
@@ -209,8 +210,8 @@ class Texture:
     grid = np.stack(np.meshgrid(*(np.arange(n, dtype=np.float32) for n in forward.shape[1::-1])), -1)
     source = grid - forward
     for _ in range(10):  # p = q - d(p) contracts: |grad d| < 1
-      source = grid - cv2.remap(forward, source, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return cv2.remap(self.rgba, source, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT)
+      source = grid - cv2.remap(forward, source, NO_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.remap(self.rgba, source, NO_MAP, cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT)
 
   def _windows(self) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
     """Slices of the picture and of the patch that cover each other."""

@@ -119,7 +119,7 @@ def add_hung(world: World, rgba: np.ndarray, corner, *, twist=0.0, blur=0.5, res
 
   def fields(x, y):
     arm = np.stack([x - pivot[0], y - pivot[1]], -1)
-    return [rotate90(arm), arm, arm * np.float32([1, 0])][: len(index)]
+    return [rotate90(arm), arm, arm * np.array([1, 0], np.float32)][: len(index)]
 
   add_texture(world, rgba, corner, fields=fields, index=index, margin=1.5 * swing * tall + 2, blur=blur)
 
@@ -210,7 +210,7 @@ def add_sprites(world: World, sprites: Sequence[np.ndarray]) -> None:
   A squat one is a flower's head on a drawn stalk, a tall one stands on its lower edge; a few hang.
   """
   rng, (h, w) = world.rng, world.shape
-  sprite = sprites[rng.integers(len(sprites))]
+  sprite = sprites[int(rng.integers(len(sprites)))]
   squat = _is_squat(sprite)
   metres = (0.05, 0.12) if squat else (0.3, 1.5) if world.metres < 3 else (2, 8)
   size = np.exp(rng.uniform(*np.log(metres))) * w / world.metres

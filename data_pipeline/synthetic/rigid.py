@@ -126,10 +126,9 @@ def _add_boards(world: World, light, *, fence: bool) -> None:
       while at < 0.85 * wide:
         if rng.random() < 0.82:
           center = int(at), int((0.2 + 0.24 * row) * plate)
-          angles = sorted(rng.uniform(0, 360, 2))
-          cv2.ellipse(
-            ink, center, (int(letter * 0.8), int(letter * 1.3)), 0, *angles, 1.0, max(1, int(letter / 3)), cv2.LINE_AA
-          )
+          begin, end = sorted(rng.uniform(0, 360, 2))
+          axes, thickness = (int(letter * 0.8), int(letter * 1.3)), max(1, int(letter / 3))
+          cv2.ellipse(ink, center, axes, 0, begin, end, 1.0, thickness, cv2.LINE_AA)
         at += 2.4 * letter
     frame = np.minimum(np.minimum(x, wide - 1 - x), np.minimum(y, plate - y)) + 0.5 * rough
     board = wood * (1 - 0.65 * ink[..., None]) * (0.8 + 0.2 * soft_step(frame - 1.5, 1.5))[..., None]

@@ -112,8 +112,8 @@ class SceneSource:
     num_held_out = self._num_scenes // _PERIOD
     return num_held_out if self._split == "validation" else self._num_scenes - num_held_out
 
-  def __getitem__(self, record_key: SupportsIndex) -> SceneRecord:
-    index = operator.index(record_key)
+  def __getitem__(self, index: SupportsIndex) -> SceneRecord:
+    index = operator.index(index)
     if not 0 <= index < len(self):
       raise IndexError(f"scene {index} of {len(self)}")
     is_held_out = self._split == "validation"

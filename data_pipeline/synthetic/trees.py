@@ -88,7 +88,7 @@ def add_trees(world: World) -> None:
   leaf = max(0.0085 * w, 1.5 * world.unit) * (tall / h) ** 0.4 * rng.uniform(0.9, 1.4)
   layer = world.new_strips(blur=rng.uniform(0.42, 0.7) * max(world.unit, 0.6))
   budget = _MOST_CLUMPS / count / scale.mean() ** 2
-  for i in np.argsort(rng.normal(foot, 0.03 * h, count)):
+  for i in map(int, np.argsort(rng.normal(foot, 0.03 * h, count))):
     other = name if rng.random() < 0.6 else str(rng.choice(list(KINDS), p=_SHARES))
     base = np.array([x[i] * w, foot + rng.uniform(-0.005, 0.02) * h])
     leaves = green if KINDS[other].value == 1.0 or green[0] < green[1] else 0.6 * green[[1, 0, 2]]  # evergreen

@@ -30,7 +30,7 @@ def tint_backdrop(rng: np.random.Generator, background: np.ndarray) -> np.ndarra
   v, u = make_grid(h, w)
   share = rng.uniform(0.55, 0.85) + 0.1 * v[..., None]
   down = 1.35 - 0.5 * (v + 1)[..., None] * rng.uniform(0.5, 1.0)
-  image = soft * np.float32([0.45, 0.85, 0.9]) * (1 - share) + water * share * down
+  image = soft * np.array([0.45, 0.85, 0.9], np.float32) * (1 - share) + water * share * down
   return (image * (1 + 0.25 * _draw_shafts(rng, v, u)[..., None])).astype(np.float32)
 
 

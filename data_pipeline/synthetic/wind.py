@@ -11,7 +11,11 @@ coherence with frequency and distance (Davenport 1961), fast turbulence in the w
 damping of plants (de Langre 2008; Spatz and Theckes 2013).
 """
 
+from typing import TypeVar
+
 import numpy as np
+
+Index = TypeVar("Index", int, np.ndarray)
 
 LINEAR, SINE, COSINE, SQUARE = range(4)
 NUM_BANDS = 32  # twice what a model keeps, so that truncating a spectrum loses something
@@ -121,6 +125,6 @@ class Wind:
     return np.concatenate([np.zeros((len(d), 1)), four], 1)
 
 
-def course_index(driver: int, kind: int) -> int:
-  """Column of `Wind.courses` with this driver's LINEAR, SINE, COSINE or SQUARE course."""
+def course_index(driver: Index, kind: int) -> Index:
+  """Column of `Wind.courses` with the LINEAR, SINE, COSINE or SQUARE course of a driver, or of several [...]."""
   return 1 + 4 * driver + kind

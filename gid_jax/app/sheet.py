@@ -42,7 +42,7 @@ class Page:
 
   def place(self, left: float, top: float, width: float, height: float):
     """Empty axes of this size."""
-    box = [left / WIDTH, 1 - (top + height) / self._height, width / WIDTH, height / self._height]
+    box = (left / WIDTH, 1 - (top + height) / self._height, width / WIDTH, height / self._height)
     axes = self._figure.add_axes(box)
     axes.tick_params(labelsize=9, colors=INK, length=3, color=FRAME)
     for spine in axes.spines.values():

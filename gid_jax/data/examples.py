@@ -19,7 +19,7 @@ from gid_jax.errors import UserError
 from gid_jax.motion.normalization import WEAKEST
 from gid_jax.types import Window
 
-Batch = dict[str, np.ndarray]
+Batch = dict[str, np.ndarray | np.generic]
 
 
 class Strengths:

@@ -1,7 +1,7 @@
 """Endless shuffled batches, of stored windows, simulated scenes or cached latents; the only file that imports Grain."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -13,7 +13,17 @@ from gid_jax.data.augmentation import config_to_augmentation, jitter_colours
 from gid_jax.data.checks import check_windows
 from gid_jax.data.examples import Batch, Strengths, choose_bands, make_example
 from gid_jax.data.latent_cache import CachedWindow, LatentSource
-from gid_jax.data.records import LIVE, Chain, OpenScenes, Sample, name_scene, open_chosen, open_records, read_scale
+from gid_jax.data.records import (
+  LIVE,
+  Chain,
+  OpenScenes,
+  Sample,
+  Samples,
+  name_scene,
+  open_chosen,
+  open_records,
+  read_scale,
+)
 from gid_jax.errors import UserError
 from gid_jax.motion.normalization import BandHistogram, histograms_to_percentile
 
@@ -34,7 +44,7 @@ def find_scale(config: DataSettings, *, open_live: OpenScenes | None = None) -> 
 
 
 def measure_scale(
-  source: Sequence[Sample], *, num_bands: int, num_scenes: int = 64, percentile: float = 95.0
+  source: Samples, *, num_bands: int, num_scenes: int = 64, percentile: float = 95.0
 ) -> Float[np.ndarray, "k"]:
   """Measures the per-band normalisation scale on the first scenes of a source, always the same ones (section 4.1).
 
@@ -116,7 +126,7 @@ def _make_batches(dataset, example, config, seed, batch_size, process_index, pro
   return iter(dataset.to_iter_dataset(options))
 
 
-def _open_live(open_live: OpenScenes | None, split: str) -> Sequence[Sample]:
+def _open_live(open_live: OpenScenes | None, split: str) -> Samples:
   if open_live is None:
     raise UserError("config.data.sources.live: nothing here simulates scenes; give --config.data.sources.live=0")
   return open_live(split)
@@ -186,7 +196,7 @@ def make_train_iterator(
 
   def example(record: Sample, rng: np.random.Generator) -> Batch:
     arrays = make_example(rng, record, config=config, stage=stage, ranges=ranges, strengths=strengths)
-    return arrays | {"record": np.array(record.number, np.int32)}
+    return {**arrays, "record": np.array(record.number, np.int32)}
 
   return _make_batches(dataset, example, config, seed, batch_size, process_index, process_count)
 
@@ -232,7 +242,7 @@ def make_cached_iterator(
   return _make_batches(dataset, example, config, seed, batch_size, process_index, process_count)
 
 
-def name_records(config: DataSettings, numbers: Sequence[int]) -> list[str]:
+def name_records(config: DataSettings, numbers: Iterable[int]) -> list[str]:
   """Names the places that training examples came from, such as "data/gid_windows/real/1.0.0: record 12".
 
   Args:

@@ -28,7 +28,7 @@ from jaxtyping import Float16, UInt8
 from rich.progress import track
 
 from gid_jax import __version__
-from gid_jax.configuration import DataSettings, ModelSettings, TrainSettings, to_plain
+from gid_jax.configuration import DataSettings, ModelSettings, TrainSettings, expect_model, to_plain
 from gid_jax.data.augmentation import config_to_augmentation
 from gid_jax.data.examples import Strengths, draw_window
 from gid_jax.data.records import LIVE, Chain, list_datasets, open_chosen
@@ -69,9 +69,8 @@ class LatentSource:
   def __len__(self) -> int:
     return self._stop - self._start
 
-  def __getitem__(self, record_key: SupportsIndex) -> CachedWindow:
-    index = range(self._start, self._stop)[record_key]
-    item = self._shards[index]
+  def __getitem__(self, index: SupportsIndex) -> CachedWindow:
+    item = self._shards[range(self._start, self._stop)[index]]
     return CachedWindow(int(item["record"]), np.array(item["image"]), np.array(item["latents"]))
 
 
@@ -105,7 +104,8 @@ def build_latent_cache(
   """
   directory, data = Path(workdir) / "latents", config.data
   sources = _open_sources(data)
-  params = choose_encoder_params(config.model, params)
+  model = expect_model(ModelSettings, config)
+  params = choose_encoder_params(model, params)
   fingerprint = _fingerprint(config, params, sources)
   counts = {name: data.latent_draws * len(source) for name, source in sources.items()}
   total = sum(counts.values())
@@ -128,7 +128,7 @@ def build_latent_cache(
     return record.number, window.image, window.spectrum, strength
 
   drawn = _prefetch(draw, itertools.chain.from_iterable(numbers for _, numbers in missing), data.num_threads)
-  items = _encode_items(drawn, make_encoder(config.model, params))
+  items = _encode_items(drawn, make_encoder(model, params))
   label = f"encoding {len(windows)} windows x {data.latent_draws}"
   left = sum(len(numbers) for _, numbers in missing)
   for path, numbers in track(missing, label, disable=process_index > 0 or not missing):

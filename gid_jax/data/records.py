@@ -10,7 +10,7 @@ import json
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, SupportsIndex
+from typing import Any, NamedTuple, Protocol, SupportsIndex, runtime_checkable
 
 import numpy as np
 
@@ -24,6 +24,7 @@ LIVE = "live"  # the source of scenes that are simulated on the way
 _BUILD = "python -m data_pipeline.builder --output"
 
 
+@runtime_checkable
 class Sample(Protocol):
   """What examples are made of: a stored window, or a scene that has yet to be simulated."""
 
@@ -52,8 +53,17 @@ class Sample(Protocol):
     ...
 
 
+@runtime_checkable
+class Samples(Protocol):
+  """Random access to samples."""
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: int) -> Sample: ...
+
+
 # Opens the live scenes of a split, "train" or "validation".
-OpenScenes = Callable[[str], Sequence[Sample]]
+OpenScenes = Callable[[str], Samples]
 
 
 def name_scene(seed: int) -> str:
@@ -114,8 +124,8 @@ class RecordSource:
     """Names a record without reading it."""
     return f"{self.folder}: record {index}"
 
-  def __getitem__(self, record_key: SupportsIndex) -> Record:
-    index = operator.index(record_key)
+  def __getitem__(self, index: SupportsIndex) -> Record:
+    index = operator.index(index)
     if not 0 <= index < len(self):
       raise IndexError(f"record {index} of {len(self)}")
     try:
@@ -143,8 +153,8 @@ class Chain:
     part = bisect.bisect_right(self._ends, index)
     return self.parts[part], index - self._ends[part] + len(self.parts[part])
 
-  def __getitem__(self, record_key: SupportsIndex) -> Any:
-    index = operator.index(record_key)
+  def __getitem__(self, index: SupportsIndex) -> Any:
+    index = operator.index(index)
     if not 0 <= index < len(self):
       raise IndexError(f"item {index} of {len(self)}")
     part, index = self.locate(index)

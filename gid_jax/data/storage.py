@@ -105,7 +105,7 @@ def open_split(directory: str | Path, source: str, split: str) -> Sequence[Mappi
   if not folder.is_dir():
     raise UserError(f"No windows of source {source!r} in {directory}: build them, or take {list_sources(directory)}.")
   try:
-    builder = tfds.builder_from_directory(str(folder))
+    builder: Any = tfds.builder_from_directory(str(folder))
     return builder.as_data_source(split) if split in builder.info.splits else []
   except Exception as error:  # Whatever the library makes of damaged files.
     raise UserError(f"{folder}: not a readable data set ({type(error).__name__}); build it again.") from error

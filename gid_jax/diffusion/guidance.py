@@ -14,14 +14,17 @@ from jaxtyping import Array, Float, Int
 
 from gid_jax.diffusion.schedule import Schedule, shift_noise, split_prediction
 from gid_jax.motion import spectral
-from gid_jax.types import SpectralVolume
+from gid_jax.types import AnyArray, SpectralVolume
 
 Denoiser = Callable[[Float[Array, "b k h w z"], Int[Array, ""]], Float[Array, "b k h w z"]]
 LatentLoss = Callable[[Float[Array, "b k h w z"]], Float[Array, "b"]]
 
 
 def classifier_free(
-  network: Callable[..., Float[Array, "b k h w z"]], condition: Float[Array, "b h w d"], *, weight: float | Array
+  network: Callable[..., Float[Array, "b k h w z"]],
+  condition: Float[AnyArray, "b h w d"],
+  *,
+  weight: float | Array,
 ) -> Denoiser:
   """Classifier-free guidance (section 4.3): (1 + w) e_cond - w e_uncond; the empty condition is all zeros.
 

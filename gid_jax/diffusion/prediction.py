@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from gid_jax.configuration import ModelSettings, WeightsSettings
 from gid_jax.diffusion.guidance import classifier_free, guided, loop_loss
@@ -18,14 +18,14 @@ from gid_jax.diffusion.sampler import Draw, begin, draw_noise, sample
 from gid_jax.diffusion.schedule import SamplingSteps, Schedule, make_schedule, sampling_steps
 from gid_jax.errors import UserError
 from gid_jax.models.motion_model import MotionModel, View
-from gid_jax.types import SpectralVolume
+from gid_jax.types import AnyArray, SpectralVolume
 
 Progress = Callable[[int, int], None]
 
 
 def predict_spectra(
-  keys: Array,
-  image: Float[Array, "h w 3"],
+  keys: AnyArray,
+  image: Float[AnyArray, "h w 3"],
   *,
   model: MotionModel,
   params: Mapping[str, Any],
@@ -65,8 +65,8 @@ def predict_spectra(
   # Guidance changes where a step is going, which the step before knew nothing of.
   order = 1 if loop else sampling.order
   try:
-    how = dict(spacing=sampling.spacing, last=sampling.last, recurrences=sampling.loop.recurrences if loop else 1)
-    way = sampling_steps(schedule, steps, **how)
+    recurrences = sampling.loop.recurrences if loop else 1
+    way = sampling_steps(schedule, steps, spacing=sampling.spacing, last=sampling.last, recurrences=recurrences)
   except ValueError as error:
     raise UserError(str(error)) from error
 
@@ -110,7 +110,8 @@ def _encode_image(model: MotionModel, params, image, height, width):
 @functools.partial(jax.jit, static_argnames=("model", "evenness"))
 def _decode_latents(model: MotionModel, params, latents, swing, *, evenness):
   swing = _repeat(swing, len(latents))
-  return model.apply({"params": params}, latents, swing=swing, evenness=evenness, method="latents_to_motion")
+  slices: Any = model.apply({"params": params}, latents, swing=swing, evenness=evenness, method="latents_to_motion")
+  return slices
 
 
 def _repeat(swing, number):
@@ -124,25 +125,20 @@ def _sample(
   model: MotionModel, params, schedule: Schedule, keys, draw: Draw, view: View, weight, loop_weight,
   steps: SamplingSteps, *, num_frames, fps, eta, order,
 ):  # fmt: skip
+  apply: Any = functools.partial(model.apply, {"params": params})
   num_examples, num_bands = draw.latents.shape[:2]
   bands = jnp.arange(num_bands)
 
   def network(latents, timestep, condition):
     shape = latents.shape[:2]
-    return model.apply(
-      {"params": params},
-      latents,
-      jnp.broadcast_to(timestep, shape),
-      jnp.broadcast_to(bands, shape),
-      condition,
-      method="denoise",
-    )
+    timesteps, all_bands = jnp.broadcast_to(timestep, shape), jnp.broadcast_to(bands, shape)
+    return apply(latents, timesteps, all_bands, condition, method="denoise")
 
   def seam(clean):
     # As strong as it is: brought to one strength, estimates of much noise, which are faint, would be pushed too hard.
     all_bands = jnp.broadcast_to(bands, clean.shape[:2])
     swing = _repeat(view.swing, len(clean))
-    slices = model.apply({"params": params}, clean, all_bands, swing=swing, method="latents_to_slices")
+    slices = apply(clean, all_bands, swing=swing, method="latents_to_slices")
     return loop_loss(SpectralVolume(slices, num_frames=num_frames, fps=fps), cell=model.latent_factor)
 
   condition = jnp.broadcast_to(view.condition, (num_examples, *view.condition.shape[1:]))

@@ -15,10 +15,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from gid_jax.diffusion.guidance import Denoiser
-from gid_jax.diffusion.schedule import SamplingSteps, Schedule, shift_noise, split_prediction
+from gid_jax.diffusion.schedule import SamplingSteps, Schedule, Timestep, shift_noise, split_prediction
+from gid_jax.types import AnyArray
 
 
-def draw_noise(keys: Array, shape: tuple[int, ...]) -> Float[Array, "b *s"]:
+def draw_noise(keys: AnyArray, shape: tuple[int, ...]) -> Float[Array, "b *s"]:
   """Unit normal noise [b *shape], every example from its own of the `keys` [b]: a batch repeats what singles draw."""
   return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
 
@@ -37,7 +38,7 @@ class Draw(NamedTuple):
   timestep: Int[Array, ""]
 
 
-def begin(latents: Float[Array, "b k h w z"]) -> Draw:
+def begin(latents: Float[AnyArray, "b k h w z"]) -> Draw:
   """Starts a way from unit normal noise [b k h w z], or from latents at any time step."""
   latents = jnp.asarray(latents)
   return Draw(latents, jnp.zeros_like(latents), jnp.int32(-1))
@@ -49,11 +50,11 @@ def _signal(schedule: Schedule, timestep):
 
 
 def ddim_step(
-  latents: Float[Array, "b k h w z"],
-  output: Float[Array, "b k h w z"],
-  noise: Float[Array, "b k h w z"],
-  timestep: Int[Array, ""],
-  previous: Int[Array, ""],
+  latents: Float[AnyArray, "b k h w z"],
+  output: Float[AnyArray, "b k h w z"],
+  noise: Float[AnyArray, "b k h w z"],
+  timestep: Timestep,
+  previous: Timestep,
   *,
   schedule: Schedule,
   eta: float = 0.0,
@@ -76,7 +77,7 @@ def ddim_step(
 
 
 def extrapolate(
-  draw: Draw, output: Float[Array, "b k h w z"], timestep: Int[Array, ""], previous: Int[Array, ""], *,
+  draw: Draw, output: Float[AnyArray, "b k h w z"], timestep: Timestep, previous: Timestep, *,
   schedule: Schedule,
 ) -> Float[Array, "b k h w z"]:  # fmt: skip
   """The output [b k h w z] whose clean estimate goes on changing as it has since the last step (DPM-Solver++ 2M).
@@ -94,10 +95,10 @@ def extrapolate(
 
 
 def renoise(
-  latents: Float[Array, "b k h w z"],
-  noise: Float[Array, "b k h w z"],
-  timestep: Int[Array, ""],
-  noisier: Int[Array, ""],
+  latents: Float[AnyArray, "b k h w z"],
+  noise: Float[AnyArray, "b k h w z"],
+  timestep: Timestep,
+  noisier: Timestep,
   *,
   schedule: Schedule,
 ) -> Float[Array, "b k h w z"]:
@@ -110,7 +111,7 @@ def renoise(
 
 
 def sample(
-  keys: Array,
+  keys: AnyArray,
   draw: Draw,
   steps: SamplingSteps,
   *,

@@ -16,7 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from gid_jax.types import PRNGKey
+from gid_jax.types import AnyArray, PRNGKey
+
+Timestep = Int[AnyArray, ""] | np.integer | int
+Timesteps = Int[AnyArray, "..."] | np.integer | int
 
 
 @flax.struct.dataclass
@@ -81,7 +84,7 @@ def _levels(schedule: Schedule, timesteps, ndim: int):
 
 
 def add_noise(
-  schedule: Schedule, clean: Float[Array, "*b c"], noise: Float[Array, "*b c"], timesteps: Int[Array, "..."]
+  schedule: Schedule, clean: Float[AnyArray, "*b c"], noise: Float[AnyArray, "*b c"], timesteps: Timesteps
 ) -> Float[Array, "*b c"]:
   """Noisy latents at `timesteps` (0 ... N-1), which index the leading axes of `clean` [*b ... c]."""
   alpha, sigma = _levels(schedule, timesteps, clean.ndim)
@@ -89,7 +92,7 @@ def add_noise(
 
 
 def expect(
-  schedule: Schedule, noisy: Float[Array, "*b h w c"], timesteps: Int[Array, "..."]
+  schedule: Schedule, noisy: Float[AnyArray, "*b h w c"], timesteps: Timesteps
 ) -> Float[Array, "*b h w c"]:
   """What the network's output would be for `noisy` latents [*b h w c] at `timesteps`, were clean ones Gaussian.
 
@@ -104,23 +107,25 @@ def expect(
   alpha, sigma = _levels(schedule, timesteps, noisy.ndim)
   gains = {"epsilon": sigma, "v": alpha * sigma * (1 - power), "x0": alpha * power}
   gain = gains[schedule.prediction] / (alpha**2 * power + sigma**2)
-  cosines = jax.scipy.fft.dctn(noisy, axes=(-3, -2), norm="ortho")
+  cosines = jax.scipy.fft.dctn(jnp.asarray(noisy), axes=(-3, -2), norm="ortho")
   return jax.scipy.fft.idctn(gain * cosines, axes=(-3, -2), norm="ortho")
 
 
 def training_target(
-  schedule: Schedule, clean: Float[Array, "*b c"], noise: Float[Array, "*b c"], timesteps: Int[Array, "..."]
+  schedule: Schedule, clean: Float[AnyArray, "*b c"], noise: Float[AnyArray, "*b c"], timesteps: Timesteps
 ) -> Float[Array, "*b c"]:
   """What the network should output [*b ... c] at `timesteps`, by the schedule's kind of prediction."""
+  clean, noise = jnp.asarray(clean), jnp.asarray(noise)
   alpha, sigma = _levels(schedule, timesteps, clean.ndim)
   target = {"epsilon": noise, "v": alpha * noise - sigma * clean, "x0": clean}[schedule.prediction]
   return target - expect(schedule, alpha * clean + sigma * noise, timesteps) if schedule.reach else target
 
 
 def split_prediction(
-  schedule: Schedule, output: Float[Array, "*b c"], noisy: Float[Array, "*b c"], timesteps: Int[Array, "..."]
+  schedule: Schedule, output: Float[AnyArray, "*b c"], noisy: Float[AnyArray, "*b c"], timesteps: Timesteps
 ) -> tuple[Float[Array, "*b c"], Float[Array, "*b c"]]:
   """Turns the network's output [*b ... c] for `noisy` at `timesteps` into (clean, noise) estimates of that shape."""
+  output, noisy = jnp.asarray(output), jnp.asarray(noisy)
   alpha, sigma = _levels(schedule, timesteps, noisy.ndim)
   if schedule.reach:
     output = output + expect(schedule, noisy, timesteps)
@@ -132,12 +137,13 @@ def split_prediction(
 
 
 def shift_noise(
-  schedule: Schedule, output: Float[Array, "*b c"], shift: Float[Array, "*b c"], timesteps: Int[Array, "..."]
+  schedule: Schedule, output: Float[AnyArray, "*b c"], shift: Float[AnyArray, "*b c"], timesteps: Timesteps
 ) -> Float[Array, "*b c"]:
   """The output [*b ... c] whose noise estimate is that of `output` plus `shift` [*b ... c], z_t staying what it is.
 
   More noise in the same z_t means less signal: the clean estimate changes by -sigma / alpha times `shift`.
   """
+  output, shift = jnp.asarray(output), jnp.asarray(shift)
   alpha, sigma = _levels(schedule, timesteps, output.ndim)
   return output + {"epsilon": 1.0, "v": 1 / alpha, "x0": -sigma / alpha}[schedule.prediction] * shift
 
@@ -151,9 +157,9 @@ class SamplingSteps(NamedTuple):
     resting: [s] time step at which the latents are left: `previous`, or noised back to where the step began.
   """
 
-  timesteps: Int[np.ndarray, "s"]
-  previous: Int[np.ndarray, "s"]
-  resting: Int[np.ndarray, "s"]
+  timesteps: Int[AnyArray, "s"]
+  previous: Int[AnyArray, "s"]
+  resting: Int[AnyArray, "s"]
 
 
 def sampling_steps(

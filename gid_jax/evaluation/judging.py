@@ -271,6 +271,7 @@ def judge_scene(
       videos[STILL] = np.repeat(scene.frames[:1], len(scene.frames), axis=0)
     for name, extractor in itertools.product(videos, extractors):
       if name in (REAL, STILL):
+        assert cache is not None
         found = extract_kept_features(scene, videos[name], extractor, crop=crop, name=name, cache=cache)
       else:
         found = extract_features(videos[name], extractor, crop=crop)

@@ -187,15 +187,15 @@ def peak_frequency_error(
 
 def phase_coherence(
   volume: SpectralVolume, moving: Bool[np.ndarray, "h w"], *, stride: float, distance: int
-) -> Float[np.ndarray, "k-1"]:
+) -> Float[np.ndarray, "n"]:
   """Together: how far pixels `distance` steps of the grid apart swing in phase, in each band but the constant one.
 
   sum Re(S_p conj S_q) / sum |S_p| |S_q|: the mean cosine of their phase difference, weighted by both amplitudes, over
   horizontal and vertical pairs p, q that both lie in the moving region, x and y.
 
   Returns:
-    [k-1] in [-1, 1], 0 for independent phases; NaN for bands under 0.01 px, and where no pair, or less than 1 % of the
-    picture, is in the region [h w].
+    [n], n = K - 1, in [-1, 1], 0 for independent phases; NaN for bands under 0.01 px, and where no pair, or less than
+    1 % of the picture, is in the region [h w].
   """
   coherence = np.full(max(len(volume.coefficients) - 1, 0), math.nan)
   if not covers_enough(moving):
@@ -218,12 +218,12 @@ def phase_coherence(
 
 def band_correlation(
   volume: SpectralVolume, moving: Bool[np.ndarray, "h w"], *, stride: float
-) -> Float[np.ndarray, "k-1 k-1"]:
+) -> Float[np.ndarray, "n n"]:
   """Together: correlation over the moving region [h w] between the log amplitudes of two bands, the constant one aside.
 
   Returns:
-    [k-1 k-1] in [-1, 1]; NaN for bands under 0.01 px or of the same amplitude everywhere, and where the region covers
-    less than 1 % of the picture.
+    [n n], n = K - 1, in [-1, 1]; NaN for bands under 0.01 px or of the same amplitude everywhere, and where the region
+    covers less than 1 % of the picture.
   """
   correlation = np.full((max(len(volume.coefficients) - 1, 0),) * 2, math.nan)
   if not covers_enough(moving):
@@ -251,15 +251,15 @@ def judge_prediction(
   """
   check_alike(predicted, real)
   pair = predicted, real
-  amplitudes = [rms_swing(volume, stride=stride) for volume in pair]
+  amplitude, real_amplitude = (rms_swing(volume, stride=stride) for volume in pair)
   powers = [band_power(volume, regions.moving, stride=stride) for volume in pair]
   judged = {
-    "auc": area_under_curve(amplitudes[0], regions),
-    "median_ratio": median_ratio(*amplitudes, regions.moving),
-    "amplitude_error": amplitude_error(*amplitudes, regions.moving),
+    "auc": area_under_curve(amplitude, regions),
+    "median_ratio": median_ratio(amplitude, real_amplitude, regions.moving),
+    "amplitude_error": amplitude_error(amplitude, real_amplitude, regions.moving),
     "spectral_distance": float(np.sqrt(np.square(spectral_distance(*powers)).mean())),
     "peak_frequency_error": peak_frequency_error(*powers, num_frames=real.num_frames, fps=real.fps),
-    "share_moving": share_moving(amplitudes[0]),
+    "share_moving": share_moving(amplitude),
   }
   for distance in DISTANCES:
     coherence = [phase_coherence(v, regions.moving, stride=stride, distance=distance) for v in pair]

@@ -12,12 +12,13 @@ import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Real
 
 from gid_jax.errors import UserError
 from gid_jax.models.vgg16 import VGG16_LAYER_WEIGHTS, vgg16_features
 from gid_jax.motion.splat import average_splat, fill_holes, softmax_splat, sum_splat
 from gid_jax.motion.warp import sample_linear
+from gid_jax.types import AnyArray
 
 # Mean squared error of rounding to 8 bits. Truth is not known better, and an average needs finite figures.
 _ROUNDING_ERROR = 1 / (12 * 255**2)
@@ -25,11 +26,11 @@ _ROUNDING_ERROR = 1 / (12 * 255**2)
 _WINDOW, _SIGMA = 11, 1.5
 _C1, _C2 = 0.01**2, 0.03**2
 
-Renderer = Callable[[Any, Any, Any], Array]  # (image [h w 3], flow [h w 2], depth [h w]) to a frame [h w 3]
+Renderer = Callable[[Any, Any, Any], AnyArray]  # (image [h w 3], flow [h w 2], depth [h w]) to a frame [h w 3]
 
 
 def psnr(
-  frame: Float[np.ndarray, "h w 3"], truth: Float[np.ndarray, "h w 3"], *, mask: Bool[np.ndarray, "h w"] | None = None
+  frame: Real[np.ndarray, "h w 3"], truth: Real[np.ndarray, "h w 3"], *, mask: Bool[np.ndarray, "h w"] | None = None
 ) -> float:
   """Peak signal-to-noise ratio in dB, at most 58.9, which is the rounding to 8 bits.
 
@@ -47,7 +48,7 @@ def psnr(
   return float(-10 * np.log10(max(errors.mean(), _ROUNDING_ERROR))) if errors.size else float("nan")
 
 
-def ssim_map(frame: Float[np.ndarray, "h w 3"], truth: Float[np.ndarray, "h w 3"]) -> Float[np.ndarray, "hv wv"]:
+def ssim_map(frame: Real[np.ndarray, "h w 3"], truth: Real[np.ndarray, "h w 3"]) -> Float[np.ndarray, "hv wv"]:
   """Structural similarity around every pixel, mean of the three channels (Wang et al. 2004, at full resolution).
 
   Args:
@@ -74,16 +75,16 @@ def ssim_map(frame: Float[np.ndarray, "h w 3"], truth: Float[np.ndarray, "h w 3"
 
 
 def ssim(
-  frame: Float[np.ndarray, "h w 3"], truth: Float[np.ndarray, "h w 3"], *, mask: Bool[np.ndarray, "h w"] | None = None
+  frame: Real[np.ndarray, "h w 3"], truth: Real[np.ndarray, "h w 3"], *, mask: Bool[np.ndarray, "h w"] | None = None
 ) -> float:
   """Mean of `ssim_map` for frames [h w 3], over the pixels of `mask` [h w] with one; NaN where none has a window."""
   return _mean_within(ssim_map(frame, truth), mask)
 
 
 def perceptual_distances(
-  params: Mapping[str, Mapping[str, Array]],
-  frames: Float[np.ndarray, "n h w 3"],
-  truth: Float[np.ndarray, "h w 3"],
+  params: Mapping[str, Mapping[str, AnyArray]],
+  frames: Real[np.ndarray, "n h w 3"],
+  truth: Real[np.ndarray, "h w 3"],
   masks: Bool[np.ndarray, "m h w"],
 ) -> Float[np.ndarray, "n m"]:
   """VGG16 perceptual distance of several frames from one truth, within several masks.
@@ -138,7 +139,7 @@ def _splat_mass(flow):
 
 @jax.jit
 def predict_by_average(
-  image: Float[Array, "h w 3"], flow: Float[Array, "h w 2"], depth: Float[Array, "h w"]
+  image: Float[AnyArray, "h w 3"], flow: Float[AnyArray, "h w 2"], depth: Float[AnyArray, "h w"]
 ) -> Float[Array, "h w 3"]:
   """The photo [h w 3] splatted along `flow` [h w 2], collisions averaged and holes filled; `depth` is not used."""
   return fill_holes(*average_splat(image, flow))
@@ -146,7 +147,7 @@ def predict_by_average(
 
 @jax.jit
 def predict_by_softmax(
-  image: Float[Array, "h w 3"], flow: Float[Array, "h w 2"], depth: Float[Array, "h w"]
+  image: Float[AnyArray, "h w 3"], flow: Float[AnyArray, "h w 2"], depth: Float[AnyArray, "h w"]
 ) -> Float[Array, "h w 3"]:
   """The photo [h w 3] splatted along `flow` [h w 2], larger `depth` [h w] in front, holes filled."""
   return fill_holes(*softmax_splat(image, flow, depth))
@@ -154,15 +155,15 @@ def predict_by_softmax(
 
 @jax.jit
 def predict_by_backward_warp(
-  image: Float[Array, "h w 3"], flow: Float[Array, "h w 2"], depth: Float[Array, "h w"]
+  image: Float[AnyArray, "h w 3"], flow: Float[AnyArray, "h w 2"], depth: Float[AnyArray, "h w"]
 ) -> Float[Array, "h w 3"]:
   """The photo [h w 3] sampled at p - F(p), F being `flow` [h w 2]: right where F varies slowly; no `depth`."""
   return sample_linear(image, -flow[..., 0], -flow[..., 1])
 
 
 def predict_by_standing_still(
-  image: Float[Array, "h w 3"], flow: Float[Array, "h w 2"], depth: Float[Array, "h w"]
-) -> Float[Array, "h w 3"]:
+  image: Float[AnyArray, "h w 3"], flow: Float[AnyArray, "h w 2"], depth: Float[AnyArray, "h w"]
+) -> Float[AnyArray, "h w 3"]:
   """The photo [h w 3] itself, whatever the motion [h w 2] and depth [h w]: the floor."""
   return image
 
@@ -178,13 +179,13 @@ METRICS = ("psnr", "ssim", "perceptual")
 
 
 def judge_pair(
-  image: Float[np.ndarray, "h w 3"],
+  image: Real[np.ndarray, "h w 3"],
   flow: Float[np.ndarray, "h w 2"],
   depth: Float[np.ndarray, "h w"],
-  truth: Float[np.ndarray, "h w 3"],
+  truth: Real[np.ndarray, "h w 3"],
   *,
   renderers: Mapping[str, Renderer],
-  vgg_params: Mapping[str, Mapping[str, Array]] | None = None,
+  vgg_params: Mapping[str, Mapping[str, AnyArray]] | None = None,
 ) -> dict[str, dict[tuple[str, str], float]]:
   """Renders one pair with each of several renderers and compares with the true frame.
 
@@ -232,7 +233,7 @@ class Flicker(NamedTuple):
 
 
 def measure_flicker(
-  frames: Iterable[Float[np.ndarray, "h w 3"]], still: Bool[np.ndarray, "h w"], *, photo: Float[np.ndarray, "h w 3"]
+  frames: Iterable[Real[np.ndarray, "h w 3"]], still: Bool[np.ndarray, "h w"], *, photo: Real[np.ndarray, "h w 3"]
 ) -> Flicker:
   """Temporal stability of a rendered clip where the scene stands still.
 

@@ -7,7 +7,7 @@ pixel. Measured motion is kept in a folder and measured once, whichever model is
 import hashlib
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -130,7 +130,7 @@ def read_clip(
     UserError: see `gid_jax.media.clips.clip_to_sequences`.
   """
   height, width = model.image_size
-  grid = dict(num_frames=model.num_frames, fps=model.fps, height=height, width=width)
+  grid = dict[str, Any](num_frames=model.num_frames, fps=model.fps, height=height, width=width)
   frames = next(iter(clip_to_sequences(file.path, **grid, max_sequences=1, loop=source == "loop")))
   # By content: another video of the same name, or another way to cut it, is another motion.
   content = hashlib.sha256(frames.tobytes()).hexdigest()[:16]
@@ -140,7 +140,7 @@ def read_clip(
   if not path.exists():
     motion, confidence, shift = measure_motion(frames, estimator=estimator)
     stride = model.motion_stride
-    coefficients = motion_to_spectrum(motion, num_bands=model.num_bands).coefficients
+    coefficients = np.asarray(motion_to_spectrum(motion, num_bands=model.num_bands).coefficients)
     measured = {
       "coefficients": shrink_vectors(coefficients, stride=stride).astype(np.float32),
       "confidence": _shrink(np.asarray(confidence, np.float32), stride),
@@ -162,8 +162,8 @@ def simulate_scenes(
   seeds: Collection[int],
   model: ModelSettings,
   *,
-  backgrounds: list = (),
-  sprites: list = (),
+  backgrounds: Sequence[np.ndarray] = (),
+  sprites: Sequence[np.ndarray] = (),
 ) -> Iterator[JudgedScene]:
   """Yields simulated scenes with their exact motion and a pair each; those that stand wholly still are skipped.
 
@@ -171,8 +171,8 @@ def simulate_scenes(
     sample_scene: makes a scene of a seed, `data_pipeline.synthetic.scene.sample_scene`.
     seeds: of the scenes; those of training data are small numbers.
     model: see `read_clip`.
-    backgrounds: see `gid_jax.media.folders.load_backgrounds`.
-    sprites: see `gid_jax.media.folders.load_sprites`.
+    backgrounds: [h w 3] each, see `gid_jax.media.folders.load_backgrounds`.
+    sprites: [h w 4] each, see `gid_jax.media.folders.load_sprites`.
   """
   height, width = model.image_size
   stride = model.motion_stride

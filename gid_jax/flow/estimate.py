@@ -18,6 +18,7 @@ about it, and the linear system solved by successive over-relaxation. Three thin
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,7 @@ from gid_jax.errors import UserError
 from gid_jax.flow.pyramid import NUM_FEATURES, image_to_grey, image_to_pyramid, pyramid_sizes
 from gid_jax.flow.relaxation import previous, relax
 from gid_jax.motion.warp import blur, is_inside, sample_cubic, sample_linear, to_planes
+from gid_jax.types import AnyArray
 
 _MIN_SIDE = 8
 # Shares of reference and warped target in the gradients about which the energy is linearised.
@@ -90,8 +92,8 @@ REFERENCE = FlowSettings(
 
 
 def estimate_flow(
-  reference: Float[Array, "h w 3"],
-  targets: Float[Array, "n h w 3"],
+  reference: Float[AnyArray, "h w 3"],
+  targets: Float[AnyArray, "n h w 3"],
   *,
   settings: FlowSettings = DEFAULT,
   progress: Callable[[int, int], None] | None = None,
@@ -238,7 +240,8 @@ def _refine(reference: Array, target: Array, u: Array, v: Array, level: int, set
     right, below = smooth * faces_x, smooth * faces_y
     # A little on the diagonal keeps the system regular where there is neither texture nor a neighbour.
     floor = rest + 0.05 * smoothness
-    xx, xy, yy = floor, 0.0, floor
+    xy: Any = 0.0  # until the first feature
+    xx = yy = floor
     bx = _divergence(u, right, below) - rest * u
     by = _divergence(v, right, below) - rest * v
     # Plane by plane: XLA reduces over a short leading axis far more slowly.

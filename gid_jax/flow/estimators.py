@@ -18,18 +18,20 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from gid_jax.configuration import look_up
 from gid_jax.errors import UserError
 from gid_jax.flow.estimate import DEFAULT, REFERENCE, FlowSettings, estimate_flow
+from gid_jax.types import AnyArray
 
 # To be raised when `estimate_flow` gives other results with the same settings.
 FLOW_VERSION = 1
 
 
+@runtime_checkable
 class FlowEstimator(Protocol):
   """Estimates the flow from one frame to many."""
 
@@ -45,11 +47,11 @@ class FlowEstimator(Protocol):
 
   def __call__(
     self,
-    reference: Float[Array, "h w 3"],
-    targets: Float[Array, "n h w 3"],
+    reference: Float[AnyArray, "h w 3"],
+    targets: Float[AnyArray, "n h w 3"],
     *,
     progress: Callable[[int, int], None] | None = None,
-  ) -> tuple[Float[Array, "n h w 2"], Float[Array, "n h w"]]:
+  ) -> tuple[Float[AnyArray, "n h w 2"], Float[AnyArray, "n h w"]]:
     """Estimates the flow from a reference frame to each target.
 
     Args:

@@ -24,7 +24,7 @@ def pyramid_sizes(height: int, width: int, *, ratio: float, min_size: int) -> li
     sizes.append((max(2, round(height * scale)), max(2, round(width * scale))))
 
 
-def image_to_pyramid(image: Float[Array, "h w 3"], sizes: list[tuple[int, int]]) -> list[Float[Array, "15 h2 w2"]]:
+def image_to_pyramid(image: Float[Array, "h w 3"], sizes: list[tuple[int, int]]) -> list[Float[Array, "15 _ _"]]:
   """Resizes an image [h w 3] to every level's size, with antialiasing, and takes its features: [15 h2 w2] each."""
   return [
     image_to_features(image if size == image.shape[:2] else jax.image.resize(image, (*size, 3), "linear"))

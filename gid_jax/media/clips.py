@@ -27,6 +27,7 @@ _MAX_LOOP_SECONDS = 20.0
 MAX_CLIP_BYTES = 2 << 30
 # An hour at 30 frames per second, whose overview fills 170 MB.
 _MAX_FRAMES = 108_000
+Frames = Sequence[UInt8[np.ndarray, "h w 3"]] | UInt8[np.ndarray, "t h w 3"]
 
 
 def seam_ratio(overview: Overview) -> float:
@@ -52,9 +53,7 @@ def plan_crops(size: tuple[int, int], target: tuple[int, int]) -> list[Crop]:
   return [Crop(round(place * free_rows), round(place * free_columns), height, width) for place in places]
 
 
-def find_active_crop(
-  frames: Sequence[UInt8[np.ndarray, "h w 3"]], target: tuple[int, int], zoom: float
-) -> Crop | None:
+def find_active_crop(frames: Frames, target: tuple[int, int], zoom: float) -> Crop | None:
   """Finds the place where a crop `zoom` times smaller than the largest one sees most change.
 
   Args:
@@ -84,7 +83,7 @@ def find_active_crop(
 
 
 def cut_frames(
-  frames: Sequence[UInt8[np.ndarray, "h w 3"]], crop: Crop, *, height: int, width: int
+  frames: Frames, crop: Crop, *, height: int, width: int
 ) -> UInt8[np.ndarray, "t height width 3"]:
   """Crops t frames [h w 3] and resizes them to [t height width 3], by area average where they shrink."""
   interpolation = cv2.INTER_AREA if crop.height >= height else cv2.INTER_CUBIC

@@ -8,7 +8,7 @@ import bisect
 import itertools
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -53,7 +53,7 @@ def open_to_read(path: Path) -> BinaryIO:
 
 def decode_frames(
   path: PathLike, *, short_side: int | None = None
-) -> Iterator[tuple[UInt8[np.ndarray, "h w 3"], float]]:
+) -> Generator[tuple[UInt8[np.ndarray, "h w 3"], float], None, None]:
   """Decodes a video frame by frame as it is meant to be seen.
 
   Rotation metadata is applied, pixels become square, interlaced frames are deinterlaced, limited or full range YUV
@@ -215,7 +215,7 @@ def _deinterlace(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
         continue
       graph = av.filter.Graph()
       source = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format.name, time_base=frame.time_base)
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
       graph.link_nodes(source, graph.add("yadif", "deint=interlaced"), graph.add("buffersink")).configure()
     if graph is not None:
       graph.vpush(frame)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import av.error
@@ -80,7 +80,7 @@ def encode_frames(
   # The prefix keeps FFmpeg from reading a colon in a file name as a protocol.
   target = f"file:{path}"
   with av.open(target, "w", format=encoder.container, container_options=encoder.container_options) as output:
-    stream = output.add_stream(encoder.codec, rate=rate, options=encoder.codec_options)
+    stream: Any = output.add_stream(encoder.codec, rate=rate, options=encoder.codec_options)
     stream.width, stream.height, stream.pix_fmt = width, height, encoder.pixel_format
     if subsampled:
       context = stream.codec_context
@@ -126,7 +126,8 @@ def _palette_converter(first: np.ndarray) -> Callable[[np.ndarray], av.VideoFram
   def convert(array: np.ndarray) -> av.VideoFrame:
     dithered = Image.fromarray(np.clip(array + tiled, 0, 255).astype(np.uint8))
     indices = np.asarray(dithered.quantize(palette=reference, dither=Image.Dither.NONE))
-    return av.VideoFrame.from_ndarray((indices, palette), "pal8")
+    pixels: Any = indices, palette  # PyAV takes a pair, its annotation does not
+    return av.VideoFrame.from_ndarray(pixels, "pal8")
 
   return convert
 

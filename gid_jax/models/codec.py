@@ -23,7 +23,7 @@ from gid_jax.models.encoders import SwingHead
 from gid_jax.models.vae import VAE
 from gid_jax.motion.normalization import denormalize, denormalize_by_resolution, normalize, normalize_by_resolution
 from gid_jax.motion.warp import blur
-from gid_jax.types import PRNGKey
+from gid_jax.types import AnyArray, PRNGKey
 
 _DITHER = 1e-3  # normalised units
 _EVEN_SIGMA = 1.0  # latent pixels
@@ -63,7 +63,7 @@ class SliceCodec(Protocol):
     """See above."""
     ...
 
-  def see(self, features: Float[Array, "b h w c"]) -> Float[Array, "b h w"] | None:
+  def see(self, features: Float[AnyArray, "b h w c"]) -> Float[Array, "b h w"] | None:
     """What it takes from frozen image features [b h w c] on the latent grid: the swing, or nothing."""
     ...
 
@@ -127,21 +127,21 @@ class PaperCodec(nn.Module):
   def see(self, features: Any) -> None:
     """Nothing: it normalises all photos alike."""
 
-  def normalize(self, slices: Float[Array, "*b h w 4"], bands: Int[Array, "*b"]) -> Float[Array, "*b h w 4"]:
+  def normalize(self, slices: Float[AnyArray, "*b h w 4"], bands: Int[AnyArray, "*b"]) -> Float[AnyArray, "*b h w 4"]:
     """Raw slices [*b h w 4], pixels of the motion grid, of bands [*b] in units of their size in the training set."""
     if self.normalization == "resolution":
       return normalize_by_resolution(slices)
     return normalize(slices, self.band_scale[bands])
 
-  def denormalize(self, slices: Float[Array, "*b h w 4"], bands: Int[Array, "*b"]) -> Float[Array, "*b h w 4"]:
+  def denormalize(self, slices: Float[AnyArray, "*b h w 4"], bands: Int[AnyArray, "*b"]) -> Float[AnyArray, "*b h w 4"]:
     """Inverse of `normalize`: slices [*b h w 4] of bands [*b] in pixels again."""
     if self.normalization == "resolution":
       return denormalize_by_resolution(slices)
     return denormalize(slices, self.band_scale[bands])
 
   def reconstruct(
-    self, key: PRNGKey, slices: Float[Array, "b h w 4"], bands: Int[Array, "b"]
-  ) -> tuple[Float[Array, "b h w 4"], ...]:
+    self, key: PRNGKey, slices: Float[AnyArray, "b h w 4"], bands: Int[AnyArray, "b"]
+  ) -> tuple[Float[AnyArray, "b h w 4"], Float[Array, "b h w 4"], Float[Array, "b h2 w2 z"], Float[Array, "b h2 w2 z"]]:
     """Auto-encodes raw slices [b h w 4] of bands [b]; returns (normalised input, reconstruction, mean, log-var)."""
     normalized = self.normalize(slices, bands)
     # On a slice without motion every group norm multiplies gradients by 1 / sqrt(epsilon) and the product overflows,
@@ -152,8 +152,8 @@ class PaperCodec(nn.Module):
 
   def slices_to_latents(
     self,
-    slices: Float[Array, "b k h w 4"],
-    bands: Int[Array, "b k"],
+    slices: Float[AnyArray, "b k h w 4"],
+    bands: Int[AnyArray, "b k"],
     *,
     swing: None = None,
     strength: None = None,
@@ -167,12 +167,12 @@ class PaperCodec(nn.Module):
 
   def latents_to_slices(
     self,
-    latents: Float[Array, "b k h w z"],
-    bands: Int[Array, "b k"],
+    latents: Float[AnyArray, "b k h w z"],
+    bands: Int[AnyArray, "b k"],
     *,
     swing: None = None,
     evenness: float = 0.0,
-  ) -> Float[Array, "b k h2 w2 4"]:
+  ) -> Float[AnyArray, "b k h2 w2 4"]:
     """Inverse of `slices_to_latents`: raw slices [b k h*f w*f 4] of latents [b k h w z]; for `evenness` see there."""
     _refuse_photo(swing, None)
     b, k, *cells = latents.shape
@@ -183,8 +183,8 @@ class PaperCodec(nn.Module):
     return slices * even_gains(slices, bands, evenness=evenness) if evenness else slices
 
   def latents_to_motion(
-    self, latents: Float[Array, "b k h w z"], *, swing: None = None, evenness: float = 0.0
-  ) -> Float[Array, "b k h2 w2 4"]:
+    self, latents: Float[AnyArray, "b k h w z"], *, swing: None = None, evenness: float = 0.0
+  ) -> Float[AnyArray, "b k h2 w2 4"]:
     """Raw slices [b k h*f w*f 4], pixels of the motion grid, of latents [b k h w z] of all K bands in order."""
     return self.latents_to_slices(latents, _all_bands(latents), swing=swing, evenness=evenness)
 
@@ -222,17 +222,17 @@ class PhotoCodec(nn.Module):
     self.latent_mean = self.param("latent_mean", nn.initializers.zeros, (self.latent_channels,))
     self.latent_std = self.param("latent_std", nn.initializers.ones, (self.latent_channels,))
 
-  def see(self, features: Float[Array, "b h w c"]) -> Float[Array, "b h w"]:
+  def see(self, features: Float[AnyArray, "b h w c"]) -> Float[Array, "b h w"]:
     """Natural logarithm of how far places are likely to swing [b h w], of frozen image features [b h w c]."""
     return self.swing_head(features)
 
   def slices_to_latents(
     self,
-    slices: Float[Array, "b k h w 4"],
-    bands: Int[Array, "b k"],
+    slices: Float[AnyArray, "b k h w 4"],
+    bands: Int[AnyArray, "b k"],
     *,
-    swing: Float[Array, "b h2 w2"] | None = None,
-    strength: Float[Array, "b"] | None = None,
+    swing: Float[AnyArray, "b h2 w2"] | None = None,
+    strength: Float[AnyArray, "b"] | None = None,
   ) -> Float[Array, "b k h2 w2 4"]:
     """Averages, normalises and whitens raw slices [b k h w 4] of bands [b k] into latents [b k h/f w/f 4].
 
@@ -248,10 +248,10 @@ class PhotoCodec(nn.Module):
 
   def latents_to_slices(
     self,
-    latents: Float[Array, "b k h w 4"],
-    bands: Int[Array, "b k"],
+    latents: Float[AnyArray, "b k h w 4"],
+    bands: Int[AnyArray, "b k"],
     *,
-    swing: Float[Array, "b h w"] | None = None,
+    swing: Float[AnyArray, "b h w"] | None = None,
     evenness: float = 0.0,
   ) -> Float[Array, "b k h2 w2 4"]:
     """Inverse of `slices_to_latents`: raw slices [b k h*f w*f 4], pixels of the motion grid, of latents [b k h w 4].
@@ -265,9 +265,9 @@ class PhotoCodec(nn.Module):
 
   def latents_to_motion(
     self,
-    latents: Float[Array, "b k h w 4"],
+    latents: Float[AnyArray, "b k h w 4"],
     *,
-    swing: Float[Array, "b h w"] | None = None,
+    swing: Float[AnyArray, "b h w"] | None = None,
     evenness: float = 0.0,
   ) -> Float[Array, "b k h2 w2 4"]:
     """Raw slices [b k h*f w*f 4], pixels of the motion grid, of sampled latents [b k h w 4] of all K bands in order.
@@ -276,17 +276,18 @@ class PhotoCodec(nn.Module):
     takes off a photo in which nothing moves. For `evenness` see `even_gains`.
     """
     slices = self.latents_to_slices(latents, _all_bands(latents), swing=swing, evenness=evenness)
+    assert swing is not None  # or it would have been refused
     # Percentiles as in `gid_jax.data.examples.measure_strength`.
     found = jnp.percentile(jnp.sqrt(jnp.square(slices[:, 1:]).sum((1, 4))), 95, axis=(1, 2))
     wanted = self.strength * jnp.exp(jnp.percentile(swing, 95, axis=(1, 2)))
     return slices * jnp.where(found > 0, wanted / jnp.where(found > 0, found, 1.0), 1.0)[:, None, None, None, None]
 
-  def average(self, slices: Float[Array, "*b h w 4"]) -> Float[Array, "*b h2 w2 4"]:
+  def average(self, slices: Float[AnyArray, "*b h w 4"]) -> Float[AnyArray, "*b h2 w2 4"]:
     """Means over cells [*b h/f w/f 4] of slices [*b h w 4]."""
     *b, h, w, c = slices.shape
     return slices.reshape(*b, h // self.factor, self.factor, w // self.factor, self.factor, c).mean((-4, -2))
 
-  def enlarge(self, cells: Float[Array, "*b h w 4"]) -> Float[Array, "*b h2 w2 4"]:
+  def enlarge(self, cells: Float[AnyArray, "*b h w 4"]) -> Float[Array, "*b h2 w2 4"]:
     """Slices [*b h*f w*f 4] of cells [*b h w 4], cubic."""
     *b, h, w, c = cells.shape
     return jax.image.resize(cells, (*b, h * self.factor, w * self.factor, c), "cubic")
@@ -321,7 +322,7 @@ def _refuse_photo(swing, strength):
 
 
 def even_gains(
-  slices: Float[Array, "b k h w 4"], bands: Int[Array, "b k"], *, evenness: float
+  slices: Float[AnyArray, "b k h w 4"], bands: Int[AnyArray, "b k"], *, evenness: float
 ) -> Float[Array, "b 1 h w 1"]:
   """Gains that bring places to the photo's mean swing, by a share of the way in logarithms, all bands alike.
 

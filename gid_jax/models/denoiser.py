@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from gid_jax.configuration import Part, make_part
 from gid_jax.models.unet import UNet
+from gid_jax.types import AnyArray
 
 
 class Denoiser(Protocol):
@@ -32,10 +33,10 @@ class Denoiser(Protocol):
 
   def __call__(
     self,
-    latents: Float[Array, "b k h w z"],
-    timesteps: Int[Array, "b k"],
-    bands: Int[Array, "b k"],
-    condition: Float[Array, "b h w d"],
+    latents: Float[AnyArray, "b k h w z"],
+    timesteps: Int[AnyArray, "b k"],
+    bands: Int[AnyArray, "b k"],
+    condition: Float[AnyArray, "b h w d"],
   ) -> Float[Array, "b k h w z"]:
     """Denoises [b k h w z] at time steps [b k] for bands [b k], given image features [b h w d]; same shape out."""
     ...

@@ -27,6 +27,7 @@ from gid_jax.configuration import Part, make_part, suggest
 from gid_jax.errors import UserError
 from gid_jax.models.layers import GroupNorm, ResBlock
 from gid_jax.models.vit import DINOv2ViTS14
+from gid_jax.types import AnyArray
 
 FROZEN_TRUNK = "frozen_trunk"
 
@@ -59,7 +60,7 @@ class DepthwiseConv(nn.Module):
   stride: int
 
   @nn.compact
-  def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+  def __call__(self, x: Float[AnyArray, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     """Filters x [b h w c], channel by channel, to [b ceil(h/stride) ceil(w/stride) c]."""
     size, stride = self.kernel_size, self.stride
     kernel = self.param("kernel", nn.initializers.lecun_normal(), (size, size, 1, x.shape[-1]))
@@ -81,7 +82,7 @@ class InvertedResidual(nn.Module):
   channels: int
 
   @nn.compact
-  def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+  def __call__(self, x: Float[AnyArray, "b h w c"]) -> Float[AnyArray, "b h2 w2 d"]:
     """Filters x [b h w c] to [b ceil(h/stride) ceil(w/stride) channels]."""
     inputs, width = x, x.shape[-1] * self.expansion
     if self.expansion > 1:
@@ -108,7 +109,7 @@ class EfficientNetLite0(nn.Module):
     return efficientnet_lite0_params(path)
 
   @nn.compact
-  def __call__(self, image: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b hs ws cs"], ...]:
+  def __call__(self, image: Float[AnyArray, "b h w 3"]) -> tuple[Float[Array, "b _ _ _"], ...]:
     """Returns the features of image [b h w 3], RGB in [0, 1], at strides 2, 4, 8, 16 and 32.
 
     Channels are 16, 24, 40, 112, 320; the size at stride s is ceil(h/s) x ceil(w/s).
@@ -200,7 +201,7 @@ class Trunk(Protocol):
     """Parameters from a file that a user names by `config.init.encoder`, which has one for each trunk."""
     ...
 
-  def __call__(self, image: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b hs ws cs"], ...]:
+  def __call__(self, image: Float[AnyArray, "b h w 3"]) -> tuple[Float[Array, "b _ _ _"], ...]:
     """Feature maps of images [b h w 3], RGB in [0, 1]."""
     ...
 
@@ -225,7 +226,7 @@ class ConditionEncoder(nn.Module):
   channels: int
   hidden: int
   trunks: tuple[str, ...] = ()
-  trunk_fields: FrozenDict = FrozenDict()
+  trunk_fields: Mapping[str, Any] = FrozenDict()
 
   def setup(self):
     names = [name_trunk(kind) for kind in self.trunks]
@@ -238,7 +239,7 @@ class ConditionEncoder(nn.Module):
     parts = [Part(kind, self.trunk_fields.get(kind, FrozenDict())) for kind in self.trunks]
     self.frozen_trunk = {name_trunk(part.kind): make_part(part, TRUNKS, what="image encoder") for part in parts}
 
-  def see(self, image: Float[Array, "b h w 3"], *, height: int, width: int) -> Float[Array, "b height width c"]:
+  def see(self, image: Float[AnyArray, "b h w 3"], *, height: int, width: int) -> Float[Array, "b height width c"]:
     """The features of all frozen networks of image [b h w 3], RGB in [0, 1], on a grid [b height width c]."""
     seen = []
     for trunk in self.frozen_trunk.values():
@@ -250,7 +251,7 @@ class ConditionEncoder(nn.Module):
 
   @nn.compact
   def __call__(
-    self, image: Float[Array, "b h w 3"], *, height: int, width: int
+    self, image: Float[AnyArray, "b h w 3"], *, height: int, width: int
   ) -> tuple[Float[Array, "b height width channels"], Float[Array, "b height width c"] | None]:
     """Encodes image [b h w 3], RGB in [0, 1], as [b height width channels] float32 without a fixed range.
 
@@ -269,7 +270,7 @@ class ConditionEncoder(nn.Module):
     x = nn.silu(GroupNorm(groups=_NUM_GROUPS, name="norm")(x))
     return nn.Conv(self.channels, (1, 1), name="out")(x), features
 
-  def _resnet(self, image: Array, height: int, width: int) -> Array:
+  def _resnet(self, image: AnyArray, height: int, width: int) -> AnyArray:
     num_stages = max(0, round(math.log2(image.shape[1] / height)))
     widths = [max(8, self.hidden >> (num_stages - stage)) for stage in range(num_stages + 1)]
     x = nn.Conv(widths[0], (3, 3), name="stem")(2.0 * image - 1.0)
@@ -278,7 +279,7 @@ class ConditionEncoder(nn.Module):
       x = ResBlock(channels, groups=_NUM_GROUPS, name=f"stage_{stage}")(x)
     return resize_image(x, height, width)
 
-  def _project(self, image: Array, height: int, width: int) -> tuple[Array, Array]:
+  def _project(self, image: AnyArray, height: int, width: int) -> tuple[Array, Array]:
     features = self.see(image, height=height, width=width)
     ends = np.cumsum([width for trunk in self.frozen_trunk.values() for width in trunk.widths])[:-1]
     projected = nn.Conv(self.hidden, (3, 3), name="project_image")(resize_image(2.0 * image - 1.0, height, width))
@@ -317,7 +318,7 @@ class SwingHead(nn.Module):
   """
 
   @nn.compact
-  def __call__(self, features: Float[Array, "b h w c"]) -> Float[Array, "b h w"]:
+  def __call__(self, features: Float[AnyArray, "b h w c"]) -> Float[Array, "b h w"]:
     """Features [b h w c] to the natural logarithm [b h w] of the swing, 0 where 5 % of a moving photo swing more."""
     channels = features.shape[-1]
     kernel = self.param("kernel", nn.initializers.zeros, (channels,))
@@ -334,7 +335,7 @@ class SwingHead(nn.Module):
     return swing - jnp.percentile(swing, 95, axis=(1, 2), keepdims=True) - depth * (1 - is_moving)
 
 
-def resize_image(x: Float[Array, "b h w c"], height: int, width: int) -> Float[Array, "b height width c"]:
+def resize_image(x: Float[AnyArray, "b h w c"], height: int, width: int) -> Float[AnyArray, "b height width c"]:
   """Resizes [b h w c] bilinearly, antialiased on an axis that shrinks; the same array at the same size."""
   if x.shape[1:3] == (height, width):
     return x

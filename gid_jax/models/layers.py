@@ -5,20 +5,23 @@ epsilons, heads split before q/k/v), so that converted weights give the same num
 """
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from gid_jax.models.operations import SYMMETRIC, convolve, convolve_repeated, dot_product_attention, group_norm
+from gid_jax.types import AnyArray
 
 BOTTOM_RIGHT = ((0, 1), (0, 1))  # how the latent-diffusion auto-encoder pads before a stride-2 convolution
 MAP_BANDS = "join"  # or "vmap": how `over_bands` maps
 
 
 def sinusoidal_embedding(
-  positions: Float[Array, "*b"] | Int[Array, "*b"], dim: int, *, max_period: float = 10000.0
+  positions: Float[AnyArray, "*b"] | Int[AnyArray, "*b"], dim: int, *, max_period: float = 10000.0
 ) -> Float[Array, "*b d"]:
   """Embeds positions [*b] as [*b dim], all cosines and then all sines (latent-diffusion's time-step embedding)."""
   half = dim // 2
@@ -39,7 +42,8 @@ def over_bands(module: type[nn.Module], *, in_axes: int | tuple[int | None, ...]
   """
   if MAP_BANDS == "join":
     return _join_bands(module, in_axes)
-  return nn.vmap(module, in_axes=in_axes, out_axes=1, variable_axes={"params": None}, split_rngs={"params": False})
+  axes: Any = in_axes  # Flax knows a tuple too, its annotation does not
+  return nn.vmap(module, in_axes=axes, out_axes=1, variable_axes={"params": None}, split_rngs={"params": False})
 
 
 def _join_bands(module, in_axes):
@@ -80,7 +84,7 @@ class GroupNorm(nn.Module):
   silu: bool = False
 
   @nn.compact
-  def __call__(self, x: Float[Array, "b *n c"]) -> Float[Array, "b *n c"]:
+  def __call__(self, x: Float[AnyArray, "b *n c"]) -> Float[Array, "b *n c"]:
     """Normalises [b ... c] over everything but the batch, group by group of channels."""
     channels = x.shape[-1]
     groups = max(g for g in range(1, min(self.groups, channels) + 1) if channels % g == 0)
@@ -101,10 +105,10 @@ class Conv(nn.Module):
   features: int
   size: int = 3
   kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c2"]:
+  def __call__(self, x: Float[AnyArray, "b h w c"]) -> Float[AnyArray, "b h w c2"]:
     """Maps [b h w c] to [b h w features]."""
     shape = (self.size, self.size, x.shape[-1], self.features)
     kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
@@ -128,12 +132,12 @@ class ResBlock(nn.Module):
   epsilon: float = 1e-6
   groups: int = 32
   zero_out: bool = False
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, "b h w c"], embedding: Float[Array, "b d"] | None = None
-  ) -> Float[Array, "b h w c2"]:
+    self, x: Float[AnyArray, "b h w c"], embedding: Float[AnyArray, "b d"] | None = None
+  ) -> Float[AnyArray, "b h w c2"]:
     """Maps [b h w c], with an optional embedding [b d], to [b h w channels]."""
     norm = functools.partial(GroupNorm, groups=self.groups, epsilon=self.epsilon, silu=True)
     conv = functools.partial(Conv, self.channels, dtype=self.dtype)
@@ -165,10 +169,10 @@ class SpatialAttention(nn.Module):
   groups: int = 32
   zero_out: bool = False
   query_chunk: int = 128
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+  def __call__(self, x: Float[AnyArray, "b h w c"]) -> Float[AnyArray, "b h w c"]:
     """Maps [b h w c] to [b h w c]."""
     b, h, w, c = x.shape
     tokens = GroupNorm(groups=self.groups, epsilon=self.epsilon, name="norm")(x).reshape(b, h * w, c)
@@ -197,10 +201,10 @@ class FrequencyAttention(nn.Module):
   num_heads: int = 4
   epsilon: float = 1e-5
   groups: int = 32
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Float[Array, "b k h w c"], bands: Int[Array, "b k"]) -> Float[Array, "b k h w c"]:
+  def __call__(self, x: Float[AnyArray, "b k h w c"], bands: Int[AnyArray, "b k"]) -> Float[AnyArray, "b k h w c"]:
     """Maps [b k h w c] with the band of every slice, [b k], to [b k h w c]."""
     b, k, h, w, c = x.shape
     head_dim = c // self.num_heads
@@ -229,10 +233,10 @@ class Downsample(nn.Module):
   """Halves the resolution, rounding up, with a strided 3x3 convolution: [b h w c] -> [b h/2 w/2 c]."""
 
   padding: tuple = SYMMETRIC
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+  def __call__(self, x: Float[AnyArray, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     """Maps [b h w c] to [b h/2 w/2 c]."""
     return nn.Conv(x.shape[-1], (3, 3), strides=2, padding=self.padding, dtype=self.dtype, name="conv")(x)
 
@@ -240,10 +244,10 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
   """Doubles the resolution by repetition and a 3x3 convolution: [b h w c] -> [b 2h 2w c]."""
 
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Float[Array, "b h w c"], size: tuple[int, int] | None = None) -> Float[Array, "b h2 w2 c"]:
+  def __call__(self, x: Float[AnyArray, "b h w c"], size: tuple[int, int] | None = None) -> Float[Array, "b h2 w2 c"]:
     """Maps [b h w c] to [b 2h 2w c], or to `size`, the repeated pixels being cropped to it at the bottom and right."""
     conv = _UpsampledConv(x.shape[-1], dtype=self.dtype, name="conv")
     return conv(x, size or (2 * x.shape[1], 2 * x.shape[2]))
@@ -251,7 +255,7 @@ class Upsample(nn.Module):
 
 class _UpsampledConv(nn.Module):
   features: int
-  dtype: jnp.dtype
+  dtype: DTypeLike
 
   @nn.compact
   def __call__(self, x, size):

@@ -15,7 +15,7 @@ from gid_jax.configuration import Part
 from gid_jax.models.codec import make_codec
 from gid_jax.models.denoiser import make_denoiser, name_denoiser
 from gid_jax.models.encoders import make_encoder
-from gid_jax.types import PRNGKey
+from gid_jax.types import AnyArray, PRNGKey
 
 
 class View(NamedTuple):
@@ -97,49 +97,51 @@ class MotionModel(nn.Module):
     return self.latent_factor * self.make_denoiser().favoured_multiple
 
   def reconstruct(
-    self, key: PRNGKey, slices: Float[Array, "b h w 4"], bands: Int[Array, "b"]
-  ) -> tuple[Float[Array, "b h w 4"], ...]:
+    self, key: PRNGKey, slices: Float[AnyArray, "b h w 4"], bands: Int[AnyArray, "b"]
+  ) -> tuple[Float[AnyArray, "b h w 4"], Float[Array, "b h w 4"], Float[Array, "b h2 w2 z"], Float[Array, "b h2 w2 z"]]:
     """Auto-encodes raw slices [b h w 4] of bands [b]; returns (normalised input, reconstruction, mean, log-var)."""
     return self.codec.reconstruct(key, slices, bands)
 
   def slices_to_latents(
     self,
-    slices: Float[Array, "b k h w 4"],
-    bands: Int[Array, "b k"],
+    slices: Float[AnyArray, "b k h w 4"],
+    bands: Int[AnyArray, "b k"],
     *,
-    swing: Float[Array, "b h2 w2"] | None = None,
-    strength: Float[Array, "b"] | None = None,
-  ) -> Float[Array, "b k h2 w2 z"]:
+    swing: Float[AnyArray, "b h2 w2"] | None = None,
+    strength: Float[AnyArray, "b"] | None = None,
+  ) -> Float[AnyArray, "b k h2 w2 z"]:
     """Raw slices [b k h w 4], pixels of the motion grid, of bands [b k] to whitened latents; see `SliceCodec`."""
     return self.codec.slices_to_latents(slices, bands, swing=swing, strength=strength)
 
   def latents_to_slices(
     self,
-    latents: Float[Array, "b k h w z"],
-    bands: Int[Array, "b k"],
+    latents: Float[AnyArray, "b k h w z"],
+    bands: Int[AnyArray, "b k"],
     *,
-    swing: Float[Array, "b h w"] | None = None,
+    swing: Float[AnyArray, "b h w"] | None = None,
     evenness: float = 0.0,
-  ) -> Float[Array, "b k h2 w2 4"]:
+  ) -> Float[AnyArray, "b k h2 w2 4"]:
     """Inverse of `slices_to_latents`: raw slices [b k h*f w*f 4] of latents [b k h w z]; see `SliceCodec`."""
     return self.codec.latents_to_slices(latents, bands, swing=swing, evenness=evenness)
 
   def latents_to_motion(
     self,
-    latents: Float[Array, "b k h w z"],
+    latents: Float[AnyArray, "b k h w z"],
     *,
-    swing: Float[Array, "b h w"] | None = None,
+    swing: Float[AnyArray, "b h w"] | None = None,
     evenness: float = 0.0,
-  ) -> Float[Array, "b k h2 w2 4"]:
+  ) -> Float[AnyArray, "b k h2 w2 4"]:
     """Raw slices [b k h*f w*f 4] of sampled latents [b k h w z] of all K bands in order; see `SliceCodec`."""
     return self.codec.latents_to_motion(latents, swing=swing, evenness=evenness)
 
-  def encode_image(self, image: Float[Array, "b h w 3"], *, height: int, width: int) -> View:
+  def encode_image(self, image: Float[AnyArray, "b h w 3"], *, height: int, width: int) -> View:
     """What there is to see in images [b h w 3] in [0, 1], on a grid of height x width."""
     condition, features = self.encoder(image, height=height, width=width)
     return View(condition, self.codec.see(features) if self.codec.needs_photo else None)
 
-  def predict_swing(self, image: Float[Array, "b h w 3"], *, height: int, width: int) -> Float[Array, "b h2 w2"] | None:
+  def predict_swing(
+    self, image: Float[AnyArray, "b h w 3"], *, height: int, width: int
+  ) -> Float[Array, "b h2 w2"] | None:
     """The part `swing` [b height width] of `encode_image` alone, for which the frozen parameters will do."""
     if not self.codec.needs_photo:
       return None
@@ -147,10 +149,10 @@ class MotionModel(nn.Module):
 
   def denoise(
     self,
-    latents: Float[Array, "b k h w z"],
-    timesteps: Int[Array, "b k"],
-    bands: Int[Array, "b k"],
-    condition: Float[Array, "b h w d"],
+    latents: Float[AnyArray, "b k h w z"],
+    timesteps: Int[AnyArray, "b k"],
+    bands: Int[AnyArray, "b k"],
+    condition: Float[AnyArray, "b h w d"],
   ) -> Float[Array, "b k h w z"]:
     """The denoiser's output [b k h w z] for noisy latents at time steps [b k], bands [b k], condition [b h w d]."""
     denoiser = getattr(self, self.denoiser_name)
@@ -163,12 +165,12 @@ class MotionModel(nn.Module):
 
   def __call__(
     self,
-    slices: Float[Array, "b k h w 4"],
-    bands: Int[Array, "b k"],
-    image: Float[Array, "b h w 3"],
-    timesteps: Int[Array, "b k"],
-  ) -> Float[Array, "b k h2 w2 4"]:
-    """One pass through every part, [b k h w 4] to [b k h w 4]; used to create the parameters."""
+    slices: Float[AnyArray, "b k hm wm 4"],
+    bands: Int[AnyArray, "b k"],
+    image: Float[AnyArray, "b h w 3"],
+    timesteps: Int[AnyArray, "b k"],
+  ) -> Float[AnyArray, "b k hm wm 4"]:
+    """One pass through every part, [b k hm wm 4] to [b k hm wm 4]; used to create the parameters."""
     height, width = (side // self.latent_factor for side in slices.shape[2:4])
     view = self.encode_image(image, height=height, width=width)
     strength = jnp.ones(len(slices)) if self.codec.needs_photo else None

@@ -5,10 +5,13 @@ Accelerators get the plain forms of all but `group_norm`, whose form is the same
 """
 
 import functools
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from gid_jax.types import AnyArray
 
 SYMMETRIC = ((1, 1), (1, 1))
 _LARGE_KERNEL = 2**22  # numbers in a kernel that no cache holds
@@ -17,9 +20,9 @@ _LONELY = range(48, 65)  # output channels that leave all but one core idle, and
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def group_norm(
-  x: Float[Array, "b *n c"],
-  scale: Float[Array, "c"],
-  bias: Float[Array, "c"],
+  x: Float[AnyArray, "b *n c"],
+  scale: Float[AnyArray, "c"],
+  bias: Float[AnyArray, "c"],
   groups: int,
   epsilon: float,
   silu: bool,
@@ -81,7 +84,7 @@ def _group_mean(sums, *, groups, size):
 
 
 @jax.custom_vjp
-def convolve(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c c2"]) -> Float[Array, "b h w c2"]:
+def convolve(x: Float[AnyArray, "b h w c"], kernel: Float[AnyArray, "3 3 c c2"]) -> Float[Array, "b h w c2"]:
   """Convolution of [b h w c] with a kernel [3 3 c c2] and zeros around, which keeps the size.
 
   The same numbers as `jax.lax.conv_general_dilated`, which accelerators use as it is; CPUs have other forms for some
@@ -148,7 +151,7 @@ def _patches(x):
 
 
 @jax.custom_vjp
-def convolve_repeated(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c c2"]) -> Float[Array, "b h2 w2 c2"]:
+def convolve_repeated(x: Float[AnyArray, "b h w c"], kernel: Float[AnyArray, "3 3 c c2"]) -> Float[Array, "b h2 w2 c2"]:
   """Convolution, zeros around, of [b h w c] with every pixel repeated to two by two: [b 2h 2w c2].
 
   Of three taps in a row two always meet the same pixel, so that each of the four output phases is a convolution of the
@@ -215,9 +218,9 @@ convolve_repeated.defvjp(lambda x, kernel: (convolve_repeated(x, kernel), (x, ke
 
 
 def dot_product_attention(
-  queries: Float[Array, "b q n d"],
-  keys: Float[Array, "b r n d"],
-  values: Float[Array, "b r n d"],
+  queries: Float[AnyArray, "b q n d"],
+  keys: Float[AnyArray, "b r n d"],
+  values: Float[AnyArray, "b r n d"],
   *,
   query_chunk: int = 128,
 ) -> Float[Array, "b q n d"]:
@@ -246,7 +249,7 @@ def _fits_cudnn(queries, keys):
   return is_new and is_half and has_known_heads and queries.shape[1] % 2 == keys.shape[1] % 2 == 0
 
 
-def _attend_plainly(queries, keys, values, *, implementation="xla"):
+def _attend_plainly(queries, keys, values, *, implementation: Literal["xla", "cudnn"] = "xla"):
   return jax.nn.dot_product_attention(queries, keys, values, implementation=implementation)
 
 

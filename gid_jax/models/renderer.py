@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 from gid_jax.models.encoders import resize_image
 from gid_jax.models.layers import ResBlock
 from gid_jax.motion import spectral, splat
+from gid_jax.types import AnyArray
 
 SPLATS = ("motion", "average", "learned")
 
@@ -64,7 +65,7 @@ class Rendering:
   rgb: Float[Array, "b h w 3"]
   synthesis: Float[Array, "b h w 3"]
   mask: Float[Array, "b h w 1"]
-  depth: Float[Array, "b h w"]
+  depth: Float[AnyArray, "b h w"]
 
 
 class Renderer(nn.Module):
@@ -85,17 +86,17 @@ class Renderer(nn.Module):
     if self.config.splat == "learned":
       self.depth = nn.Conv(1, (3, 3))
 
-  def encode(self, image: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b hs ws cs"], ...]:
+  def encode(self, image: Float[AnyArray, "b h w 3"]) -> tuple[Float[Array, "b _ _ _"], ...]:
     """Features of image [b h w 3] in [0, 1], scale i of [b ceil(h/2^i) ceil(w/2^i) channels[i]]."""
     return self.pyramid(image)
 
   def decode(
     self,
-    image: Float[Array, "b h w 3"],
-    pyramid: tuple[Float[Array, "b hs ws cs"], ...],
-    flow: Float[Array, "b h w 2"],
-    depth: Float[Array, "b h w"],
-    style_noise: Float[Array, "b style_dim"],
+    image: Float[AnyArray, "b h w 3"],
+    pyramid: tuple[Float[AnyArray, "b _ _ _"], ...],
+    flow: Float[AnyArray, "b h w 2"],
+    depth: Float[AnyArray, "b h w"],
+    style_noise: Float[AnyArray, "b style_dim"],
   ) -> Rendering:
     """Renders the frame in which each pixel of `image` has moved by `flow`.
 
@@ -119,21 +120,21 @@ class Renderer(nn.Module):
 
   def __call__(
     self,
-    image: Float[Array, "b h w 3"],
-    flow: Float[Array, "b h w 2"],
-    depth: Float[Array, "b h w"],
-    style_noise: Float[Array, "b style_dim"],
+    image: Float[AnyArray, "b h w 3"],
+    flow: Float[AnyArray, "b h w 2"],
+    depth: Float[AnyArray, "b h w"],
+    style_noise: Float[AnyArray, "b style_dim"],
   ) -> Rendering:
     """`encode` and `decode` in one, for training: image and flow [b h w c], the other arguments as in `decode`."""
     return self.decode(image, self.encode(image), flow, depth, style_noise)
 
 
 def composite(
-  image: Float[Array, "h w 3"],
-  flow: Float[Array, "h w 2"],
-  depth: Float[Array, "h w"],
-  synthesis: Float[Array, "hs ws 3"],
-  mask: Float[Array, "hs ws 1"],
+  image: Float[AnyArray, "h w 3"],
+  flow: Float[AnyArray, "h w 2"],
+  depth: Float[AnyArray, "h w"],
+  synthesis: Float[AnyArray, "hs ws 3"],
+  mask: Float[AnyArray, "hs ws 1"],
 ) -> Float[Array, "h w 3"]:
   """Blends the moved photo with the network's synthesis at the photo's own resolution.
 
@@ -164,10 +165,10 @@ class WarpedScale:
 
 
 def warp_pyramid(
-  image: Float[Array, "b h w 3"],
-  pyramid: tuple[Float[Array, "b hs ws cs"], ...],
-  flow: Float[Array, "b h w 2"],
-  depth: Float[Array, "b h w"],
+  image: Float[AnyArray, "b h w 3"],
+  pyramid: tuple[Float[AnyArray, "b _ _ _"], ...],
+  flow: Float[AnyArray, "b h w 2"],
+  depth: Float[AnyArray, "b h w"],
 ) -> tuple[WarpedScale, ...]:
   """Splats every scale of a pyramid, and the photo at that scale, by the flow in pixels of that scale.
 
@@ -185,7 +186,7 @@ def warp_pyramid(
   return tuple(scales)
 
 
-def fill_holes(scales: tuple[WarpedScale, ...], image: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
+def fill_holes(scales: tuple[WarpedScale, ...], image: Float[AnyArray, "b h w 3"]) -> Float[Array, "b h w 3"]:
   """The warped photo at full resolution [b h w 3], its holes filled from ever coarser scales.
 
   What is still empty at the coarsest scale takes the mean colour of `image` [b h w 3].
@@ -197,7 +198,7 @@ def fill_holes(scales: tuple[WarpedScale, ...], image: Float[Array, "b h w 3"]) 
   return filled
 
 
-def _cover(mass: Array) -> Array:
+def _cover(mass: AnyArray) -> Array:
   return jnp.clip(mass / _FULL_COVERAGE, 0.0, 1.0)
 
 
@@ -207,7 +208,7 @@ class FeaturePyramid(nn.Module):
   config: RendererConfig
 
   @nn.compact
-  def __call__(self, image: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b hs ws cs"], ...]:
+  def __call__(self, image: Float[AnyArray, "b h w 3"]) -> tuple[Float[Array, "b _ _ _"], ...]:
     """Features of image [b h w 3] in [0, 1], scale i of [b ceil(h/2^i) ceil(w/2^i) channels[i]]."""
     x = nn.Conv(self.config.channels[0], (3, 3), name="stem")(2.0 * image - 1.0)
     pyramid = []
@@ -230,8 +231,8 @@ class SynthesisDecoder(nn.Module):
   def __call__(
     self,
     scales: tuple[WarpedScale, ...],
-    content: Float[Array, "b hs ws c"],
-    style_noise: Float[Array, "b style_dim"],
+    content: Float[AnyArray, "b hs ws c"],
+    style_noise: Float[AnyArray, "b style_dim"],
   ) -> tuple[Float[Array, "b h w 3"], Float[Array, "b h w 1"]]:
     """Colour correction [b h w 3] and mask logit [b h w 1].
 
@@ -275,20 +276,20 @@ class ModulatedConv(nn.Module):
   channels: int
 
   @nn.compact
-  def __call__(self, x: Float[Array, "b h w c"], style: Float[Array, "b d"]) -> Float[Array, "b h w channels"]:
+  def __call__(self, x: Float[AnyArray, "b h w c"], style: Float[AnyArray, "b d"]) -> Float[Array, "b h w channels"]:
     """Filters x [b h w c] under style [b d] to [b h w channels]."""
     scale = nn.Dense(x.shape[-1], bias_init=nn.initializers.ones, name="style")(style)
     shape = (3, 3, x.shape[-1], self.channels)
     kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
     bias = self.param("bias", nn.initializers.zeros, (self.channels,))
     y = jax.lax.conv_general_dilated(
-      x * scale[:, None, None, :], kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+      jnp.asarray(x) * scale[:, None, None, :], kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
     demodulation = jax.lax.rsqrt(scale**2 @ jnp.sum(kernel**2, axis=(0, 1)) + 1e-8)
     return y * demodulation[:, None, None, :] + bias
 
 
-def _activate(x: Array) -> Array:
+def _activate(x: AnyArray) -> Array:
   return nn.leaky_relu(x, 0.2) * 2**0.5
 
 

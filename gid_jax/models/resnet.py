@@ -4,6 +4,7 @@ Layers have torchvision's names (`layer1.0.conv1`), and batch normalisation is p
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,6 +14,7 @@ from jaxtyping import Array, Float
 
 from gid_jax.models.operations import SYMMETRIC
 from gid_jax.models.torch_weights import fold_batch_norms
+from gid_jax.types import AnyArray
 
 # torchvision's weights expect RGB in [0, 1], normalised by these.
 _MEANS = (0.485, 0.456, 0.406)
@@ -26,11 +28,12 @@ class ResNet34(nn.Module):
   """The 512 features before the classifier."""
 
   @nn.compact
-  def __call__(self, image: Float[Array, "b h w 3"]) -> Float[Array, "b 512"]:
+  def __call__(self, image: Float[AnyArray, "b h w 3"]) -> Float[Array, "b 512"]:
     """Returns the features [b 512] of image [b h w 3], RGB in [0, 1]."""
     x = (image - jnp.asarray(_MEANS)) / jnp.asarray(_DEVIATIONS)
     x = nn.relu(nn.Conv(64, (7, 7), (2, 2), ((3, 3), (3, 3)), name="conv1")(x))
-    x = nn.max_pool(x, (3, 3), (2, 2), SYMMETRIC)
+    padding: Any = SYMMETRIC  # Flax takes pairs, its annotation does not
+    x = nn.max_pool(x, (3, 3), (2, 2), padding)
     for stage, (num_blocks, channels) in enumerate(zip(_NUM_BLOCKS, _CHANNELS, strict=True), start=1):
       for block in range(num_blocks):
         name, stride = f"layer{stage}.{block}", 2 if block == 0 and stage > 1 else 1

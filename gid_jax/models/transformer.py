@@ -9,15 +9,17 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax.typing import DTypeLike
+from jaxtyping import Float
 
 from gid_jax.models.layers import GroupNorm
 from gid_jax.models.operations import dot_product_attention
+from gid_jax.types import AnyArray
 
 
 class _Attention(nn.Module):
   num_heads: int
-  dtype: jnp.dtype
+  dtype: DTypeLike
 
   @nn.compact
   def __call__(self, tokens, context):
@@ -39,10 +41,10 @@ class SpatialTransformer(nn.Module):
 
   num_heads: int
   groups: int = 32
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Float[Array, "b h w c"], context: Float[Array, "n d"]) -> Float[Array, "b h w c"]:
+  def __call__(self, x: Float[AnyArray, "b h w c"], context: Float[AnyArray, "n d"]) -> Float[AnyArray, "b h w c"]:
     """Maps [b h w c], with the same context tokens [n d] for the whole batch, to [b h w c]."""
     b, h, w, c = x.shape
     dense = functools.partial(nn.Dense, dtype=self.dtype)

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from gid_jax.configuration import look_up
@@ -27,6 +28,7 @@ from gid_jax.models.layers import (
 )
 from gid_jax.models.operations import convolve
 from gid_jax.models.transformer import SpatialTransformer
+from gid_jax.types import AnyArray
 
 COORDINATIONS = {"attention": FrequencyAttention}
 
@@ -82,10 +84,10 @@ class UNet(nn.Module):
   @nn.compact
   def __call__(
     self,
-    latents: Float[Array, "b k h w z"],
-    timesteps: Int[Array, "b k"],
-    bands: Int[Array, "b k"],
-    condition: Float[Array, "b h w d"],
+    latents: Float[AnyArray, "b k h w z"],
+    timesteps: Int[AnyArray, "b k"],
+    bands: Int[AnyArray, "b k"],
+    condition: Float[AnyArray, "b h w d"],
   ) -> Float[Array, "b k h w z"]:
     """Denoises [b k h w z] at time steps [b k] for bands [b k], given image features [b h w d]; same shape out.
 
@@ -164,7 +166,7 @@ class _ConditionedConv(nn.Module):
   # A 3x3 convolution of latents [b k h w z] beside a condition [b h w d]; the condition's part is the same for all
   # bands and is done once.
   features: int
-  dtype: jnp.dtype
+  dtype: DTypeLike
 
   @nn.compact
   def __call__(self, latents, condition):

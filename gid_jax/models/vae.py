@@ -4,24 +4,26 @@ A normalised slice [h w 4] becomes a latent [h/f w/f latent_channels], f = 2^(le
 """
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from gid_jax.models.layers import BOTTOM_RIGHT, SYMMETRIC, Downsample, GroupNorm, ResBlock, SpatialAttention, Upsample
-from gid_jax.types import PRNGKey
+from gid_jax.types import AnyArray, PRNGKey
 
 
 class _Middle(nn.Module):
   channels: int
   groups: int
-  dtype: jnp.dtype
+  dtype: DTypeLike
 
   @nn.compact
   def __call__(self, x):
-    common = dict(groups=self.groups, dtype=self.dtype)
+    common = dict[str, Any](groups=self.groups, dtype=self.dtype)
     x = ResBlock(self.channels, name="block1", **common)(x)
     x = SpatialAttention(name="attention", **common)(x)
     return ResBlock(self.channels, name="block2", **common)(x)
@@ -44,10 +46,10 @@ class Encoder(nn.Module):
   num_blocks: int
   out_channels: int
   groups: int
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
+  def __call__(self, x: Float[AnyArray, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
     """Maps [b h w c] to [b h/f w/f out_channels]."""
     conv = functools.partial(nn.Conv, kernel_size=(3, 3), padding=SYMMETRIC, dtype=self.dtype)
     res_block = functools.partial(ResBlock, groups=self.groups, dtype=self.dtype)
@@ -79,10 +81,10 @@ class Decoder(nn.Module):
   num_blocks: int
   out_channels: int
   groups: int
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, z: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
+  def __call__(self, z: Float[AnyArray, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
     """Maps [b h w latent_channels] to [b h*f w*f out_channels]."""
     conv = functools.partial(nn.Conv, kernel_size=(3, 3), padding=SYMMETRIC, dtype=self.dtype)
     res_block = functools.partial(ResBlock, groups=self.groups, dtype=self.dtype)
@@ -119,7 +121,7 @@ class VAE(nn.Module):
   dtype: str = "float32"
 
   def setup(self):
-    shared = dict(
+    shared = dict[str, Any](
       channels=self.channels,
       multipliers=tuple(self.multipliers),
       num_blocks=self.num_blocks,
@@ -136,17 +138,17 @@ class VAE(nn.Module):
     """Down-sampling factor from slice to latent."""
     return 2 ** (len(self.multipliers) - 1)
 
-  def encode(self, slices: Float[Array, "b h w c"]) -> tuple[Float[Array, "b h2 w2 z"], Float[Array, "b h2 w2 z"]]:
+  def encode(self, slices: Float[AnyArray, "b h w c"]) -> tuple[Float[Array, "b h2 w2 z"], Float[Array, "b h2 w2 z"]]:
     """Returns the latent's mean and log-variance (clamped to [-30, 20]), each [b h/f w/f z], of slices [b h w c]."""
     mean, log_variance = jnp.split(self.quant_conv(self.encoder(slices).astype(jnp.float32)), 2, axis=-1)
     return mean, jnp.clip(log_variance, -30.0, 20.0)
 
-  def decode(self, latents: Float[Array, "b h w z"]) -> Float[Array, "b h2 w2 c"]:
+  def decode(self, latents: Float[AnyArray, "b h w z"]) -> Float[Array, "b h2 w2 c"]:
     """Returns normalised slices [b h*f w*f c] of latents [b h w z]."""
     return self.decoder(self.post_quant_conv(latents)).astype(jnp.float32)
 
   def __call__(
-    self, key: PRNGKey, slices: Float[Array, "b h w c"]
+    self, key: PRNGKey, slices: Float[AnyArray, "b h w c"]
   ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h2 w2 z"], Float[Array, "b h2 w2 z"]]:
     """Encodes, samples and decodes slices [b h w c]; returns (reconstruction, mean, log-variance)."""
     mean, log_variance = self.encode(slices)

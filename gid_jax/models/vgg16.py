@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gid_jax.errors import UserError
+from gid_jax.types import AnyArray
 
 # Convolutions of each block; every block but the last ends in a 2x2 maximum.
 _BLOCK_SIZES = (2, 2, 3, 3, 3)
@@ -59,11 +60,11 @@ def vgg16_params(path: str | pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
 
 
 def vgg16_features(
-  params: Mapping[str, Mapping[str, Array]],
-  image: Float[Array, "b h w 3"],
+  params: Mapping[str, Mapping[str, AnyArray]],
+  image: Float[AnyArray, "b h w 3"],
   *,
   layers: Sequence[str] = VGG16_LAYERS,
-) -> tuple[Float[Array, "b hs ws cs"], ...]:
+) -> tuple[Float[Array, "b _ _ _"], ...]:
   """Activations of VGG16 (Simonyan and Zisserman 2015), computed no deeper than asked.
 
   Args:
@@ -76,7 +77,7 @@ def vgg16_features(
     UserError: a layer does not exist, or the names are not in the order of the network.
   """
   wanted, features = list(layers), []
-  x = 255.0 * image[..., ::-1] - jnp.asarray(_BGR_MEANS, image.dtype)
+  x = 255.0 * jnp.asarray(image)[..., ::-1] - jnp.asarray(_BGR_MEANS, image.dtype)
   for block, size in enumerate(_BLOCK_SIZES, start=1):
     for conv in range(1, size + 1):
       if len(features) == len(wanted):
@@ -95,7 +96,7 @@ def vgg16_features(
   return tuple(features)
 
 
-def _pool(x: Array) -> Array:
+def _pool(x: AnyArray) -> Array:
   """Maxima of 2x2 blocks of [b h w c], dropping an odd last row or column."""
   b, h, w, c = x.shape
   return x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))

@@ -23,7 +23,7 @@ from jaxtyping import Array, Complex, Float
 from gid_jax.errors import UserError
 from gid_jax.motion import spectral
 from gid_jax.motion.warp import sample_points
-from gid_jax.types import PRNGKey, SpectralVolume
+from gid_jax.types import AnyArray, PRNGKey, SpectralVolume
 
 _PRECISION = jax.lax.Precision.HIGHEST
 _TINY = 1e-12  # a scene in which nothing moves still has to be divided by something
@@ -61,8 +61,7 @@ class ModalBasis:
   mobility: Float[Array, ""]
 
 
-@flax.struct.dataclass
-class ModalState:
+class ModalState(flax.struct.PyTreeNode):
   """Coordinates of all modes.
 
   Attributes:
@@ -121,13 +120,13 @@ def modal_field(basis: ModalBasis, q: Complex[Array, "k"]) -> Float[Array, "h w 
   return real - jnp.einsum("khwc,k->hwc", basis.modes.imag, q.imag, precision=_PRECISION)
 
 
-def _modes_at(basis: ModalBasis, points: Float[Array, "n 2"]) -> Complex[Array, "k n 2"]:
+def _modes_at(basis: ModalBasis, points: Float[AnyArray, "n 2"]) -> Complex[Array, "k n 2"]:
   """Mode shapes at real-valued points (x, y), bilinear, clamped to the border."""
   return jax.vmap(sample_points, in_axes=(0, None))(basis.modes, points)
 
 
 def modal_displacement(
-  basis: ModalBasis, q: Complex[Array, "k"], points: Float[Array, "n 2"]
+  basis: ModalBasis, q: Complex[AnyArray, "k"], points: Float[AnyArray, "n 2"]
 ) -> Float[Array, "n 2"]:
   """`modal_field` at points (x, y) only, bilinear between pixels: [n 2] in pixels."""
   return jnp.einsum("knc,k->nc", _modes_at(basis, points), q, precision=_PRECISION).real
@@ -140,11 +139,11 @@ def grabability(basis: ModalBasis) -> Float[Array, "h w"]:
 
 def _pull(
   modes: Complex[Array, "k n 2"],
-  targets: Float[Array, "n 2"],
+  targets: Float[AnyArray, "n 2"],
   softness: Float[Array, "k"],
   scale: Float[Array, ""],
-  epsilon: float,
-  threshold: float,
+  epsilon: float | Array,
+  threshold: float | Array,
 ) -> Complex[Array, "k"]:
   """Coordinates with the least sum |q|^2 / softness for which the points reach their targets.
 
@@ -166,11 +165,11 @@ def _pull(
 
 def grab(
   basis: ModalBasis,
-  points: Float[Array, "n 2"],
-  displacements: Float[Array, "n 2"],
+  points: Float[AnyArray, "n 2"],
+  displacements: Float[AnyArray, "n 2"],
   *,
-  epsilon: float = 1e-5,
-  threshold: float = 0.02,
+  epsilon: float | Array = 1e-5,
+  threshold: float | Array = 0.02,
 ) -> Complex[Array, "k"]:
   """Static shape in which each point is held at its displacement; a pin is a point held at 0 (closed form).
 
@@ -194,12 +193,12 @@ def grab(
 
 def release(
   basis: ModalBasis,
-  points: Float[Array, "n 2"],
-  displacements: Float[Array, "n 2"],
-  velocities: Float[Array, "n 2"],
+  points: Float[AnyArray, "n 2"],
+  displacements: Float[AnyArray, "n 2"],
+  velocities: Float[AnyArray, "n 2"],
   *,
-  epsilon: float = 1e-5,
-  threshold: float = 0.02,
+  epsilon: float | Array = 1e-5,
+  threshold: float | Array = 0.02,
 ) -> ModalState:
   """The state in which a grab ends: its shape, moving on with the pointer velocities [n 2] px/s (a flick)."""
   options = {"epsilon": epsilon, "threshold": threshold}
@@ -211,11 +210,11 @@ def release(
 def poke(
   basis: ModalBasis,
   state: ModalState,
-  points: Float[Array, "n 2"],
-  velocities: Float[Array, "n 2"],
+  points: Float[AnyArray, "n 2"],
+  velocities: Float[AnyArray, "n 2"],
   *,
-  epsilon: float = 1e-5,
-  threshold: float = 0.02,
+  epsilon: float | Array = 1e-5,
+  threshold: float | Array = 0.02,
 ) -> ModalState:
   """Strikes the points so that their velocity changes at once by `velocities` [n 2] px/s.
 
@@ -252,7 +251,7 @@ def wind(
   return noise * strength * basis.omega * jnp.sqrt(2 * basis.gamma / dt)
 
 
-def _propagator(omega: Float[Array, "k"], gamma: Float[Array, "k"], dt: float):
+def _propagator(omega: Float[Array, "k"], gamma: Float[Array, "k"], dt: float | Array):
   """exp(-a t) cosh(s t) and exp(-a t) sinh(s t) / s, a = gamma / 2, s = sqrt(a^2 - omega^2), real or not."""
   a = gamma / 2
   square = a**2 - omega**2
@@ -274,7 +273,7 @@ def step(
   basis: ModalBasis,
   state: ModalState,
   force: Complex[Array, "k"],
-  dt: float,
+  dt: float | Array,
   *,
   integrator: Literal["exact", "euler"] = "exact",
 ) -> ModalState:
@@ -305,7 +304,7 @@ def step(
   )
 
 
-def playback(basis: ModalBasis, t: Float[Array, "*t"]) -> Complex[Array, "*t k"]:
+def playback(basis: ModalBasis, t: Float[AnyArray, "*t"] | float) -> Complex[Array, "*t k"]:
   """Coordinates [*t k] of the generated video itself at `t` [*t] seconds, exp(i omega_k t) (eq. 2)."""
   turns = jnp.mod(jnp.asarray(t, jnp.float32)[..., None] * (basis.omega / (2 * np.pi)), 1.0)
   angles = 2 * np.pi * turns

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gid_jax.errors import UserError
+from gid_jax.types import AnyArray
 
 # Strength that a window has at least where windows are brought to one; see `gid_jax.data.examples.measure_strength`.
 WEAKEST = 15.0
@@ -25,7 +26,7 @@ _EDGES = _LOWEST + _BIN_WIDTH * np.arange(_NUM_BINS)
 _SMALLEST_SCALE = 1e-6  # pixels; a band that never moves still has to be divided by something
 
 
-def band_scale(coefficients: Float[Array, "*b k h w 4"], *, percentile: float) -> Float[Array, "k"]:
+def band_scale(coefficients: Float[AnyArray, "*b k h w 4"], *, percentile: float) -> Float[Array, "k"]:
   """Percentile of the magnitude of the complex coefficients of each band, over everything else (section 4.1).
 
   Args:
@@ -46,11 +47,11 @@ def band_scale(coefficients: Float[Array, "*b k h w 4"], *, percentile: float) -
   return jnp.maximum(jnp.percentile(by_band, percentile, axis=1), _SMALLEST_SCALE)
 
 
-def _expand(scale: Float[Array, "*s"]) -> Float[Array, "*s 1 1 1"]:
+def _expand(scale: Float[AnyArray, "*s"]) -> Float[Array, "*s 1 1 1"]:
   return jnp.asarray(scale)[..., None, None, None]
 
 
-def normalize(coefficients: Float[Array, "*b h w 4"], scale: Float[Array, "*s"]) -> Float[Array, "*b h w 4"]:
+def normalize(coefficients: Float[AnyArray, "*b h w 4"], scale: Float[AnyArray, "*s"]) -> Float[Array, "*b h w 4"]:
   """sign(S) sqrt(|S / s|) on each real scalar; do not differentiate it (section 4.1).
 
   Args:
@@ -63,22 +64,22 @@ def normalize(coefficients: Float[Array, "*b h w 4"], scale: Float[Array, "*s"])
   return jnp.sign(coefficients) * jnp.sqrt(jnp.abs(coefficients) / _expand(scale))
 
 
-def denormalize(normalized: Float[Array, "*b h w 4"], scale: Float[Array, "*s"]) -> Float[Array, "*b h w 4"]:
+def denormalize(normalized: Float[AnyArray, "*b h w 4"], scale: Float[AnyArray, "*s"]) -> Float[AnyArray, "*b h w 4"]:
   """Inverse of `normalize`, x |x| s: smooth, [*b k h w 4] in pixels again with `scale` [k]."""
   return normalized * jnp.abs(normalized) * _expand(scale)
 
 
-def _size(coefficients: Float[Array, "*b h w 4"]) -> Float[Array, "4"]:
+def _size(coefficients: Float[AnyArray, "*b h w 4"]) -> Float[AnyArray, "4"]:
   height, width = coefficients.shape[-3:-1]
   return jnp.asarray([width, height, width, height], jnp.float32)
 
 
-def normalize_by_resolution(coefficients: Float[Array, "*b h w 4"]) -> Float[Array, "*b h w 4"]:
+def normalize_by_resolution(coefficients: Float[AnyArray, "*b h w 4"]) -> Float[AnyArray, "*b h w 4"]:
   """Ablation "scale with resolution": x of [*b h w 4] divided by the grid's width and y by its height (Table 2)."""
   return coefficients / _size(coefficients)
 
 
-def denormalize_by_resolution(normalized: Float[Array, "*b h w 4"]) -> Float[Array, "*b h w 4"]:
+def denormalize_by_resolution(normalized: Float[AnyArray, "*b h w 4"]) -> Float[AnyArray, "*b h w 4"]:
   """Inverse of `normalize_by_resolution`: fractions of the grid [*b h w 4] back to its pixels."""
   return normalized * _size(normalized)
 

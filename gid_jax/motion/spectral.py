@@ -12,10 +12,10 @@ product, so they run as such on every backend and no complex numbers are needed.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Complex, Float, Real
 
 from gid_jax.errors import UserError
-from gid_jax.types import SpectralVolume
+from gid_jax.types import AnyArray, SpectralVolume
 
 _PRECISION = jax.lax.Precision.HIGHEST  # the default would round to bfloat16 on a TPU
 _CHUNK = 16  # frames evaluated together when only their mean is wanted
@@ -26,14 +26,14 @@ def band_frequencies(num_bands: int, *, num_frames: int, fps: float) -> Float[Ar
   return jnp.arange(num_bands, dtype=jnp.float32) * (fps / num_frames)
 
 
-def channels_to_complex(channels: Float[Array, "*b k h w 4"]) -> Complex[Array, "*b k h w 2"]:
+def channels_to_complex(channels: Float[AnyArray, "*b k h w 4"]) -> Complex[Array, "*b k h w 2"]:
   """Channels (Re x, Re y, Im x, Im y) [*b k h w 4] to complex (x, y) coefficients [*b k h w 2]."""
   channels = jnp.asarray(channels, jnp.float32)
   return jax.lax.complex(channels[..., :2], channels[..., 2:])
 
 
 def motion_to_spectrum(
-  motion: Float[Array, "t h w 2"], *, num_bands: int, fps: float = 30.0
+  motion: Float[AnyArray, "t h w 2"], *, num_bands: int, fps: float = 30.0
 ) -> SpectralVolume:
   """Temporal DFT of a motion texture, lowest bands only (eq. 2).
 
@@ -85,14 +85,14 @@ def bin_weights(num_bands: int, num_frames: int) -> np.ndarray:
   return np.where(alone, 1.0, 2.0).astype(np.float32) / num_frames
 
 
-def _angles(times: Float[Array, "n"], num_bands: int, num_frames: int) -> Float[Array, "n k"]:
+def _angles(times: Real[AnyArray, "n"], num_bands: int, num_frames: int) -> Float[Array, "n k"]:
   """2 pi k t / T, reduced to one turn before float32 runs out of digits: [n k]."""
   bands = np.arange(num_bands, dtype=np.float32)
   reduced = jnp.mod(jnp.asarray(times, jnp.float32)[:, None] * bands, num_frames)
   return reduced * (2 * np.pi / num_frames)
 
 
-def _sum_series(table: Float[Array, "n k 2"], spectrum: SpectralVolume) -> Float[Array, "n h w 2"]:
+def _sum_series(table: Float[AnyArray, "n k 2"], spectrum: SpectralVolume) -> Float[Array, "n h w 2"]:
   """Multiplies real and imaginary parts by the two columns of `table` and sums over the bands."""
   coefficients = jnp.asarray(spectrum.coefficients, jnp.float32)
   parts = coefficients.reshape(*coefficients.shape[:-1], 2, 2)
@@ -100,7 +100,7 @@ def _sum_series(table: Float[Array, "n k 2"], spectrum: SpectralVolume) -> Float
 
 
 def evaluate_motion(
-  spectrum: SpectralVolume, times: Float[Array, "n"], *, anchor_first_frame: bool = False
+  spectrum: SpectralVolume, times: Real[AnyArray, "n"], *, anchor_first_frame: bool = False
 ) -> Float[Array, "n h w 2"]:
   """The Fourier series of an unbatched volume at any times, exact between frames (section 6, slow motion).
 
@@ -121,7 +121,7 @@ def evaluate_motion(
   return _sum_series(table, spectrum)
 
 
-def evaluate_velocity(spectrum: SpectralVolume, times: Float[Array, "n"]) -> Float[Array, "n h w 2"]:
+def evaluate_velocity(spectrum: SpectralVolume, times: Real[AnyArray, "n"]) -> Float[Array, "n h w 2"]:
   """Time derivative of `evaluate_motion` at [n] times in frames: [n h w 2] in pixels per frame."""
   num_bands = spectrum.coefficients.shape[-4]
   bands = np.arange(num_bands)
@@ -154,8 +154,8 @@ def magnify(spectrum: SpectralVolume, factor: float) -> SpectralVolume:
 
 
 def _resize_vectors(
-  vectors: Float[Array, "*b h w c"], height: int, width: int
-) -> Float[Array, "*b height width c"]:
+  vectors: Float[AnyArray, "*b h w c"], height: int, width: int
+) -> Float[AnyArray, "*b {height} {width} c"]:
   """Resizes a field whose channels alternate x, y and rescales each axis by its true size ratio."""
   *batch, old_height, old_width, channels = vectors.shape
   if (old_height, old_width) == (height, width):
@@ -167,8 +167,8 @@ def _resize_vectors(
 
 
 def resize_motion(
-  motion: Float[Array, "*b h w 2"], height: int, width: int
-) -> Float[Array, "*b height width 2"]:
+  motion: Float[AnyArray, "*b h w 2"], height: int, width: int
+) -> Float[AnyArray, "*b {height} {width} 2"]:
   """Resamples displacements [*b h w 2] onto another grid and into its pixels, x and y by their own ratio."""
   return _resize_vectors(motion, height, width)
 
@@ -178,7 +178,7 @@ def resize_spectrum(spectrum: SpectralVolume, height: int, width: int) -> Spectr
   return spectrum.replace(coefficients=_resize_vectors(spectrum.coefficients, height, width))
 
 
-def _norm(vectors: Float[Array, "*b 2"]) -> Float[Array, "*b"]:
+def _norm(vectors: Float[AnyArray, "*b 2"]) -> Float[Array, "*b"]:
   """Length of the last axis, with gradient 0 instead of NaN where it is 0."""
   squares = jnp.sum(vectors**2, axis=-1)
   moving = squares > 0
@@ -224,7 +224,7 @@ def motion_power(spectrum: SpectralVolume) -> Float[Array, "*b k 2"]:
 
 def shrink_vectors(
   vectors: Float[np.ndarray, "*b h w c"], *, stride: int
-) -> Float[np.ndarray, "*b h/stride w/stride c"]:
+) -> Float[np.ndarray, "*b h//{stride} w//{stride} c"]:
   """Brings vectors [*b h w c] to a coarser grid: the mean of stride x stride pixels, in pixels of the new grid.
 
   Raises:

@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from gid_jax.types import AnyArray
+
 _SMALLEST_SHARE = 1e-30  # below this a corner is not landed on: exp(-log b) must stay finite in float32
 
 
@@ -26,7 +28,7 @@ class _Landing(NamedTuple):
   shares: Float[Array, "4 n"]
 
 
-def _land(flow: Float[Array, "h w 2"]) -> _Landing:
+def _land(flow: Float[AnyArray, "h w 2"]) -> _Landing:
   height, width = flow.shape[:2]
   flow = jnp.asarray(flow, jnp.float32)
   finite = jnp.all(jnp.isfinite(flow), axis=-1)
@@ -56,7 +58,7 @@ def _add_up(rows: Float[Array, "4 n c"], landing: _Landing, height: int, width: 
   return total.reshape(height, width, -1)
 
 
-def _blend(values: Float[Array, "h w c"], landing: _Landing, weights: Float[Array, "4 n"], eps: float):
+def _blend(values: Float[AnyArray, "h w c"], landing: _Landing, weights: Float[AnyArray, "4 n"], eps: float):
   """Weighted mean of what lands on each pixel [h w c], and the mass of the plain shares [h w 1]."""
   height, width, channels = values.shape
   flat = jnp.asarray(values, jnp.float32).reshape(-1, channels)
@@ -71,7 +73,7 @@ def _blend(values: Float[Array, "h w c"], landing: _Landing, weights: Float[Arra
 
 
 def sum_splat(
-  values: Float[Array, "h w c"], flow: Float[Array, "h w 2"]
+  values: Float[AnyArray, "h w c"], flow: Float[AnyArray, "h w 2"]
 ) -> tuple[Float[Array, "h w c"], Float[Array, "h w 1"]]:
   """Forward-warps `values` by `flow` pixels and adds up what lands together.
 
@@ -92,7 +94,7 @@ def sum_splat(
 
 
 def average_splat(
-  values: Float[Array, "h w c"], flow: Float[Array, "h w 2"], *, eps: float = 1e-7
+  values: Float[AnyArray, "h w c"], flow: Float[AnyArray, "h w 2"], *, eps: float = 1e-7
 ) -> tuple[Float[Array, "h w c"], Float[Array, "h w 1"]]:
   """Forward-warps [h w c] by `flow` [h w 2] pixels; collisions are averaged. Otherwise as `softmax_splat`."""
   total, mass = sum_splat(jnp.asarray(values, jnp.float32), flow)
@@ -100,9 +102,9 @@ def average_splat(
 
 
 def linear_splat(
-  values: Float[Array, "h w c"],
-  flow: Float[Array, "h w 2"],
-  weights: Float[Array, "h w"],
+  values: Float[AnyArray, "h w c"],
+  flow: Float[AnyArray, "h w 2"],
+  weights: Float[AnyArray, "h w"],
   *,
   eps: float = 1e-7,
 ) -> tuple[Float[Array, "h w c"], Float[Array, "h w 1"]]:
@@ -134,9 +136,9 @@ def _softmax_weights(landing: _Landing, depth: Float[Array, "n"], num_pixels: in
 
 
 def softmax_splat(
-  values: Float[Array, "h w c"],
-  flow: Float[Array, "h w 2"],
-  depth: Float[Array, "h w"],
+  values: Float[AnyArray, "h w c"],
+  flow: Float[AnyArray, "h w 2"],
+  depth: Float[AnyArray, "h w"],
   *,
   eps: float = 1e-7,
 ) -> tuple[Float[Array, "h w c"], Float[Array, "h w 1"]]:
@@ -173,7 +175,8 @@ def fill_holes(warped: Float[Array, "h w 3"], mass: Float[Array, "h w 1"]) -> Fl
   covered = jnp.minimum(mass, 1.0)
   scales = [(warped * covered, covered)]
   while max(scales[-1][0].shape[:2]) > 1:
-    scales.append(tuple(_average_blocks(values) for values in scales[-1]))
+    sums, covered = scales[-1]
+    scales.append((_average_blocks(sums), _average_blocks(covered)))
   sums, covered = scales[-1]
   filled = sums / jnp.maximum(covered, 1e-12)
   for sums, covered in reversed(scales):

@@ -8,22 +8,24 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Inexact
+
+from gid_jax.types import AnyArray
 
 
-def _positions(u: Float[Array, "h w"], v: Float[Array, "h w"]):
+def _positions(u: Float[AnyArray, "h w"], v: Float[AnyArray, "h w"]):
   height, width = u.shape
   return jnp.arange(width, dtype=jnp.float32) + u, jnp.arange(height, dtype=jnp.float32)[:, None] + v
 
 
-def is_inside(u: Float[Array, "h w"], v: Float[Array, "h w"]) -> Bool[Array, "h w"]:
+def is_inside(u: Float[AnyArray, "h w"], v: Float[AnyArray, "h w"]) -> Bool[Array, "h w"]:
   """Whether each pixel, moved by (u, v) [h w] pixels, is still within the frame."""
   height, width = u.shape
   x, y = _positions(u, v)
   return (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
 
 
-def _sample(values: Float[Array, "h w c"], x: Array, y: Array, weigh: Callable) -> Float[Array, "*n c"]:
+def _sample(values: Inexact[AnyArray, "h w c"], x: AnyArray, y: AnyArray, weigh: Callable) -> Inexact[Array, "*n c"]:
   """Interpolates `values` at x, y [*n] with the separable kernel whose taps `weigh` gives; edges repeat."""
   height, width, channels = values.shape
   x, y = jnp.clip(x, 0, width - 1), jnp.clip(y, 0, height - 1)
@@ -47,18 +49,18 @@ def _weigh_linear(f: Array):
   return 1 - f, f
 
 
-def sample_points(values: Float[Array, "h w c"], points: Float[Array, "*n 2"]) -> Float[Array, "*n c"]:
+def sample_points(values: Inexact[AnyArray, "h w c"], points: Float[AnyArray, "*n 2"]) -> Inexact[Array, "*n c"]:
   """Samples values [h w c], real or complex, bilinearly at points [*n 2] (x, y); beyond the border the edge repeats."""
   points = jnp.asarray(points, jnp.float32)
   return _sample(values, points[..., 0], points[..., 1], _weigh_linear)
 
 
-def sample_linear(values: Float[Array, "h w c"], u: Array, v: Array) -> Float[Array, "h w c"]:
+def sample_linear(values: Float[AnyArray, "h w c"], u: AnyArray, v: AnyArray) -> Float[Array, "h w c"]:
   """Samples values [h w c] bilinearly at the moved pixels; u, v [h w] pixels, beyond the border the edge repeats."""
   return _sample(values, *_positions(u, v), _weigh_linear)
 
 
-def sample_cubic(values: Float[Array, "h w c"], u: Array, v: Array) -> Float[Array, "h w c"]:
+def sample_cubic(values: Float[AnyArray, "h w c"], u: AnyArray, v: AnyArray) -> Float[Array, "h w c"]:
   """Samples values [h w c] by cubic convolution (Keys 1981, a = -1/2); otherwise as `sample_linear`.
 
   Bilinear sampling blurs, and optical flow would follow the blur.
@@ -75,7 +77,7 @@ def sample_cubic(values: Float[Array, "h w c"], u: Array, v: Array) -> Float[Arr
   )
 
 
-def to_planes(values: Float[Array, "h w c"]) -> Float[Array, "c h w"]:
+def to_planes(values: Float[AnyArray, "h w c"]) -> Float[Array, "c h w"]:
   """Moves the channels of [h w c] first: [c h w].
 
   By a product, before which XLA computes its input once; a gather that is transposed it repeats for every use.
@@ -85,7 +87,7 @@ def to_planes(values: Float[Array, "h w c"]) -> Float[Array, "c h w"]:
   return planes.reshape(channels, height, width)
 
 
-def correlate(values: Array, taps: tuple[float, ...], axis: int) -> Array:
+def correlate(values: AnyArray, taps: tuple[float, ...], axis: int) -> Array:
   """Correlates one axis of an array [...] with `taps` where all of them fall inside: that axis gets shorter."""
   axis %= values.ndim
   size = values.shape[axis] - len(taps) + 1

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from gid_jax.errors import UserError
 from gid_jax.models.vgg16 import VGG16_LAYER_WEIGHTS, VGG16_LAYERS, vgg16_features
-from gid_jax.types import Metrics
+from gid_jax.types import AnyArray, Metrics
 
 
 def weigh(terms: Mapping[str, Array], weights: Mapping[str, float]) -> tuple[Array, Metrics]:
@@ -33,13 +33,13 @@ def weigh(terms: Mapping[str, Array], weights: Mapping[str, float]) -> tuple[Arr
   return loss, {"loss": loss, **terms}
 
 
-def l1(output: Float[Array, "*b c"], target: Float[Array, "*b c"]) -> Float[Array, ""]:
+def l1(output: Float[AnyArray, "*b c"], target: Float[AnyArray, "*b c"]) -> Float[Array, ""]:
   """Mean absolute error of [*b c], in the unit of its inputs (sections 4.1 and 5)."""
   return jnp.abs(output - target).mean()
 
 
 def gradient_consistency(
-  output: Float[Array, "b h w c"], target: Float[Array, "b h w c"], *, num_scales: int
+  output: Float[AnyArray, "b h w c"], target: Float[AnyArray, "b h w c"], *, num_scales: int
 ) -> Float[Array, ""]:
   """Mean absolute difference of the spatial gradients at several scales (multi-scale gradient consistency, 4.1).
 
@@ -64,7 +64,7 @@ def gradient_consistency(
   return total / num_scales
 
 
-def kl(mean: Float[Array, "b h w c"], log_variance: Float[Array, "b h w c"]) -> Float[Array, ""]:
+def kl(mean: Float[AnyArray, "b h w c"], log_variance: Float[AnyArray, "b h w c"]) -> Float[Array, ""]:
   """KL divergence of N(mean, exp(log_variance)) from the unit normal, in nats (section 4.1).
 
   Summed over the latent [h w c] of an example and averaged over the batch.
@@ -72,15 +72,15 @@ def kl(mean: Float[Array, "b h w c"], log_variance: Float[Array, "b h w c"]) -> 
   return 0.5 * (mean**2 + jnp.exp(log_variance) - 1.0 - log_variance).sum(axis=(1, 2, 3)).mean()
 
 
-def denoising_error(output: Float[Array, "*b c"], target: Float[Array, "*b c"]) -> Float[Array, ""]:
+def denoising_error(output: Float[AnyArray, "*b c"], target: Float[AnyArray, "*b c"]) -> Float[Array, ""]:
   """Mean square error of [*b c], the network's output against what the schedule has it predict (section 4)."""
   return ((output - target) ** 2).mean()
 
 
 def perceptual(
-  vgg_params: Mapping[str, Mapping[str, Array]],
-  output: Float[Array, "b h w 3"],
-  target: Float[Array, "b h w 3"],
+  vgg_params: Mapping[str, Mapping[str, AnyArray]],
+  output: Float[AnyArray, "b h w 3"],
+  target: Float[AnyArray, "b h w 3"],
   *,
   layers: Sequence[str] = VGG16_LAYERS,
   weights: Sequence[float] = VGG16_LAYER_WEIGHTS,
@@ -100,7 +100,7 @@ def perceptual(
   return jnp.stack(terms).mean()
 
 
-def psnr(output: Float[Array, "b h w 3"], target: Float[Array, "b h w 3"]) -> Float[Array, ""]:
+def psnr(output: Float[AnyArray, "b h w 3"], target: Float[AnyArray, "b h w 3"]) -> Float[Array, ""]:
   """Peak signal-to-noise ratio in dB, mean over the batch of [b h w 3] RGB, at most 80; `output` is clipped to [0, 1].
 
   A figure to watch, not to train on.
@@ -109,7 +109,7 @@ def psnr(output: Float[Array, "b h w 3"], target: Float[Array, "b h w 3"]) -> Fl
   return (-10 * jnp.log10(mse + 1e-8)).mean()
 
 
-def _halve(x: Array) -> Array:
+def _halve(x: AnyArray) -> AnyArray:
   """Means of 2x2 blocks of [b h w c], dropping an odd last row or column."""
   b, h, w, c = x.shape
   return x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c).mean(axis=(2, 4))

@@ -84,7 +84,7 @@ class MetricWriter:
     for name, batch in images.items():
       batch = np.asarray(batch)
       if batch.dtype != np.uint8:
-        batch = np.uint8(np.clip(np.nan_to_num(batch.astype(np.float32)), 0, 1) * 255 + 0.5)
+        batch = (np.clip(np.nan_to_num(batch.astype(np.float32)), 0, 1) * 255 + 0.5).astype(np.uint8)
       row = np.concatenate(list(batch), axis=1)
       path = self._workdir / "images" / f"{name.replace('/', '-')}-{step:08d}.png"
       path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ from gid_jax.configuration import (
   RendererSettings,
   ScheduleSettings,
   TrainSettings,
+  expect_model,
   look_up,
 )
 from gid_jax.diffusion.schedule import add_noise, draw_timesteps, make_schedule, training_target
@@ -118,7 +119,8 @@ def make_objective(
 def needs_band_scale(settings: TrainSettings) -> bool:
   """Whether a training takes its band scale from the data: the first of those that make a motion model."""
   if settings.stage == "ldm":
-    return not settings.init.get("ldm") and not make_motion_model(_motion(settings)).make_codec().is_trained
+    model = make_motion_model(expect_model(ModelSettings, settings))
+    return not settings.init.get("ldm") and not model.make_codec().is_trained
   return settings.stage == "vae"
 
 
@@ -126,7 +128,7 @@ def needs_strength(settings: TrainSettings) -> bool:
   """Whether a training takes the strength of its samples from the data; see `gid_jax.data.examples.find_strength`."""
   if settings.stage != "ldm" or settings.init.get("ldm"):
     return False
-  return make_motion_model(_motion(settings)).make_codec().needs_photo
+  return make_motion_model(expect_model(ModelSettings, settings)).make_codec().needs_photo
 
 
 def make_vae_objective(
@@ -136,10 +138,11 @@ def make_vae_objective(
 
   Terms: "l1", "gradient" (consistency of the spatial gradients) and "kl".
   """
-  model = make_motion_model(_motion(settings))
+  sizes = expect_model(ModelSettings, settings)
+  model = make_motion_model(sizes)
   codec = model.make_codec()
   if not codec.is_trained:
-    raise UserError(f"config.model.codec.kind={settings.model.codec.kind!r} has nothing to train; begin with stage ldm")
+    raise UserError(f"config.model.codec.kind={sizes.codec.kind!r} has nothing to train; begin with stage ldm")
   loss, start = settings.loss, settings.init.get("vae", "")
   known: Terms = {
     "l1": lambda seen: l1(seen.output, seen.target),
@@ -186,7 +189,7 @@ def make_ldm_objective(
   `config.freeze_bands=False` everything that "ldm" does. Where the start was trained to predict something else, such as
   by a schedule that knew nothing of the spectrum, its last layer begins anew at zero.
   """
-  sizes, init = _motion(settings), settings.init
+  sizes, init = expect_model(ModelSettings, settings), settings.init
   model = make_motion_model(sizes)
   codec, denoiser, denoiser_name = model.make_codec(), model.make_denoiser(), model.denoiser_name
   if settings.schedule is None:
@@ -253,7 +256,7 @@ def make_ldm_objective(
     return path.startswith((f"{denoiser_name}/", "encoder/")) and FROZEN_TRUNK not in path
 
   def loss_fn(key: PRNGKey, params: Params, batch: Batch) -> tuple[jax.Array, Metrics]:
-    apply = lambda *args, **kwargs: model.apply({"params": params}, *args, **kwargs)
+    apply: Any = functools.partial(model.apply, {"params": params})
     time_key, noise_key, drop_key = jax.random.split(key, 3)
     bands = batch["band"]
     height, width = _find_grid(model, batch)
@@ -280,9 +283,8 @@ def make_renderer_objective(settings: TrainSettings, *, terms: Terms | None = No
 
   Terms: "l1", and "structure": distance of VGG16 features where `config.loss.vgg` names its file, else of gradients.
   """
-  if not isinstance(settings.model, RendererSettings):
-    raise UserError("config.model: stage renderer needs the settings of a renderer; see configs/renderer.py")
-  model, loss, start = make_renderer(settings.model), settings.loss, settings.init.get("renderer", "")
+  model, loss = make_renderer(expect_model(RendererSettings, settings)), settings.loss
+  start = settings.init.get("renderer", "")
   known: Terms = {
     "l1": lambda seen: l1(seen.rendering.rgb, seen.target),
     "structure": _make_structure(loss),
@@ -315,12 +317,6 @@ def _make_structure(loss: LossSettings) -> Callable[[Rendered], Array]:
     return lambda seen: gradient_consistency(seen.rendering.rgb, seen.target, num_scales=loss.gradient_scales)
   vgg = vgg16_params(loss.vgg)
   return lambda seen: perceptual(vgg, seen.rendering.rgb, seen.target)
-
-
-def _motion(settings: TrainSettings) -> ModelSettings:
-  if not isinstance(settings.model, ModelSettings):
-    raise UserError(f"config.model: stage {settings.stage} needs the settings of a motion model; see configs/ldm.py")
-  return settings.model
 
 
 def _find_grid(model: MotionModel, batch: Batch) -> tuple[int, ...]:
@@ -358,8 +354,8 @@ def _overlay(params: Params, source: str, *, stages: Sequence[str]) -> tuple[Par
     settings = config_to_settings(config, where=f"{source}: config")
   if settings.stage not in stages:
     raise UserError(f"{source}: holds stage {settings.stage!r}; name a trained {stages[0]!r}")
-  flat = traverse_util.flatten_dict(params)
-  trained = {path: leaf for path, leaf in traverse_util.flatten_dict(trained).items() if path in flat}
+  flat: Any = traverse_util.flatten_dict(params)
+  trained: Any = {path: leaf for path, leaf in traverse_util.flatten_dict(trained).items() if path in flat}
   if any(np.shape(leaf) != np.shape(flat[path]) for path, leaf in trained.items()):
     raise UserError(f"{source}: its model differs from this config's; train both stages with the same model sizes")
   # On the host, from where each device takes its part.
@@ -404,7 +400,7 @@ def _measure_latents(model: MotionModel, params: Params, batches: Iterable[Batch
 
   @jax.jit
   def encode(batch):
-    apply = functools.partial(model.apply, {"params": jax.tree.map(jnp.asarray, plain)})
+    apply: Any = functools.partial(model.apply, {"params": jax.tree.map(jnp.asarray, plain)})
     height, width = _find_grid(model, batch)
     swing = apply(batch["image"], height=height, width=width, method="predict_swing")
     scales = dict(swing=swing, strength=batch.get("strength"))

@@ -14,6 +14,7 @@ determine it: what they share, not what each looks like. Two fits make a `SwingH
 """
 
 import argparse
+import functools
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -80,19 +81,24 @@ def start_ridge(num_features: int) -> Ridge:
   return Ridge(np.zeros((num_features, num_features)), np.zeros(num_features), 0)
 
 
+def _add(one: Ridge, other: Ridge) -> Ridge:
+  return Ridge(one.products + other.products, one.moments + other.moments, one.count + other.count)
+
+
 def fit_kernel(groups: Sequence[Ridge], *, penalty: float) -> Float[np.ndarray, "c"]:
   """Weights [c] of the features: ridge regression on all groups, of the length that suits the groups left out.
 
   Each group is predicted by the fit to the others; the length of all is the slope of the truth over these predictions,
   every group weighing the same. A single group keeps the length of least squares.
   """
-  whole = Ridge(*(sum(parts) for parts in zip(*groups, strict=True)))
+  whole = functools.reduce(_add, groups)
   kernel = whole.solve(penalty)
   if len(groups) == 1:
     return kernel
   agreement = size = 0.0
   for group in groups:
-    others = Ridge(*(all_of - part for all_of, part in zip(whole, group, strict=True))).solve(penalty)
+    products, moments = whole.products - group.products, whole.moments - group.moments
+    others = Ridge(products, moments, whole.count - group.count).solve(penalty)
     agreement += others @ group.moments / group.count
     size += others @ group.products @ others / group.count
   # Scenes that share nothing may disagree with every prediction; a map the wrong way round helps nobody.
@@ -144,7 +150,7 @@ def find_log_swing(volume: SpectralVolume, *, stride: int, factor: int) -> Float
 
 def fit_swing(
   windows: Iterable[tuple[str, Float[np.ndarray, "h w c"], Float[np.ndarray, "h w"]]],
-  stills: Iterable[Float[np.ndarray, "h w c"]],
+  stills: Iterable[Float[np.ndarray, "h2 w2 c"]],
   *,
   penalty: float,
   gate_penalty: float,

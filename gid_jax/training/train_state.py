@@ -16,8 +16,7 @@ from gid_jax.training.sharding import param_sharding
 from gid_jax.types import Batch, LossFn, Metrics, Params, PRNGKey
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
   """Everything that a training run carries from step to step.
 
   Attributes:

@@ -12,6 +12,7 @@ Amplitudes run from black over violet to yellow, from 0 to the largest of the tr
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import cv2
 import jax
@@ -20,7 +21,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
-from gid_jax.configuration import TrainSettings
+from gid_jax.configuration import ModelSettings, RendererSettings, TrainSettings, expect_model
 from gid_jax.diffusion.sampler import begin, draw_noise, sample
 from gid_jax.diffusion.schedule import make_schedule, sampling_steps
 from gid_jax.models.build import make_motion_model, make_renderer
@@ -54,12 +55,14 @@ def make_validation_drawing(config: TrainSettings, mesh: Mesh) -> Callable[[PRNG
     (key, complete parameters, validation batch of [b ...] arrays) -> name -> [1 h w 3] RGB in [0, 1]; see above.
   """
   size, is_renderer = _NUM_EXAMPLES[config.stage], config.stage == "renderer"
+  numbers: dict[str, int] = {}
   if is_renderer:
-    predict = functools.partial(_render, make_renderer(config.model))
-  elif config.stage == "vae":
-    predict = functools.partial(_reconstruct, make_motion_model(config.model))
+    predict = functools.partial(_render, make_renderer(expect_model(RendererSettings, config)))
   else:
-    predict = functools.partial(_sample, make_motion_model(config.model), config)
+    sizes = expect_model(ModelSettings, config)
+    numbers = dict(num_bands=sizes.num_bands, num_frames=sizes.num_frames)
+    draw_prediction = _reconstruct if config.stage == "vae" else functools.partial(_sample, config)
+    predict = functools.partial(draw_prediction, make_motion_model(sizes))
   whole = sharding.replicated(mesh)
 
   # The few examples go to every device and are worked on by all alike: the arrays are whole in every process.
@@ -73,7 +76,6 @@ def make_validation_drawing(config: TrainSettings, mesh: Mesh) -> Callable[[PRNG
     truth, prediction = jax.tree.map(np.asarray, run(key, params, batch))
     if is_renderer:
       return {"frames": draw_frames(truth["image"], truth["target"], prediction)}
-    numbers = dict(num_bands=config.model.num_bands, num_frames=config.model.num_frames)
     if config.stage == "vae":
       return {"slices": draw_slices(truth["slice"], prediction, truth["band"], **numbers)}
     return {"volumes": draw_volumes(truth["image"], truth["slice"], prediction, truth["band"], **numbers)}
@@ -83,20 +85,23 @@ def make_validation_drawing(config: TrainSettings, mesh: Mesh) -> Callable[[PRNG
 
 def _render(model: Renderer, key, params, batch):
   noise = jax.random.normal(key, (batch["image"].shape[0], model.config.style_dim))
-  return model.apply({"params": params}, batch["image"], batch["flow"], batch["depth"], noise).rgb
+  rendering: Any = model.apply({"params": params}, batch["image"], batch["flow"], batch["depth"], noise)
+  return rendering.rgb
 
 
 def _reconstruct(model: MotionModel, key, params, batch):
   slices, bands = batch["slice"][:, None], batch["band"][:, None]
   latents = model.apply({"params": params}, slices, bands, method="slices_to_latents")
-  return model.apply({"params": params}, latents, bands, method="latents_to_slices")[:, 0]
+  reconstructed: Any = model.apply({"params": params}, latents, bands, method="latents_to_slices")
+  return reconstructed[:, 0]
 
 
-def _sample(model: MotionModel, config: TrainSettings, key, params, batch):
+def _sample(config: TrainSettings, model: MotionModel, key, params, batch):
   """Slices [b k h w 4] of the batch's bands and photos, without classifier-free guidance."""
-  apply = functools.partial(model.apply, {"params": params})
+  apply: Any = functools.partial(model.apply, {"params": params})
   bands, factor = batch["band"], model.latent_factor
   height, width = (side // factor for side in batch["slice"].shape[2:4])
+  assert config.schedule is not None
   schedule = make_schedule(**dataclasses.asdict(config.schedule))
   view = apply(batch["image"], height=height, width=width, method="encode_image")
   denoise = lambda latents, timestep: apply(
@@ -195,7 +200,7 @@ def _heat_rows(true: Sequence[np.ndarray], predicted: Sequence[np.ndarray]) -> l
 def _heat_to_colors(values: np.ndarray, largest: float) -> np.ndarray:
   """[h w] from 0 to `largest` as [h w 3] colours; what is not finite is drawn as the largest."""
   levels = np.nan_to_num(values / largest, nan=1.0, posinf=1.0)
-  colors = cv2.applyColorMap(np.uint8(255 * np.clip(levels, 0, 1) + 0.5), cv2.COLORMAP_INFERNO)
+  colors = cv2.applyColorMap((255 * np.clip(levels, 0, 1) + 0.5).astype(np.uint8), cv2.COLORMAP_INFERNO)
   return colors[..., ::-1].astype(np.float32) / 255
 
 
@@ -205,6 +210,6 @@ def _join_rows(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
   scale = -(-_MIN_HEIGHT // height)
   size = (width * scale, height * scale)
   border = lambda panel: np.pad(panel, ((0, _GAP), (0, _GAP), (0, 0)), constant_values=1.0)
-  enlarge = lambda panel: cv2.resize(np.float32(panel), size, interpolation=cv2.INTER_NEAREST)
+  enlarge = lambda panel: cv2.resize(panel.astype(np.float32), size, interpolation=cv2.INTER_NEAREST)
   picture = np.concatenate([np.concatenate([border(enlarge(panel)) for panel in row], 1) for row in rows], 0)
   return picture[None, :-_GAP, :-_GAP]

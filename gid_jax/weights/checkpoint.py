@@ -11,7 +11,7 @@ import math
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import flax.traverse_util
 import jax
@@ -26,6 +26,7 @@ from gid_jax.files import first_line
 _UNREADABLE = "checkpoint %s cannot be read (%s); trying the one before"
 
 
+@runtime_checkable
 class ResumableIterator(Protocol):
   """A data iterator whose position is a JSON-able value, such as Grain's dataset iterators."""
 

@@ -20,6 +20,7 @@ from gid_jax.evaluation.networks.inception import FIDInception, fid_inception_pa
 from gid_jax.models.encoders import FROZEN_TRUNK, EfficientNetLite0
 from gid_jax.models.resnet import ResNet34, resnet34_params
 from gid_jax.models.vgg16 import vgg16_features, vgg16_params
+from gid_jax.types import AnyArray
 from gid_jax.weights.convert import read_tensors
 from gid_jax.weights.pretrained import MOTION_WEIGHTS, load_pretrained
 
@@ -83,7 +84,7 @@ def digest_params(params: Any) -> str:
 
 
 def resize_bilinear(
-  frames: Float[Array, "n h w c"], height: int, width: int, *, grid: str
+  frames: Float[AnyArray, "n h w c"], height: int, width: int, *, grid: str
 ) -> Float[Array, "n height width c"]:
   """Resizes frames [n h w c] bilinearly without antialiasing, on one of the three grids in use.
 
@@ -154,7 +155,10 @@ def _load_vgg16(weights):
 
 
 def _load_efficientnet(_):
-  apply = lambda params, frames: EfficientNetLite0().apply({"params": params}, frames / 255)[-1].mean((1, 2))
+  def apply(params, frames):
+    features: Any = EfficientNetLite0().apply({"params": params}, frames / 255)
+    return features[-1].mean((1, 2))
+
   params = load_pretrained(MOTION_WEIGHTS)[0]["encoder"][f"{FROZEN_TRUNK}_efficientnet_lite0"]
   return _make_extractor("EffLite0-Fréchet", 320, 1, params, apply)
 
@@ -193,7 +197,8 @@ def _make_extractor(name, dimension, num_frames, params, apply):
     for start in range(0, len(filled), batch):
       window = filled[start : start + batch]
       # A photo repeated, the floor of every table, would otherwise cost as much as a film.
-      features.append(features[-1] if np.array_equal(window, before) else np.asarray(run(params, window)))
+      is_known = before is not None and np.array_equal(window, before)
+      features.append(features[-1] if is_known else np.asarray(run(params, window)))
       before = window
     return np.concatenate(features)[: len(used) // num_frames]
 

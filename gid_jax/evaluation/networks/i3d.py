@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from gid_jax.errors import UserError
 from gid_jax.models.torch_weights import fold_batch_norms
+from gid_jax.types import AnyArray
 
 KINETICS_CLASSES = 400
 KINETICS_EPSILON = 1e-3
@@ -59,7 +60,7 @@ class Conv3D(nn.Module):
   stride: int = 1
 
   @nn.compact
-  def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t2 h2 w2 d"]:
+  def __call__(self, x: Float[AnyArray, "b t h w c"]) -> Float[Array, "b t2 h2 w2 d"]:
     """Filters x [b t h w c] to [b ceil(t/stride) ceil(h/stride) ceil(w/stride) channels]."""
     size, stride = self.size, self.stride
     kernel = self.param("kernel", nn.initializers.lecun_normal(), (size, size, size, x.shape[-1], self.channels))
@@ -86,7 +87,7 @@ class I3D(nn.Module):
   num_classes: int
 
   @nn.compact
-  def __call__(self, video: Float[Array, "b t h w 3"]) -> Float[Array, "b d"]:
+  def __call__(self, video: Float[AnyArray, "b t h w 3"]) -> Float[Array, "b d"]:
     """Reads video [b t h w 3], RGB in [-1, 1], t > 8; the references have 224 x 224.
 
     Returns:

@@ -5,6 +5,7 @@ a maximum. Layers have PyTorch's names (`Mixed_5b.branch1x1`), and batch normali
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gid_jax.models.torch_weights import fold_batch_norms
+from gid_jax.types import AnyArray
 
 _EPSILON = 1e-3
 
@@ -21,7 +23,7 @@ class FIDInception(nn.Module):
   """Inception-v3 up to the last average: the 2048 features of FID and KID."""
 
   @nn.compact
-  def __call__(self, image: Float[Array, "b h w 3"]) -> Float[Array, "b 2048"]:
+  def __call__(self, image: Float[AnyArray, "b h w 3"]) -> Float[Array, "b 2048"]:
     """Returns the features [b 2048] of image [b h w 3], RGB in [-1, 1], 75 x 75 or more; FID has 299 x 299."""
     x = self._conv("Conv2d_1a_3x3", image, 32, (3, 3), stride=2, padding="VALID")
     x = self._conv("Conv2d_2a_3x3", x, 32, (3, 3), padding="VALID")
@@ -60,7 +62,7 @@ class FIDInception(nn.Module):
 
   def _block_b(self, name, x):
     double = self._chain(name, x, ("branch3x3dbl_1", 64, (1, 1)), ("branch3x3dbl_2", 96, (3, 3)))
-    half = dict(stride=2, padding="VALID")
+    half = dict[str, Any](stride=2, padding="VALID")
     branches = [
       self._conv(f"{name}.branch3x3", x, 384, (3, 3), **half),
       self._conv(f"{name}.branch3x3dbl_3", double, 96, (3, 3), **half),
@@ -88,7 +90,7 @@ class FIDInception(nn.Module):
     long = self._chain(
       name, x, ("branch7x7x3_1", 192, (1, 1)), ("branch7x7x3_2", 192, (1, 7)), ("branch7x7x3_3", 192, (7, 1))
     )
-    half = dict(stride=2, padding="VALID")
+    half = dict[str, Any](stride=2, padding="VALID")
     branches = [
       self._conv(f"{name}.branch3x3_2", single, 320, (3, 3), **half),
       self._conv(f"{name}.branch7x7x3_4", long, 192, (3, 3), **half),

@@ -230,9 +230,9 @@ def _estimate_to_tree(estimate: Estimate | None) -> dict[str, Any] | None:
 def _tree_to_estimate(tree: Mapping[str, Any] | None) -> Estimate | None:
   if tree is None:
     return None
-  number = lambda value: math.nan if value is None else float(_INFINITIES.get(value, value))
-  ends = (number(tree[name]) for name in ("value", "low", "high"))
-  return Estimate(*ends, int(tree["num_samples"]), tree["note"])
+  number = lambda value: math.nan if value is None else _INFINITIES[value] if value in _INFINITIES else float(value)
+  value, low, high = (number(tree[name]) for name in ("value", "low", "high"))
+  return Estimate(value, low, high, int(tree["num_samples"]), tree["note"])
 
 
 def make_plain(value: Any) -> Any:

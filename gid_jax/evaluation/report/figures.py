@@ -74,12 +74,12 @@ def _measure_swing(volume: SpectralVolume) -> Float[np.ndarray, "h w"]:
 
 def _heat_to_colors(values: Float[np.ndarray, "h w"], largest: float) -> UInt8[np.ndarray, "h w 3"]:
   known = np.isfinite(values)
-  levels = np.uint8(255 * np.clip(np.where(known, values, 0) / largest, 0, 1) + 0.5)
+  levels = (255 * np.clip(np.where(known, values, 0) / largest, 0, 1) + 0.5).astype(np.uint8)
   colors = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1]
   return np.where(known[..., None], colors, np.uint8(128))
 
 
-def _label(name: str, panel: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 4"]:
+def _label(name: str, panel: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h2 w 4"]:
   """The panel with its name above it; opaque only where it or the letters are."""
   height, width = panel.shape[:2]
   # Only the letters' coverage is drawn, as opacity.
@@ -92,7 +92,7 @@ def _label(name: str, panel: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h
   return np.concatenate([head, np.dstack([panel, np.full((height, width), 255, np.uint8)])])
 
 
-def _stack(panels: Sequence[UInt8[np.ndarray, "h w 4"]], *, num_columns: int) -> bytes:
+def _stack(panels: Sequence[UInt8[np.ndarray, "_ _ 4"]], *, num_columns: int) -> bytes:
   """A PNG of panels in rows of `num_columns`, transparent between them."""
   width = max(panel.shape[1] for panel in panels)
   rows = [panels[first:first + num_columns] for first in range(0, len(panels), num_columns)]
