@@ -7,6 +7,7 @@ import jax
 import jaxtyping
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+from xdist.scheduler import WorkStealingScheduling
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -26,6 +27,12 @@ def pytest_configure(config):
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
     jax.config.update("jax_compilation_cache_dir", folder.name)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+  """Each process takes tests that follow each other, so that what a file's tests share is made once, not by all."""
+  return WorkStealingScheduling(config, log)
 
 
 @pytest.fixture(scope="module")

@@ -284,11 +284,15 @@ def test_sampling(run, world):
 
 
 def test_scaling(run, tmp_path):
-  picture = tmp_path / "scaling.png"
-  fields = importlib.import_module("benchmarks.scaling").FIELDS | {"multipliers": (1, 1), "num_blocks": 0}
-  out = run("scaling", "--repetitions", 1, "--bands", 1, 2, "--heights", 4, 8, "--plot", picture, FIELDS=fields)
-  assert [line.split(":")[0] for line in out.splitlines()] == [
-    f"{axis}, {kind}" for kind in ("with spatial attention", "without") for axis in ("bands", "pixels")
+  script, picture = importlib.import_module("benchmarks.scaling"), tmp_path / "scaling.png"
+  smallest = script.FIELDS | {"multipliers": (1, 1), "num_blocks": 0, "attention_levels": ()}
+  assert script.time_forward(script.UNet(**smallest), num_bands=2, height=4, repetitions=1) > 0
+  linear = lambda model, num_bands, height, repetitions: 0.1 * num_bands * height**2
+  out = run("scaling", "--bands", 1, 2, 4, "--heights", 4, 8, "--plot", picture, time_forward=linear)
+  assert [line.split(" (")[0] for line in out.splitlines()] == [
+    f"{axis}, {kind}: time ~ size^1.00, straight line R^2 1.0000"
+    for kind in ("with spatial attention", "without")
+    for axis in ("bands", "pixels")
   ]
   assert cv2.imread(str(picture)) is not None
 

@@ -23,12 +23,11 @@ from gid_jax.configuration import (
   ScheduleSettings,
   TrainSettings,
   expect_model,
-  look_up,
 )
 from gid_jax.diffusion.schedule import add_noise, draw_timesteps, make_schedule, training_target
 from gid_jax.errors import UserError
 from gid_jax.models.build import make_motion_model, make_renderer
-from gid_jax.models.encoders import FROZEN_TRUNK, TRUNKS, name_trunk
+from gid_jax.models.encoders import FROZEN_TRUNK
 from gid_jax.models.motion_model import MotionModel
 from gid_jax.models.renderer import Rendering
 from gid_jax.models.unet import UNet
@@ -38,7 +37,8 @@ from gid_jax.training.sharding import fetch, init_params
 from gid_jax.types import Batch, LossFn, Metrics, Params, PRNGKey
 from gid_jax.weights.checkpoint import restore_params
 from gid_jax.weights.convert import read_unet_init, read_vae_init
-from gid_jax.weights.pretrained import MOTION_WEIGHTS, config_to_settings, import_weights, load_pretrained
+from gid_jax.weights.frozen import read_trunks
+from gid_jax.weights.pretrained import config_to_settings, import_weights
 
 
 class Objective(NamedTuple):
@@ -240,9 +240,7 @@ def make_ldm_objective(
       if not isinstance(denoiser, UNet):
         raise UserError(f"config.init.unet is for a U-Net, not for {sizes.denoiser.kind!r}; set it to ''")
       params[denoiser_name] = read_unet_init(init["unet"], denoiser, params[denoiser_name])
-    for kind, path in _list_trunks(sizes, init.get("encoder", "")):
-      name = f"{FROZEN_TRUNK}_{name_trunk(kind)}"
-      params["encoder"][name] = _read_trunk(kind, name, path)
+    params["encoder"] |= read_trunks(sizes, init.get("encoder", ""))
     return params | _measure_latents(model, params, itertools.chain([first], batches))
 
   def describe(batch):
@@ -361,28 +359,6 @@ def _overlay(params: Params, source: str, *, stages: Sequence[str]) -> tuple[Par
   # On the host, from where each device takes its part.
   trained = {path: np.asarray(leaf) for path, leaf in trained.items()}
   return traverse_util.unflatten_dict(flat | trained), settings
-
-
-def _list_trunks(sizes: ModelSettings, paths: str) -> list[tuple[str, str]]:
-  """(kind, file) of every frozen network; `paths` has one for each with commas between, or is empty."""
-  trunks = sizes.encoder.fields.get("trunks") or ()
-  files = paths.split(",") if paths else [""] * len(trunks)
-  if len(files) != len(trunks):
-    raise UserError(
-      f"config.init.encoder={paths!r}: give one file for each of {', '.join(trunks) or 'no networks'}, with commas "
-      "between; nothing takes the embedded weights"
-    )
-  return list(zip(trunks, files, strict=True))
-
-
-def _read_trunk(kind: str, name: str, path: str) -> Params:
-  """Parameters of a frozen network, from a file, or the ones inside the embedded weights when no path is given."""
-  if path:
-    return look_up(kind, TRUNKS, what="image encoder").read(path)
-  encoder = load_pretrained(MOTION_WEIGHTS)[0]["encoder"]
-  if name not in encoder:
-    raise UserError(f"the embedded weights hold no {kind}; name a file of it by --config.init.encoder=FILE")
-  return encoder[name]
 
 
 def _measure_latents(model: MotionModel, params: Params, batches: Iterable[Batch]) -> Params:
