@@ -18,18 +18,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
 from flax.core import FrozenDict
 from jaxtyping import Array, Float
 
 from gid_jax.configuration import Part, make_part, suggest
 from gid_jax.errors import UserError
 from gid_jax.models.layers import GroupNorm, ResBlock
+from gid_jax.models.tensor_files import read_tensors, take_tensor
 from gid_jax.models.vit import DINOv2ViTS14
 from gid_jax.types import AnyArray
 
 FROZEN_TRUNK = "frozen_trunk"
+_NETWORK = "EfficientNet-Lite0"
 
 # EfficientNet-Lite0, one row a stage: (blocks, kernel, stride of the first block, expansion, channels).
 _STAGES = (
@@ -137,21 +137,14 @@ def efficientnet_lite0_params(path: str | pathlib.Path) -> dict:
   Raises:
     UserError: the file cannot be read or a tensor is missing or has another shape.
   """
-  try:
-    tensors = safetensors.numpy.load_file(path)
-  except (OSError, safetensors.SafetensorError) as error:
-    raise UserError(f"Cannot read {path}: {error}. Give the safetensors of EfficientNet-Lite0.") from error
-  return fold_efficientnet_lite0(tensors, source=str(path))
+  return fold_efficientnet_lite0(read_tensors(path, network=_NETWORK), source=str(path))
 
 
 def fold_efficientnet_lite0(tensors: Mapping[str, np.ndarray], *, source: str) -> dict:
   """Converts named PyTorch tensors to the parameters of `EfficientNetLite0`; `source` is named in errors."""
 
   def read(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    if name not in tensors or tensors[name].shape != shape:
-      found = tensors[name].shape if name in tensors else "nothing"
-      raise UserError(f"{source} is not EfficientNet-Lite0: {name} should have shape {shape}, found {found}.")
-    return tensors[name].astype(np.float32)
+    return take_tensor(tensors, name, shape, source=source, network=_NETWORK)
 
   def fold(conv: str, norm: str, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     weight = read(f"{conv}.weight", shape)

@@ -12,13 +12,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
 from jaxtyping import Array, Float
 
 from gid_jax.errors import UserError
 from gid_jax.models.operations import dot_product_attention
+from gid_jax.models.tensor_files import read_tensors, take_tensor
 
+_NETWORK = "DINOv2's ViT-S/14"
 PATCH = 14
 DEPTH = 12
 WIDTH = 384
@@ -210,21 +210,14 @@ def dinov2_vits14_params(path: str | pathlib.Path) -> dict:
   Raises:
     UserError: the file cannot be read or a tensor is missing or has another shape.
   """
-  try:
-    tensors = safetensors.numpy.load_file(path)
-  except (OSError, safetensors.SafetensorError) as error:
-    raise UserError(f"Cannot read {path}: {error}. Give the safetensors of DINOv2's ViT-S/14.") from error
-  return convert_dinov2_vits14(tensors, source=str(path))
+  return convert_dinov2_vits14(read_tensors(path, network=_NETWORK), source=str(path))
 
 
 def convert_dinov2_vits14(tensors: Mapping[str, np.ndarray], *, source: str) -> dict:
   """Converts named PyTorch tensors to the parameters of `DINOv2ViTS14`; `source` is named in errors."""
 
   def take(name: str, *shape: int) -> np.ndarray:
-    if name not in tensors or tensors[name].shape != shape:
-      found = tensors[name].shape if name in tensors else "nothing"
-      raise UserError(f"{source} is not DINOv2's ViT-S/14: {name} should have shape {shape}, found {found}.")
-    return tensors[name].astype(np.float32)
+    return take_tensor(tensors, name, shape, source=source, network=_NETWORK)
 
   def norm(name: str) -> dict[str, np.ndarray]:
     return {"scale": take(f"{name}.weight", WIDTH), "bias": take(f"{name}.bias", WIDTH)}
