@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from gid_jax.diffusion import guidance, schedule
 from gid_jax.types import SpectralVolume
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.mark.parametrize("weight", [0.0, 1.75])
 def test_classifier_free_guidance(weight):

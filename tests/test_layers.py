@@ -10,6 +10,8 @@ import pytest
 
 from gid_jax.models import layers
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def random_array(*shape, seed=0):
   return np.random.default_rng(seed).normal(size=shape).astype(np.float32)

@@ -20,6 +20,8 @@ from gid_jax.media.folders import load_backgrounds, load_sprites
 from gid_jax.train import open_scenes
 from gid_jax.types import Window
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SIZE = dict(height=32, width=48, num_frames=20, fps=10.0)
 NUM_BANDS = 4
 AUGMENTATION = dict(flip=0.5, max_degrees=5.0, zoom=(1.0, 1.5), jitter=0.2)

@@ -12,6 +12,8 @@ from gid_jax.errors import UserError
 from gid_jax.models.vgg16 import vgg16_features
 from gid_jax.training import losses
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 # Sides and channels all differ and are odd somewhere, so that no axis can stand in for another.
 SHAPE = (2, 11, 14, 3)
 

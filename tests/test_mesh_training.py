@@ -8,6 +8,8 @@ from benchmarks.collectives import list_collectives
 from configs import ldm
 from gid_jax.train import train
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 NUM_STEPS = 20
 MESHES = [(1, 1), (4, 1), (2, 2), (1, 4)]
 # Everything of 64 numbers or more is cut over "fsdp"; by default nothing of this size would be.

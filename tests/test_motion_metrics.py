@@ -14,6 +14,8 @@ from gid_jax.errors import UserError
 from gid_jax.evaluation import motion
 from gid_jax.motion import spectral
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 EVERYWHERE = np.ones((6, 8), bool)
 LEFT = np.arange(8)[None].repeat(6, 0) < 4
 NOWHERE = np.zeros((6, 8), bool)

@@ -10,6 +10,8 @@ from gid_jax.models.motion_model import MotionModel
 from gid_jax.models.unet import UNet
 from gid_jax.models.vae import VAE
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 VAE_FIELDS = dict(channels=4, multipliers=(1, 2), num_blocks=1, latent_channels=3, groups=2)
 UNET_FIELDS = dict(channels=4, multipliers=(1,), num_blocks=1, attention_levels=(), groups=2)
 MODEL = MotionModel(

@@ -11,6 +11,8 @@ import training_runs
 
 from gid_jax.weights.checkpoint import checkpoint_directory, list_steps
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 NUM_STEPS, SAVED = 6, 3
 SETTINGS = {
   "batch_size": 8,

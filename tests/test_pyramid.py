@@ -11,6 +11,8 @@ from gid_jax.flow.estimate import DEFAULT, REFERENCE
 from gid_jax.flow.pyramid import image_to_features, pyramid_sizes
 from gid_jax.motion.warp import blur, correlate
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SETTINGS = dataclasses.replace(DEFAULT, min_size=16)
 
 

@@ -21,6 +21,8 @@ from configs import vae
 from gid_jax import train as training
 from gid_jax.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 NUM_STEPS, SAVE_EVERY, EVAL_EVERY = 72, 4, 10
 NUM_KILLS, SEED = 10, 5
 SPEEDS = ("steps_per_second", "examples_per_second")

@@ -7,6 +7,8 @@ import pytest
 
 from gid_jax.diffusion import guidance, sampler, schedule
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 PREDICTIONS = ("epsilon", "v", "x0")
 BETAS = dict(beta_start=0.0015, beta_end=0.0195)
 SIGNAL = np.cumprod(1 - np.linspace(BETAS["beta_start"] ** 0.5, BETAS["beta_end"] ** 0.5, 1000) ** 2)

@@ -8,6 +8,8 @@ import training_runs
 from gid_jax.errors import UserError
 from gid_jax.training import sharding
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def test_mesh_params_batch_and_restore_on_four_devices(tmp_path):
   code = f"""

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from gid_jax.training.train_state import create_train_state, merge_params, split_params, train_step
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 NAMES = st.text("abc", min_size=1, max_size=2)
 TREES = st.recursive(st.floats(0, 1), lambda children: st.dictionaries(NAMES, children, min_size=1, max_size=3))
 RATE = 0.1

@@ -17,6 +17,8 @@ from gid_jax.training.objectives import Objective, make_objective
 from gid_jax.weights.checkpoint import read_settings, restore_params
 from gid_jax.weights.pretrained import config_to_settings, export_weights, import_weights
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 # (source, split, scene, windows) of clips; two of oak, and of storm nothing was good enough.
 CLIPS = [
   ("real", "train", "oak", 1),

@@ -11,6 +11,8 @@ import pytest
 
 from gid_jax.models.unet import UNet
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SIZE = dict(channels=8, multipliers=(1, 2), num_blocks=1, attention_levels=(1,), head_channels=8, groups=4)
 COORDINATED, SEPARATE = (UNet(**SIZE, coordination=kind) for kind in ("attention", ""))
 

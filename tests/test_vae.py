@@ -8,6 +8,8 @@ import pytest
 from gid_jax.models.layers import BOTTOM_RIGHT
 from gid_jax.models.vae import VAE
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 MODEL = VAE(channels=4, multipliers=(1, 2), num_blocks=1, latent_channels=3, slice_channels=4, groups=2)
 SLICES = np.random.default_rng(0).normal(size=(2, 8, 6, 4)).astype(np.float32)
 BLOCK = dict(groups=2, epsilon=1e-6)

@@ -9,6 +9,8 @@ from scipy.signal import correlate
 from gid_jax.errors import UserError
 from gid_jax.models import vgg16
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 CHANNELS = {1: (64, 64), 2: (128, 128), 3: (256, 256, 256), 4: (512, 512, 512), 5: (512, 512, 512)}
 
 
