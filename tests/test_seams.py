@@ -5,7 +5,6 @@ import json
 
 import helpers
 import jax
-import jax.numpy as jnp
 import my_parts
 import numpy as np
 import pytest

@@ -19,7 +19,8 @@ BANDS, FRAMES, FPS = 3, 30, 15.0
 def make_window(rng, *, source, amplitude):
   spectrum = amplitude * rng.standard_normal((BANDS, 20, 32, 4)) ** 3 * np.array([9, 3, 1])[:, None, None, None]
   image = np.zeros((40, 64, 3), np.uint8)
-  return Window(image, spectrum.astype(np.float32), image[None], np.zeros((1, 40, 64, 2)), image[..., 0], "s", source)
+  flows, depth = np.zeros((1, 40, 64, 2)), np.zeros((40, 64))
+  return Window(image, spectrum.astype(np.float32), image[None], flows, depth, "s", source)
 
 
 @pytest.fixture(scope="module")
