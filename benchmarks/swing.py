@@ -180,7 +180,7 @@ def main() -> None:
     s: {c.scene for c in clips if c.source == s and all(map(covers_enough, c.regions))} for s in ("real", "loop")
   }
   print(f"{len(judged['real'])} filmed scenes and {len(judged['loop'])} loops can be judged for where\n")
-  see = make_eye(h // 8, w // 8)
+  see = make_eye(model, "", h // 8, w // 8)
   resize = lambda image, height, width: cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
   usual = [see(clip.image) for clip in clips]
   small = [see(resize(clip.image, h // 2, w // 2)) for clip in clips]

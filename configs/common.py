@@ -183,6 +183,8 @@ def training(
       keep_checkpoints=3,
       keep_best=1,
       tensorboard=False,
+      # Steps to record for a profiler, after the first two; 0 for none.
+      profile_steps=0,
     )
   )
 

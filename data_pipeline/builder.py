@@ -21,7 +21,6 @@ for example on a network file system, and this checkout must be on their PYTHONP
 """
 
 import argparse
-import importlib.util
 import logging
 import os
 import sys
@@ -29,6 +28,7 @@ from collections.abc import Sequence
 
 from data_pipeline.trajectories import FILTER_RULES
 from gid_jax.errors import UserError
+from gid_jax.extras import missing_extra
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -67,25 +67,16 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
   return options
 
 
-def check_packages() -> None:
-  """Refuses to begin where the packages that building needs are not installed.
-
-  Raises:
-    UserError: one is missing.
-  """
-  needed = ("apache_beam", "msgpack", "tensorflow_datasets")
-  missing = [name for name in needed if importlib.util.find_spec(name) is None]
-  if missing:
-    raise UserError(f"building data needs {', '.join(missing)}; install it with: pip install -e '.[data]'")
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-  """Entry point of `python -m data_pipeline.builder`; a `UserError` becomes one line and status 2."""
+  """Entry point of `python -m data_pipeline.builder`; a `UserError` or a missing library: one line and status 2."""
   options = parse_options(arguments)
   try:
-    check_packages()
-    from data_pipeline.building import build  # Needs them.
+    import apache_beam  # noqa: F401 (or an hour may pass until it is missed)
 
+    from data_pipeline.building import build
+  except ModuleNotFoundError as error:
+    raise missing_extra(error, "data", module="__main__") from error
+  try:
     build(options)
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)

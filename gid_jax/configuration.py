@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from flax.core import FrozenDict
 
 from gid_jax.errors import UserError
+from gid_jax.files import first_line
 
 T = TypeVar("T")
 _NOTHING = FrozenDict()
@@ -43,7 +44,8 @@ class ModelSettings:
 
   Attributes:
     codec: how slices become latents; kinds of `gid_jax.models.codec`.
-    encoder: how photos are seen; a kind of `gid_jax.models.encoders`, with fields `trunks`, `channels` and `hidden`.
+    encoder: how photos are seen; a kind of `gid_jax.models.encoders`, with fields `trunks`, `trunk_fields`, `channels`
+      and `hidden`.
     denoiser: kinds of `gid_jax.models.denoiser`.
     image_size: (h, w) of the photos that it works at, pixels.
     motion_stride: photo pixels per pixel of the motion grid.
@@ -240,6 +242,7 @@ class TrainSettings:
   keep_checkpoints: int = 3
   keep_best: int = 1
   tensorboard: bool = False
+  profile_steps: int = 0
 
   def __post_init__(self):
     if self.stage not in STAGES:
@@ -373,7 +376,7 @@ def look_up(kind: str, known: Mapping[str, Any], *, what: str) -> Any:
     what: how the message calls it, such as "denoiser".
 
   Raises:
-    UserError: nothing has this name.
+    UserError: nothing has this name, or its module cannot be imported.
   """
   module, _, attribute = kind.partition(":")
   if not (module and attribute):
@@ -382,8 +385,9 @@ def look_up(kind: str, known: Mapping[str, Any], *, what: str) -> Any:
     return known[kind]
   try:
     return getattr(importlib.import_module(module), attribute)
-  except (ImportError, AttributeError) as error:
-    raise UserError(f"{what} {kind!r} cannot be imported ({error}); is its module on the Python path?") from error
+  except Exception as error:  # whatever somebody's own module does
+    reason = f"{type(error).__name__}: {first_line(error)}"
+    raise UserError(f"{what} {kind!r} cannot be imported ({reason}); is its module on the Python path?") from error
 
 
 def make_part(part: Part, known: Mapping[str, Any], *, what: str, **more: Any) -> Any:

@@ -20,8 +20,8 @@ def configure_jax() -> None:
   os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
   import jax
 
-  is_open = jax.config.values["jax_num_cpu_devices"] < 0
-  if is_open and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+  is_chosen = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+  if jax.config.values["jax_num_cpu_devices"] < 0 and not is_chosen:
     with contextlib.suppress(RuntimeError):  # JAX has begun, and has the devices that it has.
       jax.config.update("jax_num_cpu_devices", count_cores())
   use_compilation_cache()

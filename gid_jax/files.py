@@ -37,8 +37,7 @@ def complete_or_nothing(path: Path, *, overwrite: bool) -> Iterator[Path]:
     # Created by hand so that it gets the permissions of any new file, and before the frames are waited for.
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     yield temporary
-    _check_free(path, overwrite)
-    os.replace(temporary, target)
+    _move(temporary, target, path, overwrite)
   except OSError as error:
     raise UserError(f"cannot write {path}: {describe_failure(error)}") from error
   finally:
@@ -46,9 +45,26 @@ def complete_or_nothing(path: Path, *, overwrite: bool) -> Iterator[Path]:
       temporary.unlink()
 
 
+def _move(temporary: Path, target: Path, path: Path, overwrite: bool) -> None:
+  if not overwrite:
+    # A second name in one step, which only a free one takes: of two writers one wins. The first name goes at the end.
+    try:
+      os.link(temporary, target)
+      return
+    except FileExistsError as error:
+      raise _is_taken(path) from error
+    except OSError:  # A file system without such links: nearly as good.
+      _check_free(path, overwrite)
+  os.replace(temporary, target)
+
+
 def _check_free(path: Path, overwrite: bool) -> None:
   if path.exists() and not overwrite:
-    raise UserError(f"{path} already exists; use --force or --output")
+    raise _is_taken(path)
+
+
+def _is_taken(path: Path) -> UserError:
+  return UserError(f"{path} already exists; use --force or --output")
 
 
 def describe_failure(error: Exception) -> str:

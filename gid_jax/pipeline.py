@@ -25,7 +25,7 @@ from gid_jax.models.build import make_motion_model, make_renderer
 from gid_jax.models.renderer import Renderer, composite
 from gid_jax.motion import spectral
 from gid_jax.types import PRNGKey, SpectralVolume
-from gid_jax.weights.pretrained import MOTION_WEIGHTS, RENDERER_WEIGHTS, load_pretrained
+from gid_jax.weights.pretrained import MOTION_WEIGHTS, RENDERER_WEIGHTS, find_renderer, load_pretrained
 
 # The devices of a CPU share one memory, and each holds the working arrays of a frame: all of them together may have
 # so many pixels of the video, unless one frame alone has more.
@@ -141,13 +141,14 @@ class ImageRenderer:
   def from_pretrained(cls, directory: str | Path | None = None) -> "ImageRenderer":
     """Loads the embedded weights, or `renderer.safetensors` of another directory.
 
-    Compiled programs are kept in the user's cache folder, unless JAX has been given another.
+    A directory of motion weights alone gets the embedded renderer. Compiled programs are kept in the user's cache
+    folder, unless JAX has been given another.
 
     Raises:
       UserError: the file is missing, damaged or of a newer version.
     """
     use_compilation_cache()
-    return cls(load_pretrained(RENDERER_WEIGHTS, directory=directory))
+    return cls(load_pretrained(RENDERER_WEIGHTS, directory=find_renderer(directory)))
 
   def working_size(self, height: int, width: int) -> tuple[int, int]:
     """The working grid (h, w) for a photo of height x width pixels."""
@@ -260,8 +261,7 @@ class Animator(ImageRenderer):
     """
     use_compilation_cache()
     motion = load_pretrained(MOTION_WEIGHTS, directory=directory)
-    has_renderer = directory is None or (Path(directory) / RENDERER_WEIGHTS).exists()
-    return cls(motion, load_pretrained(RENDERER_WEIGHTS, directory=directory if has_renderer else None))
+    return cls(motion, load_pretrained(RENDERER_WEIGHTS, directory=find_renderer(directory)))
 
   def working_size(self, height: int, width: int) -> tuple[int, int]:
     """The working grid (h, w) for a photo of height x width pixels, which both networks can take."""

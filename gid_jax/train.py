@@ -51,6 +51,7 @@ from gid_jax.training.divergence import DivergenceGuard
 from gid_jax.training.interruption import StopRequest
 from gid_jax.training.metric_writer import MetricWriter
 from gid_jax.training.objectives import Objective, make_objective, needs_band_scale, needs_strength
+from gid_jax.training.profiling import StepProfiler
 from gid_jax.training.settings import check_resumable, check_settings
 from gid_jax.training.train_state import (
   TrainState,
@@ -232,6 +233,7 @@ def train(
     contextlib.closing(store),
     contextlib.closing(writer),
     StopRequest() as stop,
+    StepProfiler(Path(workdir) / "profile", num_steps=settings.profile_steps if is_main else 0) as profiler,
     Progress(*columns, disable=not is_main) as progress,
   ):
     task = progress.add_task(settings.stage, total=num_steps, completed=int(state.step))
@@ -239,6 +241,7 @@ def train(
     for step in range(int(state.step) + 1, num_steps + 1):
       batch = next(iterator)
       placed = put(batch)
+      profiler.before_step(state)
       with jax.transfer_guard("disallow"):  # nothing but the batch goes to the devices
         state, metrics = update(train_key, state, placed)
       guard.watch(step, metrics, records=batch.get("record"))

@@ -7,6 +7,7 @@ import jax
 import jaxtyping
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+from xdist.scheduler import WorkStealingScheduling
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -28,17 +29,24 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+  """Each process takes tests that follow each other, so that what a file's tests share is made once, not by all."""
+  return WorkStealingScheduling(config, log)
+
+
 @pytest.fixture(scope="module")
 def quick_compilation():
-  """Compiles a module's programs with little care, in half the time."""
-  quick = dict(jax_disable_most_optimizations=True)
-  before = {name: jax.config.values[name] for name in quick}
-  for fields in (quick, before):
-    for name, value in fields.items():
+  """Compiles a module's programs with little care, in half the time; those of processes that it starts, too."""
+  name = "jax_disable_most_optimizations"
+  before = jax.config.values[name]
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv(name.upper(), "true")
+    for value in (True, before):
       jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    if fields is quick:
-      yield
+      compilation_cache.reset_cache()
+      if value is True:
+        yield
 
 
 @pytest.fixture

@@ -15,13 +15,16 @@ import jax
 import ml_collections
 import numpy as np
 import pytest
+import safetensors.numpy
 import videos
+import vit_reference
 
 from configs import ldm, ldm_coordinated, renderer, vae
 from gid_jax.configuration import ModelSettings, TrainSettings, parse
 from gid_jax.evaluation.judging import SceneResult, save_result
 from gid_jax.models.build import make_motion_model
 from gid_jax.models.renderer import Renderer, RendererConfig
+from gid_jax.models.vit import DINOv2ViTS14, convert_dinov2_vits14
 from gid_jax.training.settings import check_settings
 from gid_jax.types import Window
 from gid_jax.weights.pretrained import MOTION_WEIGHTS, RENDERER_WEIGHTS, config_to_settings, export_weights
@@ -138,7 +141,7 @@ def test_every_script_is_run_here():
   for path in sorted((CHECKOUT / "benchmarks").glob("*.py")):
     if path.stem in ("collectives", "damages"):  # what the scripts `data_parallel` and `damage` are made of
       continue
-    assert re.search(rf'"(benchmarks\.)?{path.stem}"', tests), f"no test runs {path.name}"
+    assert re.search(rf'"{path.stem}"|benchmarks\.{path.stem}\b', tests), f"no test runs {path.name}"
 
 
 def test_animate(run, world):
@@ -165,8 +168,15 @@ def test_damage(run):
 
 def test_data_parallel():
   # Devices are made before JAX starts.
-  options = ("--size", "tiny", "--batch", 2, "--steps", 1, "--meshes", "1x1", "2x1")
-  out = run_alone("-m", "benchmarks.data_parallel", *options)
+  code = """
+from benchmarks.data_parallel import main
+from configs import ldm
+config = ldm.get_config("tiny")
+config.model.denoiser.update(channels=32, multipliers=(1,), attention_levels=(), num_blocks=0)
+ldm.get_config = lambda size: config
+main()
+"""
+  out = run_alone("-c", code, "--batch", 2, "--steps", 1, "--meshes", "1x1", "2x1")
   one, two = out.splitlines()[-2:]
   assert one.split()[:3] == ["1", "x", "1"] and one.endswith("none") and find_numbers(one)[1] == 1
   assert two.split()[:3] == ["2", "x", "1"] and "all-reduce 1," in two
@@ -274,10 +284,15 @@ def test_sampling(run, world):
 
 
 def test_scaling(run, tmp_path):
-  picture = tmp_path / "scaling.png"
-  out = run("scaling", "--repetitions", 1, "--bands", 1, 2, "--heights", 4, 8, "--plot", picture)
-  assert [line.split(":")[0] for line in out.splitlines()] == [
-    f"{axis}, {kind}" for kind in ("with spatial attention", "without") for axis in ("bands", "pixels")
+  script, picture = importlib.import_module("benchmarks.scaling"), tmp_path / "scaling.png"
+  smallest = script.FIELDS | {"multipliers": (1, 1), "num_blocks": 0, "attention_levels": ()}
+  assert script.time_forward(script.UNet(**smallest), num_bands=2, height=4, repetitions=1) > 0
+  linear = lambda model, num_bands, height, repetitions: 0.1 * num_bands * height**2
+  out = run("scaling", "--bands", 1, 2, 4, "--heights", 4, 8, "--plot", picture, time_forward=linear)
+  assert [line.split(" (")[0] for line in out.splitlines()] == [
+    f"{axis}, {kind}: time ~ size^1.00, straight line R^2 1.0000"
+    for kind in ("with spatial attention", "without")
+    for axis in ("bands", "pixels")
   ]
   assert cv2.imread(str(picture)) is not None
 
@@ -316,7 +331,9 @@ def test_swing(run, world):
 
 
 def test_synthetic(run, tmp_path):
-  out = run("synthetic", "--scenes", 2, "--output", tmp_path / "panels.png")
+  peer = importlib.import_module("benchmarks.synthetic").make_sampled
+  small = dict(NUM_EXACT=1, NUM_COPIES=1, make_rendered=peer)  # 150 rendered frames take their time
+  out = run("synthetic", "--scenes", 2, "--output", tmp_path / "panels.png", **small)
   for part in ("speed", "truth", "spectrum", "diversity"):
     assert f"{part}:\n" in out
   assert "holds: within 1e-3 of the largest coefficient" in out and "holds: 35 dB" in out
@@ -356,6 +373,18 @@ def test_unet(run, monkeypatch):
   side = script.Ours("tiny", 2)
   side.compile("forward")
   assert side.forward().shape == side.inputs[0].shape
+
+
+def test_vit(run, tmp_path):
+  tensors, image = vit_reference.make_tensors(), helpers.smooth_image(28, 28).astype(np.float32)
+  safetensors.numpy.save_file(tensors, tmp_path / "weights.safetensors")
+  params = convert_dinov2_vits14(tensors, source="file")
+  tokens = jax.jit(lambda params: DINOv2ViTS14((12,)).apply({"params": params}, image[None], method="tokens"))(params)
+  np.savez(tmp_path / "reference.npz", image_28=image, tokens_28=2 * tokens[0][0])
+  out = run("vit", "--weights", tmp_path / "weights.safetensors", "--reference", tmp_path / "reference.npz",
+            "--repetitions", 1, HEIGHT=28, WIDTH=28, DTYPES=("float32",))  # fmt: skip
+  assert "22.06 million parameters, 44.1 MB in float16" in out
+  assert "image_28, float32: relative difference 5.00e-01, largest" in out and "28x28, float32: " in out
 
 
 def test_what_moves(run, world, tmp_path):

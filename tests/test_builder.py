@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import stored_windows
 
+import data_pipeline
 from data_pipeline import builder, building, splits, tasks
 from gid_jax.data.scenes import list_scenes
 from gid_jax.data.storage import example_to_window, list_sources, open_split
@@ -383,14 +384,26 @@ def test_two_writers_of_one_task_leave_a_whole_file(tmp_path):
   assert list(tmp_path.iterdir()) == [path]
 
 
-def test_missing_packages_are_named():
+@pytest.mark.parametrize("name", ["apache_beam", "msgpack", "tensorflow_datasets"])
+def test_missing_packages_are_named(name, monkeypatch, capsys):
+  monkeypatch.setitem(sys.modules, name, None)
+  # Loaded already, perhaps with it.
+  for module in ("building", "dataset", "tasks"):
+    monkeypatch.delitem(sys.modules, f"data_pipeline.{module}", raising=False)
+    monkeypatch.delattr(data_pipeline, module, raising=False)
+  error = refuse(capsys, ["--output", "/nowhere", "--synthetic", "2"])
+  assert error == f"error: {name} is missing; install it with: pip install '.[data]'"
+
+
+def test_the_command_itself_names_a_missing_package():
   code = (
-    "import sys; sys.modules.update(apache_beam=None)\n"
-    "from data_pipeline import builder; builder.main(['--output', '/nowhere', '--synthetic', '2'])"
+    "import runpy, sys; sys.modules['apache_beam'] = None\n"
+    "runpy.run_module('data_pipeline.builder', run_name='__main__')"
   )
-  ended = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True)
+  command = [sys.executable, "-c", code, "--output", "/nowhere", "--synthetic", "2"]
+  ended = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
   assert ended.returncode == 2
-  assert ended.stderr == "error: building data needs apache_beam; install it with: pip install -e '.[data]'\n"
+  assert ended.stderr == "error: apache_beam is missing; install it with: pip install '.[data]'\n"
 
 
 PLUGIN = """
@@ -429,4 +442,4 @@ def test_flow_of_ones_own_builds_a_data_set(videos, tmp_path, monkeypatch, capsy
   # Another version is another measurement.
   monkeypatch.setattr(sys.modules[name].Still, "version", "2")
   assert plan(*command)["loop-rose"].fingerprint != before.fingerprint
-  assert "no flow estimator is called 'lucas'" in refuse(capsys, [*command, "--flow", "lucas"])
+  assert "unknown flow 'lucas'; use one of default, reference, or" in refuse(capsys, [*command, "--flow", "lucas"])

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from gid_jax import pipeline
-from gid_jax.app import cli
+from gid_jax.app import cli, inspection
 from gid_jax.media import clips, encoding
+from gid_jax.weights.pretrained import RENDERER_WEIGHTS, load_pretrained
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 NUM_FRAMES = 18
@@ -145,6 +146,34 @@ def test_animate_hands_over_the_options_of_a_video(calls, capsys):
   assert "Against the film" not in capsys.readouterr().out  # twice the motion is not the film's
   assert cli.main(["animate", "swing.mp4", "--fps", "60"]) == 0
   assert calls[-1][2]["frames"] == 36
+
+
+class Captured(Exception):
+  """Carries a renderer out of the command."""
+
+
+@pytest.mark.parametrize("source", ["swing.mp4", "photo.png"])
+def test_motion_weights_alone_take_the_embedded_renderer(film, capsys, monkeypatch, source):
+  Image.fromarray(film[0]).save("photo.png")
+  embedded, folder = Path(pipeline.__file__).parent / "pretrained", Path("mine")
+  folder.mkdir()
+  (folder / "motion.safetensors").symlink_to(embedded / "motion.safetensors")
+  monkeypatch.setattr(inspection, "measure_spectrum", lambda *_, **options: "spectrum")
+  monkeypatch.setattr(pipeline.Animator, "predict_spectrum", lambda *_, **options: "spectrum")
+
+  def render(renderer, image, spectrum, **options):
+    raise Captured(renderer)
+
+  monkeypatch.setattr(pipeline.ImageRenderer, "render", render)
+  with pytest.raises(Captured) as captured:
+    cli.main(["animate", source, "--weights", "mine"])
+  assert captured.value.args[0].renderer_settings == load_pretrained(RENDERER_WEIGHTS)[1]
+  line = "gid: mine has no renderer.safetensors; the embedded renderer is taken"
+  assert capsys.readouterr().err.splitlines() == [line]
+  # A renderer of the folder's own is taken without a word, and it must be one.
+  (folder / "renderer.safetensors").write_bytes(b"none")
+  assert_refused(capsys, "animate", source, "--weights", "mine", match="mine/renderer.safetensors: not a readable")
+  assert_refused(capsys, "animate", source, "--weights", "nobody", match="no such weight file")
 
 
 def test_animate_takes_a_long_gif_for_a_video_and_a_short_one_for_a_photo(film, calls, monkeypatch):

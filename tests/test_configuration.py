@@ -148,6 +148,7 @@ def test_a_part_is_a_name_and_its_fields():
 
 def test_anybodys_own_is_looked_up_by_module_and_attribute(tmp_path, monkeypatch):
   (tmp_path / "my_part.py").write_text("class Mine:\n  pass\n")
+  (tmp_path / "my_broken_part.py").write_text("1 / 0")
   monkeypatch.syspath_prepend(tmp_path)
   assert look_up("my_part:Mine", {}, what="codec").__name__ == "Mine"
   assert look_up("a", {"a": 1}, what="codec") == 1
@@ -155,6 +156,7 @@ def test_anybodys_own_is_looked_up_by_module_and_attribute(tmp_path, monkeypatch
     ("b", "unknown codec 'b'; use one of a, or module:attribute of your own"),
     ("my_part:Yours", "codec 'my_part:Yours' cannot be imported"),
     ("no_such_module:Mine", "codec 'no_such_module:Mine' cannot be imported"),
+    ("my_broken_part:Mine", r"'my_broken_part:Mine' cannot be imported \(ZeroDivisionError: division by zero\);"),
     (":Mine", "unknown codec ':Mine'"),
     ("my_part:", "unknown codec 'my_part:'"),
   ):

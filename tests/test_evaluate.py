@@ -19,6 +19,7 @@ from gid_jax.models.build import make_motion_model
 from gid_jax.models.renderer import Renderer, RendererConfig
 from gid_jax.weights.pretrained import MOTION_WEIGHTS, RENDERER_WEIGHTS, config_to_settings, export_weights
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 HEIGHT, WIDTH = MODEL.image_size
 
 
@@ -43,7 +44,7 @@ def export_models(folder, *, seed=0, trained_on=None):
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
+def root(tmp_path_factory, quick_compilation):
   root = tmp_path_factory.mktemp("evaluation")
   for name in ("weights", "other_weights", "films"):
     (root / name).mkdir()
@@ -66,7 +67,7 @@ def make_config(root, **changes):
 
 
 @pytest.fixture(scope="module")
-def report(root):
+def report(root, quick_compilation):
   return program.evaluate(make_config(root), root / "run")
 
 

@@ -154,3 +154,48 @@ def test_causes_in_a_few_words():
   assert describe_failure(OSError(1094995529, "Invalid data found")) == "invalid data found"
   assert first_line(ValueError("one\ntwo")) == "one" and first_line(KeyError()) == "KeyError"
   assert first_line(ValueError("x" * 999)) == "x" * 300
+
+
+def test_of_two_writers_of_one_file_one_wins(tmp_path, monkeypatch):
+  # Both are past every check before either moves its file.
+  barrier, results = threading.Barrier(2), {}
+  monkeypatch.setattr(os, "link", meet(os.link, barrier))
+  monkeypatch.setattr(os, "replace", meet(os.replace, barrier))
+
+  def run(name):
+    try:
+      write(tmp_path / "a.txt", name)
+      results[name] = "written"
+    except UserError as error:
+      results[name] = str(error)
+
+  threads = [threading.Thread(target=run, args=(name,)) for name in "xy"]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  lost = f"{tmp_path / 'a.txt'} already exists; use --force or --output"
+  assert sorted(results.values()) == sorted(["written", lost])
+  assert results[(tmp_path / "a.txt").read_text()] == "written" and list_folder(tmp_path) == ["a.txt"]
+
+
+def meet(function, barrier):
+  def call(*arguments):
+    barrier.wait(timeout=10)
+    return function(*arguments)
+
+  return call
+
+
+def test_a_file_system_without_hard_links(tmp_path, monkeypatch):
+  def refuse(*arguments):
+    raise PermissionError(1, "Operation not permitted")
+
+  monkeypatch.setattr(os, "link", refuse)
+  write(tmp_path / "a.txt", "first")
+  refused = pytest.raises(UserError, match="already exists")
+  with refused, complete_or_nothing(tmp_path / "b.txt", overwrite=False) as part:
+    part.write_text("second")
+    (tmp_path / "b.txt").write_text("first")
+  assert list_folder(tmp_path) == ["a.txt", "b.txt"]
+  assert {(tmp_path / name).read_text() for name in ("a.txt", "b.txt")} == {"first"}

@@ -15,8 +15,7 @@ import scipy.ndimage
 from helpers import run
 from videos import assert_refused
 
-from gid_jax.flow import estimate as flow_module
-from gid_jax.flow import pyramid as pyramid_module
+from gid_jax.flow import estimate, pyramid
 from gid_jax.flow.estimate import DEFAULT, REFERENCE, FlowSettings, estimate_flow
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -162,9 +161,9 @@ def test_work_and_smoothness_of_a_level(monkeypatch, level):
     return arrays[-2:]  # the weights between neighbours in place of the step
 
   monkeypatch.setattr(jax.lax, "fori_loop", loop)
-  monkeypatch.setattr(flow_module, "relax", solve)
+  monkeypatch.setattr(estimate, "relax", solve)
   zero = np.zeros((8, 9))
-  right, below = run(lambda f, u: flow_module._refine(f, f, u, u, level, settings), np.zeros((15, 8, 9)), zero)
+  right, below = run(lambda f, u: estimate._refine(f, f, u, u, level, settings), np.zeros((15, 8, 9)), zero)
   assert counts == {"warps": 7 + level, "sweeps": 30 + 3 * level}
   weight = 0.5 * 0.01 * 1.5**level / 1e-3  # alpha psi' of a flow at rest
   np.testing.assert_allclose(right[:, :-1], weight, rtol=1e-5)
@@ -217,6 +216,33 @@ def test_number_of_devices_does_not_matter():
     [sys.executable, "-c", textwrap.dedent(code)], env=environment, capture_output=True, text=True, timeout=300
   )
   assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_accelerators_take_all_targets_of_a_share_at_once(scene, monkeypatch):
+  reference, targets, flow, confidence = scene
+  monkeypatch.setattr(estimate, "_share_size", lambda platform, height, width: 5)  # the last share is not full
+  asked, plain = [], estimate._count_together
+
+  def count_as_on_a_gpu(platform, number):
+    asked.append(number)
+    return plain("gpu", number)
+
+  monkeypatch.setattr(estimate, "_count_together", count_as_on_a_gpu)
+  estimate._estimate_block.clear_cache()
+  try:
+    found = estimate_flow(reference, targets, settings=SETTINGS)
+  finally:
+    estimate._estimate_block.clear_cache()
+  assert asked == [5]
+  np.testing.assert_allclose(found[0], flow, atol=1e-3)
+  np.testing.assert_allclose(found[1], confidence, atol=1e-3)
+
+
+def test_an_accelerators_share_of_targets_fits_its_memory():
+  assert [estimate._share_size("cpu", *size) for size in ((160, 256), (9, 9))] == [8, 8]
+  # Five seconds at once of small frames, and never fewer than a CPU takes.
+  sizes = [(9, 9), (160, 256), (512, 512), (2160, 3840)]
+  assert [estimate._share_size("gpu", *size) for size in sizes] == [75, 75, 11, 8]
 
 
 # Confidence
@@ -275,12 +301,12 @@ def test_flow_back_lowers_the_confidence_of_hidden_pixels():
 def test_confidence_has_the_levels_it_promises():
   x, _ = grid(24, 30)
   ramp = jnp.asarray(x[..., None] * np.ones(3) / 255, jnp.float32)
-  flatness = run(lambda image: flow_module._flatness(pyramid_module.image_to_features(image)), ramp)
+  flatness = run(lambda image: estimate._flatness(pyramid.image_to_features(image)), ramp)
   np.testing.assert_allclose(flatness[8:-8, 8:-8], 0.5, atol=1e-3)
   # A tenth of the energy of an edge counts: at twice the threshold 0.4 / 1.4.
-  np.testing.assert_allclose(run(flow_module._texture, 4 * ramp)[8:-8, 8:-8], 0.4 / 1.4, atol=1e-3)
+  np.testing.assert_allclose(run(estimate._texture, 4 * ramp)[8:-8, 8:-8], 0.4 / 1.4, atol=1e-3)
   u, v = jnp.full((2, 24, 30), jnp.array([3.0, 4.0])[:, None, None])
-  back = run(flow_module._consistency, u, v, 0.6 - u, -0.8 - v)  # 1 px off after 5 px
+  back = run(estimate._consistency, u, v, 0.6 - u, -0.8 - v)  # 1 px off after 5 px
   np.testing.assert_allclose(back, np.exp(-1), rtol=1e-5)
 
 
@@ -324,9 +350,9 @@ def test_flow_grows_with_the_pyramid_by_the_true_ratio_of_each_axis(monkeypatch)
     levels.append(level)
     return (u + 1, v - 2) if level == 2 else (u, v)
 
-  monkeypatch.setattr(flow_module, "_refine", refine)
-  pyramid = [jnp.zeros((15, *size)) for size in sizes]
-  u, v = flow_module._coarse_to_fine(pyramid, pyramid, DEFAULT)
+  monkeypatch.setattr(estimate, "_refine", refine)
+  images = [jnp.zeros((15, *size)) for size in sizes]
+  u, v = estimate._coarse_to_fine(images, images, DEFAULT)
   assert levels == [2, 1, 0]
   np.testing.assert_allclose(u, np.full((15, 33), 33 / 17), rtol=1e-5)
   np.testing.assert_allclose(v, np.full((15, 33), -2 * 15 / 7), rtol=1e-5)
@@ -335,5 +361,5 @@ def test_flow_grows_with_the_pyramid_by_the_true_ratio_of_each_axis(monkeypatch)
 def test_median_is_that_of_three_by_three():
   values = np.random.default_rng(0).normal(size=(9, 14)).astype(np.float32)
   np.testing.assert_array_equal(
-    run(flow_module._median, values), scipy.ndimage.median_filter(values, size=3, mode="nearest")
+    run(estimate._median, values), scipy.ndimage.median_filter(values, size=3, mode="nearest")
   )

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gid_jax.app import inspection
-from gid_jax.app import inspection_sheet as drawing
+from gid_jax.app import inspection, inspection_sheet
 from gid_jax.errors import UserError
 from gid_jax.media import encoding, shots
 from gid_jax.motion import visualize
@@ -88,7 +87,7 @@ def test_a_drift_is_no_peak_but_a_slow_swing_alone_is():
 
 
 def test_the_page_is_a_picture_with_all_its_parts(found):
-  picture = np.asarray(Image.open(io.BytesIO(drawing.inspection_to_png(found))).convert("RGB")).astype(int)
+  picture = np.asarray(Image.open(io.BytesIO(inspection_sheet.inspection_to_png(found))).convert("RGB")).astype(int)
   assert picture.shape[1] == 1872 and picture.shape[0] > 1200
   # Nothing touches the edge of the page, and every ninth of it holds something.
   border = np.concatenate([picture[:8].ravel(), picture[-8:].ravel(), picture[:, :8].ravel(), picture[:, -8:].ravel()])

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import types
 from pathlib import Path
 
 import helpers
@@ -308,3 +309,9 @@ def test_windows_of_several_sizes_need_a_crop(data, params, tmp_path):
   config = make_whole_config(f"{data},{tmp_path / 'data'}", crop=None)
   with pytest.raises(UserError, match="several sizes"):
     build_latent_cache(tmp_path, config, params)
+
+
+@pytest.mark.parametrize("platform, expected", [("cpu", 3), ("gpu", 3 * 16), ("tpu", 3 * 16)])
+def test_accelerators_encode_more_windows_at_once(platform, expected, monkeypatch):
+  monkeypatch.setattr(jax, "local_devices", lambda: 3 * [types.SimpleNamespace(platform=platform)])
+  assert latent_cache.count_together() == expected

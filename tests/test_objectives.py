@@ -47,9 +47,69 @@ def make_batch(num_examples, *, seed=0):
   }
 
 
+def flatten(params):
+  return traverse_util.flatten_dict(params, sep="/")
+
+
 def make_params(config, batch):
   model = make_motion_model(config.model)
   return helpers.random_params(model.init, batch["slice"], batch["band"], batch["image"], batch["band"])
+
+
+# How parameters begin
+
+
+@pytest.fixture(scope="module")
+def starts(tmp_path_factory):
+  """Exported weights of what the stages build on, by their names in `config.init`."""
+  folder = tmp_path_factory.mktemp("starts")
+  trained, fitted = str(folder / "ldm.safetensors"), str(folder / "swing.safetensors")
+  training_runs.export_start(trained, make_tiny("ldm"), stage="ldm")
+  training_runs.export_start(fitted, make_tiny("photo"), stage="swing")
+  return {"vae": trained, "ldm": trained, "swing": fitted}
+
+
+def make_tiny(stage):
+  """The smallest model of a stage; "photo" is stage "ldm" of one without an auto-encoder."""
+  if stage == "renderer":
+    return renderer.get_config("tiny")
+  config = training_runs.make_config({"vae": vae, "photo": ldm, **STAGES}[stage], "")
+  if stage == "photo":
+    config.model.codec = dict(kind="photo", factor=4)
+    config.model.encoder.trunks = ("efficientnet_lite0",)
+  return config
+
+
+@pytest.mark.parametrize(
+  "stage, start",
+  [
+    ("vae", ""),
+    ("ldm", "vae"),
+    ("ldm", "ldm"),
+    ("photo", "swing"),
+    ("ldm_coordinated", "ldm"),
+    ("renderer", ""),
+  ],
+)
+def test_parameters_are_described_as_they_are_made(stage, start, starts):
+  config = make_tiny(stage)
+  if start:
+    config.init[start] = starts[start]
+  settings, batch = parse(TrainSettings, config), make_batch(2)
+  del batch["latent"]
+  if stage == "photo":
+    batch["strength"] = np.ones(2, np.float32)
+  if stage == "vae":
+    batch |= {"slice": batch["slice"][:, 0], "band": batch["band"][:, 0]}
+  if stage == "renderer":
+    batch |= {"flow": np.zeros((2, HEIGHT, WIDTH, 2), np.float32), "depth": np.ones((2, HEIGHT, WIDTH), np.float32)}
+  scale, strength = np.ones(NUM_BANDS, np.float32), np.ones(1, np.float32)
+  objective = make_objective(settings, band_scale=scale, strength=strength)
+  # Traced, not computed: no more than shapes is asked for.
+  made = jax.eval_shape(lambda key: objective.initialize(key, [batch]), jax.random.key(0))
+  described = objective.describe(batch)
+  paths = lambda params: {path: (leaf.shape, leaf.dtype) for path, leaf in flatten(params).items()}
+  assert paths(described) == paths(made)
 
 
 # Denoising

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gid_jax.errors import UserError
-from gid_jax.evaluation.report import content as reports
+from gid_jax.evaluation.report import content
 from gid_jax.evaluation.report.comparison import compare
 from gid_jax.evaluation.report.content import ClipGroup, Column, Figure, Report, Row, Table
 from gid_jax.evaluation.report.figures import draw_amplitudes, draw_slices
@@ -34,22 +34,22 @@ def test_json_gives_back_the_report(tmp_path):
     Estimate(0.1, 0.05, 0.2, 24, "few – “scenes”"), None, Estimate(math.inf, -math.inf, 2.0, 2), title="Über",
     configuration={"model": {"widths": [1, 2], "rate": 1e-4, "name": None, "is_big": True}},
     figures=(Figure("slice", "x and t", PNG),), clips=(ClipGroup("fern", {"real": "clips/a b.mp4"}),), notes=("n",))
-  reports.write_report(tmp_path / "report.json", report)
-  assert reports.read_report(tmp_path / "report.json") == report
+  content.write_report(tmp_path / "report.json", report)
+  assert content.read_report(tmp_path / "report.json") == report
   assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 
 def test_json_is_strict_and_holds_any_setting(tmp_path):
   path = tmp_path / "report.json"
   configuration = {"a": (1, np.float32(0.5)), 3: {"path": tmp_path, "none": NAN, "most": -math.inf}, "b": np.arange(2)}
-  reports.write_report(path, make_report(Estimate(NAN, NAN, NAN, 0), configuration=configuration))
+  content.write_report(path, make_report(Estimate(NAN, NAN, NAN, 0), configuration=configuration))
 
   def refuse(name):
     raise AssertionError(f"{name} is not JSON")
 
   tree = json.loads(path.read_text(), parse_constant=refuse)
   assert tree["tables"][0]["rows"][0]["cells"][0]["value"] is None
-  back = reports.read_report(path)
+  back = content.read_report(path)
   assert all(map(math.isnan, back.tables[0].rows[0].cells[0][:3]))
   assert back.configuration == {
     "a": [1, 0.5], "3": {"path": str(tmp_path), "none": None, "most": "-inf"}, "b": [0, 1]}
@@ -57,7 +57,7 @@ def test_json_is_strict_and_holds_any_setting(tmp_path):
 
 def test_a_failed_write_leaves_the_older_file(tmp_path, monkeypatch):
   path = tmp_path / "report.json"
-  reports.write_report(path, make_report(title="old"))
+  content.write_report(path, make_report(title="old"))
 
   def fail(*_):
     raise OSError(28, "No space left on device")
@@ -65,10 +65,10 @@ def test_a_failed_write_leaves_the_older_file(tmp_path, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr("os.replace", fail)
     with pytest.raises(UserError, match="no space left"):
-      reports.write_report(path, make_report(title="new"))
-  assert reports.read_report(path).title == "old" and len(list(tmp_path.iterdir())) == 1
-  reports.write_report(path, make_report(title="new"))
-  assert reports.read_report(path).title == "new"
+      content.write_report(path, make_report(title="new"))
+  assert content.read_report(path).title == "old" and len(list(tmp_path.iterdir())) == 1
+  content.write_report(path, make_report(title="new"))
+  assert content.read_report(path).title == "new"
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_failed_write_leaves_the_older_file(tmp_path, monkeypatch):
   ["", "{", "[]", "{}", '{"version": 2}', '{"version": 1, "title": "x"}', "null", "BAD CELL", "BAD PICTURE", "SHORT"])
 def test_what_is_no_report_is_refused_in_one_line(tmp_path, text):
   path = tmp_path / "report.json"
-  reports.write_report(path, make_report(Estimate(1.0, 0.0, 2.0, 3), figures=(Figure("f", "", PNG),)))
+  content.write_report(path, make_report(Estimate(1.0, 0.0, 2.0, 3), figures=(Figure("f", "", PNG),)))
   tree = json.loads(path.read_text())
   if text == "BAD CELL":
     tree["tables"][0]["rows"][0]["cells"][0]["value"] = "many"
@@ -86,13 +86,13 @@ def test_what_is_no_report_is_refused_in_one_line(tmp_path, text):
     tree["tables"][0]["rows"][0]["cells"] = []
   path.write_text(json.dumps(tree) if text.isupper() else text)
   with pytest.raises(UserError) as error:
-    reports.read_report(path)
+    content.read_report(path)
   assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_missing_report_is_named(tmp_path):
   with pytest.raises(UserError, match=r"none\.json.*no such file"):
-    reports.read_report(tmp_path / "none.json")
+    content.read_report(tmp_path / "none.json")
 
 
 @pytest.mark.parametrize(

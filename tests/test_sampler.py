@@ -250,15 +250,18 @@ def test_a_way_that_ends_early_leaves_the_mean_of_what_noise_hides(draw, order):
   np.testing.assert_allclose(samples.std(), DEVIATION * np.sqrt(told / (told + 1 - SIGNAL[300])), atol=0.01)
 
 
-@pytest.mark.parametrize("number, last", [(1, 0.02), (2, 0.02), (6, 0.02), (50, 0.02), (1000, 0.02), (6, 0.15)])
+@pytest.mark.parametrize(
+  "number, last",
+  [(1, 0.02), (2, 0.02), (6, 0.02), (50, 0.02), (700, 0.02), (980, 0.02), (1000, 0.02), (6, 0.15), (995, 0.15)],
+)
 def test_steps_even_in_signal_over_noise(number, last):
   made = schedule.make_schedule(**BETAS)
   steps = schedule.sampling_steps(made, number, spacing="logsnr", last=last)
   assert steps.timesteps[0] == 999 and steps.previous[-1] == -1
   np.testing.assert_array_equal(steps.previous[:-1], steps.timesteps[1:])
-  assert (np.diff(steps.timesteps) < 0).all() and len(steps.timesteps) <= number
+  assert (np.diff(steps.timesteps) < 0).all() and len(steps.timesteps) == number
   if number > 1:
-    assert steps.timesteps[-1] == 1000 * last
+    assert steps.timesteps[-1] == min(1000 * last, 1000 - number)
   if number == 6:
     levels = np.log(SIGNAL / (1 - SIGNAL))[steps.timesteps]
     np.testing.assert_allclose(np.diff(levels), np.diff(levels).mean(), rtol=0.02)

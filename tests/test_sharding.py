@@ -75,6 +75,40 @@ def test_mesh_params_batch_and_restore_on_four_devices(tmp_path):
   training_runs.finish(training_runs.start_python(code, num_devices=4))
 
 
+def test_parameters_are_cut_as_they_are_made_with_the_numbers_of_one_device():
+  code = """
+    import sys; sys.path.insert(0, "tests")
+    import jax, numpy as np, training_runs
+    from configs import renderer, vae
+    from gid_jax.configuration import TrainSettings, parse
+    from gid_jax.training import sharding
+    from gid_jax.training.objectives import make_objective
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    sharding._MIN_SHARDED_SIZE = 64
+    shown, rng = renderer.get_config("tiny"), np.random.default_rng(0)
+    shown.model.renderer.channels = (4, 8)
+    image = rng.uniform(size=(4, 8, 8, 3)).astype(np.float32)
+    batches = {
+      "renderer": {"image": image, "flow": image[..., :2], "depth": image[..., 0]},
+      "vae": {"slice": image[..., [0, 1, 2, 0]], "band": np.arange(4, dtype=np.int32)},
+    }
+    for config in (shown, training_runs.make_config(vae, "")):
+      batch, key = batches[config.stage], jax.random.key(0, impl="rbg")
+      objective = make_objective(parse(TrainSettings, config), band_scale=np.ones(training_runs.NUM_BANDS, np.float32))
+      expected = objective.initialize(key, [batch])
+      for mesh in (sharding.make_mesh(fsdp=4), sharding.make_mesh(fsdp=2)):
+        put = sharding.put_batch(batch, mesh)
+        found = objective.initialize(key, [put])
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+        wanted = sharding.param_sharding(expected, mesh)
+        leaves = [(leaf, place) for leaf, place in zip(*map(jax.tree.leaves, (found, wanted))) if leaf.size > 4]
+        assert all(leaf.sharding.is_equivalent_to(place, leaf.ndim) for leaf, place in leaves)
+        assert any(not leaf.is_fully_replicated for leaf, _ in leaves)
+  """
+  training_runs.finish(training_runs.start_python(code, num_devices=4))
+
+
 def test_two_processes_build_one_global_batch():
   code = """
     import jax, numpy as np

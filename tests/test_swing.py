@@ -1,5 +1,9 @@
 """The fit of how far places swing: against scikit-like closed forms written out, and scenes whose truth is known."""
 
+import re
+import subprocess
+import sys
+
 import cv2
 import jax
 import numpy as np
@@ -155,16 +159,17 @@ def test_fits_from_a_folder_and_a_motion_model_starts_from_it(tmp_path, quick_co
   for index in range(3):
     cv2.imwrite(str(stills / f"{index}.png"), np.uint8(RNG.uniform(0, 255, (40, 90, 3))))
   output = tmp_path / "swing.safetensors"
-  options = [f"--data={data}", f"--stills={stills}", f"--output={output}", "--factor=2", "--num_bands=4"]
-  swing.main(options)
+  config = training_runs.make_config(ldm, data, num_steps=2, batch_size=4)
+  with config.unlocked():
+    config.model.codec = dict(kind="photo", factor=2)
+  with pytest.raises(UserError, match="frozen image networks see"):
+    swing.fit(parse(TrainSettings, config), stills, output, penalty=300.0, gate_penalty=0.1)
+  config.model.encoder.trunks, config.data.strength = ("efficientnet_lite0",), True
+  assert swing.fit(parse(TrainSettings, config), stills, output, penalty=300.0, gate_penalty=0.1) > 0
   params, settings = import_weights(output)
   assert settings.stage == "swing" and set(params) == {"swing_head"}
   assert np.abs(params["swing_head"]["kernel"]).max() > 0
 
-  config = training_runs.make_config(ldm, data, num_steps=2, batch_size=4)
-  with config.unlocked():
-    config.model.codec = dict(kind="photo", factor=2)
-  config.model.encoder.trunks, config.data.strength = ("efficientnet_lite0",), True
   config.init.vae, config.init.swing, config.data.latent_draws = "", str(output), 1
   with config.unlocked():
     config.init.swing = ""
@@ -181,5 +186,19 @@ def test_fits_from_a_folder_and_a_motion_model_starts_from_it(tmp_path, quick_co
 
 def test_a_folder_without_clips_is_named(tmp_path):
   training_runs.write_windows(tmp_path / "data")
-  with pytest.raises(UserError, match="no train windows of loop, real, only of synthetic"):
-    swing.main([f"--data={tmp_path / 'data'}", "--stills=photos", f"--output={tmp_path / 'x.safetensors'}"])
+  config = ldm.get_config("default")
+  config.data.directory = str(tmp_path / "data")
+  with pytest.raises(UserError, match="no train windows of real, loop, only of synthetic"):
+    swing.fit(parse(TrainSettings, config), "photos", tmp_path / "x.safetensors", penalty=300.0, gate_penalty=0.1)
+
+
+def test_the_command_says_what_it_wants():
+  command = [sys.executable, "-m", "gid_jax.training.swing"]
+  result = subprocess.run([*command, "--config=configs/ldm.py", "--stils=photos"], capture_output=True, text=True)
+  assert (result.returncode, result.stdout) == (2, "")
+  assert result.stderr == "error: --stills is missing, such as --stills=photos (not --stils)\n"
+  result = subprocess.run(
+    [*command, "--config=configs/ldm.py", "--stills=nowhere", "--output=x", "--config.data.directory=nowhere"],
+    capture_output=True, text=True,
+  )  # fmt: skip
+  assert result.returncode == 2 and re.fullmatch(r"error: .*nowhere.*\n", result.stderr)

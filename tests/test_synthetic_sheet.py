@@ -13,7 +13,7 @@ from PIL import Image
 
 from data_pipeline.synthetic import sheet
 from data_pipeline.synthetic.scene import sample_scene
-from gid_jax.app import sheet as paper
+from gid_jax.app.sheet import COLUMN, LEFTS, WIDTH, Page
 
 SIZE = dict(height=48, width=80, num_frames=12)
 
@@ -116,11 +116,11 @@ class WhiteScene:
 
 def draw(drawn):
   picture = np.asarray(Image.open(io.BytesIO(sheet.scenes_to_png(drawn))).convert("RGB")).astype(int)
-  panel = (paper.COLUMN - 0.75) / 64 * 40
+  panel = (COLUMN - 0.75) / 64 * 40
 
   def centre(column, top, x, y):
     """The colour at (x, y) of a panel, each from 0 to 1."""
-    return picture[round(120 * (top + y * panel)), round(120 * (paper.LEFTS[column] + x * (paper.COLUMN - 0.75)))]
+    return picture[round(120 * (top + y * panel)), round(120 * (LEFTS[column] + x * (COLUMN - 0.75)))]
 
   return picture, centre, 2.55 + panel + 0.85
 
@@ -136,7 +136,7 @@ def test_the_picture_shows_what_the_scene_knows():
   assert np.abs(colour(1, second, 0.25, 0.5) - colour(1, second, 0.75, 0.5)).max() > 60  # parts
   np.testing.assert_allclose(colour(2, second, 0.5, 0.25), [255, 0, 170], atol=2)  # hidden
   assert np.all(colour(2, second, 0.5, 0.75) == 255)
-  assert picture.shape[1] == round(120 * paper.WIDTH)
+  assert picture.shape[1] == round(120 * WIDTH)
 
 
 def test_the_slice_is_of_a_lively_row_away_from_the_edge(monkeypatch):
@@ -148,7 +148,7 @@ def test_the_slice_is_of_a_lively_row_away_from_the_edge(monkeypatch):
       return motion
 
   rows = []
-  monkeypatch.setattr(paper.Page, "draw_row", lambda self, axes, row: rows.append(row))
+  monkeypatch.setattr(Page, "draw_row", lambda self, axes, row: rows.append(row))
   draw([EdgyScene()])
   assert abs(rows[0] - 11) <= 1
 

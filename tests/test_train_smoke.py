@@ -95,6 +95,7 @@ def runs(data, tmp_path_factory):
     ("ldm_coordinated", ldm_coordinated, dict(ldm=root / "ldm")),
   ):
     config = make_config(module, data, **init)
+    config.profile_steps = int(name == "vae")
     results[name] = training.train(config, root / name), root / name
   return results
 
@@ -117,6 +118,11 @@ def test_a_stage_runs_and_reports(runs, stage):
   _, config = restore_params(workdir)
   assert config["stage"] == stage
   assert config["trained_on"] == {"real": [], "loop": []}  # simulated scenes have no names
+
+
+def test_chosen_steps_are_profiled(runs):
+  traces = [path for _, workdir in runs.values() for path in (workdir / "profile").rglob("*.xplane.pb")]
+  assert len(traces) == 1 and traces[0].is_relative_to(runs["vae"][1])
 
 
 def test_each_stage_trains_its_own_part_and_keeps_the_earlier_ones(runs):

@@ -197,7 +197,7 @@ def make_train_iterator(
 
   def example(record: Sample, rng: np.random.Generator) -> Batch:
     arrays = make_example(rng, record, config=config, stage=stage, ranges=ranges, strengths=strengths)
-    return arrays | {"record": np.array(record.number, np.int32)}
+    return {**arrays, "record": np.array(record.number, np.int32)}
 
   return _make_batches(dataset, example, config, seed, batch_size, process_index, process_count)
 

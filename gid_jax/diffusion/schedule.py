@@ -176,10 +176,15 @@ def sampling_steps(
   Args:
     schedule: noise levels of the N training steps.
     num_samples: how many time steps to visit, 1 ... N.
-    spacing: "leading", "trailing" or "logsnr"; of the last, time steps that would be asked for twice are left out.
+    spacing: "leading", "trailing" or "logsnr"; with many steps of the last, where the nearest time step is taken, the
+      next free one is.
     recurrences: how often every step is taken; before the next time the result is noised back to where the step began
       (self-recurrence), which gives guidance several tries. 1 is plain sampling; the paper's loops take 2.
-    last: of "logsnr", the time step to visit last, as a share of N, from 0 to less than 1.
+    last: of "logsnr", the time step to visit last, as a share of N, from 0 to less than 1; an earlier one where so many
+      steps do not fit above it.
+
+  Returns:
+    As many time steps as were asked for, times `recurrences`.
 
   Raises:
     ValueError: `num_samples`, `recurrences` or `last` out of range, or unknown spacing.
@@ -200,11 +205,18 @@ def sampling_steps(
   elif spacing == "logsnr":
     signal = np.asarray(schedule.signal, np.float64)
     levels = np.log(signal / (1 - signal))
-    wanted = np.linspace(levels[int(last * total)], levels[-1], num_samples) if num_samples > 1 else levels[-1:]
-    ascending = np.unique(np.abs(levels - wanted[:, None]).argmin(axis=1))
+    first = min(int(last * total), total - num_samples)
+    wanted = np.linspace(levels[first], levels[-1], num_samples) if num_samples > 1 else levels[-1:]
+    ascending = _spread(np.abs(levels - wanted[:, None]).argmin(axis=1), total)
     previous = np.concatenate([[-1], ascending[:-1]])
   else:
     raise ValueError(f"spacing must be 'leading', 'trailing' or 'logsnr', not {spacing!r}")
   timesteps, previous = (np.repeat(steps[::-1], recurrences) for steps in (ascending, previous))
   resting = np.where(np.arange(timesteps.size) % recurrences < recurrences - 1, timesteps, previous)
   return SamplingSteps(timesteps, previous, resting)
+
+
+def _spread(indices: Int[np.ndarray, "s"], total: int) -> Int[np.ndarray, "s"]:
+  """Moves equal ones of rising indices [s] below `total` to the next free places; indices that differ stay."""
+  order = np.arange(indices.size)
+  return np.minimum(np.maximum.accumulate(indices - order), total - indices.size) + order

@@ -153,6 +153,11 @@ def _share_size(platform: str, height: int, width: int) -> int:
   return 8 if platform == "cpu" else max(8, min(75, 3_100_000 // (height * width)))
 
 
+def _count_together(platform: str, number: int) -> int:
+  """Of its targets, how many a device works on at once: on a CPU one, whose arrays stay in the cache, else all."""
+  return 1 if platform == "cpu" else number
+
+
 def _check(reference, targets, settings: FlowSettings) -> None:
   if reference.ndim != 3 or reference.shape[-1] != 3 or targets.shape[1:] != reference.shape or not len(targets):
     shapes = f"reference {tuple(reference.shape)}, targets {tuple(targets.shape)}"
@@ -185,8 +190,7 @@ def _estimate_block(reference, targets, *, settings: FlowSettings, mesh: Mesh):
         confidence *= _consistency(u, v, *_coarse_to_fine(pyramid, prepared, settings))
       return jnp.stack([u, v], -1), confidence
 
-    # On a CPU one target's arrays stay in the cache; an accelerator wants them all at once.
-    together = 1 if mesh.devices.flat[0].platform == "cpu" else len(targets)
+    together = _count_together(mesh.devices.flat[0].platform, len(targets))
     return jax.lax.map(estimate_one, targets, batch_size=together)
 
   split = PartitionSpec("targets")

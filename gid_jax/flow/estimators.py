@@ -16,15 +16,14 @@ evaluation. Name and version stand for it wherever measured motion is kept: rais
 
 import dataclasses
 import hashlib
-import importlib
 import json
 from collections.abc import Callable
 from typing import Any, Protocol, cast, runtime_checkable
 
 from jaxtyping import Float
 
+from gid_jax.configuration import look_up
 from gid_jax.errors import UserError
-from gid_jax.files import first_line
 from gid_jax.flow.estimate import DEFAULT, REFERENCE, FlowSettings, estimate_flow
 from gid_jax.types import AnyArray
 
@@ -96,19 +95,7 @@ def find_estimator(name: str) -> FlowEstimator:
   Raises:
     UserError: there is no such estimator, its module cannot be imported, or it is no `FlowEstimator`.
   """
-  if name in _BUILT_IN:
-    return _BUILT_IN[name]
-  module, _, attribute = name.partition(":")
-  if not (module and attribute):
-    raise UserError(f"no flow estimator is called {name!r}; give {', '.join(_BUILT_IN)} or module:attribute")
-  try:
-    imported = importlib.import_module(module)
-  except Exception as error:  # Whatever somebody's own module does.
-    reason = f"{type(error).__name__}: {first_line(error)}"
-    raise UserError(f"flow {name}: cannot import {module} ({reason}); start in its folder or set PYTHONPATH") from error
-  found = getattr(imported, attribute, None)
-  if found is None:
-    raise UserError(f"flow {name}: {module} has no {attribute!r}; give the name of an estimator in it")
+  found = look_up(name, _BUILT_IN, what="flow")
   texts = isinstance(getattr(found, "name", None), str) and isinstance(getattr(found, "version", None), str)
   if isinstance(found, type) or not (callable(found) and texts):
     raise UserError(f"flow {name}: no FlowEstimator; give an object with name, version and a call, not a class")

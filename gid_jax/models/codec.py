@@ -177,7 +177,8 @@ class PaperCodec(nn.Module):
     _refuse_photo(swing, None)
     b, k, *cells = latents.shape
     raw = latents * self.latent_std + self.latent_mean
-    decoded = self.vae.decode(raw.reshape(b * k, *cells))
+    with jax.default_matmul_precision("highest"):  # motion of a hundredth of a pixel counts; training may be coarser
+      decoded = self.vae.decode(raw.reshape(b * k, *cells))
     slices = self.denormalize(decoded.reshape(b, k, *decoded.shape[-3:]), bands)
     return slices * even_gains(slices, bands, evenness=evenness) if evenness else slices
 

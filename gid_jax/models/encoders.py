@@ -8,6 +8,7 @@ carries them along.
 The same frozen features tell `SwingHead` how far each place is likely to swing.
 """
 
+import functools
 import math
 import pathlib
 from collections.abc import Mapping
@@ -17,16 +18,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
+from flax.core import FrozenDict
 from jaxtyping import Array, Float
 
-from gid_jax.configuration import Part, look_up, make_part
+from gid_jax.configuration import Part, make_part, suggest
 from gid_jax.errors import UserError
 from gid_jax.models.layers import GroupNorm, ResBlock
+from gid_jax.models.tensor_files import read_tensors, take_tensor
+from gid_jax.models.vit import DINOv2ViTS14
 from gid_jax.types import AnyArray
 
 FROZEN_TRUNK = "frozen_trunk"
+_NETWORK = "EfficientNet-Lite0"
 
 # EfficientNet-Lite0, one row a stage: (blocks, kernel, stride of the first block, expansion, channels).
 _STAGES = (
@@ -134,21 +137,14 @@ def efficientnet_lite0_params(path: str | pathlib.Path) -> dict:
   Raises:
     UserError: the file cannot be read or a tensor is missing or has another shape.
   """
-  try:
-    tensors = safetensors.numpy.load_file(path)
-  except (OSError, safetensors.SafetensorError) as error:
-    raise UserError(f"Cannot read {path}: {error}. Give the safetensors of EfficientNet-Lite0.") from error
-  return fold_efficientnet_lite0(tensors, source=str(path))
+  return fold_efficientnet_lite0(read_tensors(path, network=_NETWORK), source=str(path))
 
 
 def fold_efficientnet_lite0(tensors: Mapping[str, np.ndarray], *, source: str) -> dict:
   """Converts named PyTorch tensors to the parameters of `EfficientNetLite0`; `source` is named in errors."""
 
   def read(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    if name not in tensors or tensors[name].shape != shape:
-      found = tensors[name].shape if name in tensors else "nothing"
-      raise UserError(f"{source} is not EfficientNet-Lite0: {name} should have shape {shape}, found {found}.")
-    return tensors[name].astype(np.float32)
+    return take_tensor(tensors, name, shape, source=source, network=_NETWORK)
 
   def fold(conv: str, norm: str, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     weight = read(f"{conv}.weight", shape)
@@ -176,15 +172,22 @@ def fold_efficientnet_lite0(tensors: Mapping[str, np.ndarray], *, source: str) -
 
 
 class Trunk(Protocol):
-  """A frozen image network whose features the encoder reads; a Linen module without fields.
+  """A frozen image network whose features the encoder reads; a Linen module whose fields, if any, have defaults.
 
   Attributes:
     widths: channels of its feature maps.
     deviations: standard deviation of each map on photographs, which brings them to one scale.
   """
 
-  widths: ClassVar[tuple[int, ...]]
-  deviations: ClassVar[tuple[float, ...]]
+  @property
+  def widths(self) -> tuple[int, ...]:
+    """See above; a class attribute does as well."""
+    ...
+
+  @property
+  def deviations(self) -> tuple[float, ...]:
+    """See above."""
+    ...
 
   @staticmethod
   def read(path: str) -> dict:
@@ -196,7 +199,7 @@ class Trunk(Protocol):
     ...
 
 
-TRUNKS = {"efficientnet_lite0": EfficientNetLite0}
+TRUNKS = {"efficientnet_lite0": EfficientNetLite0, "dinov2_vits14": DINOv2ViTS14}
 
 
 class ConditionEncoder(nn.Module):
@@ -207,17 +210,27 @@ class ConditionEncoder(nn.Module):
     hidden: width of the trained layers on the latent grid.
     trunks: frozen networks, names of `TRUNKS` or "module:Class", whose features are seen side by side; with none a
       residual network is trained from scratch, as in the paper.
+    trunk_fields: one of `trunks` -> its fields that differ from their defaults.
+
+  Raises:
+    UserError: a frozen network does not exist, has no such field, or has the name of another.
   """
 
   channels: int
   hidden: int
   trunks: tuple[str, ...] = ()
+  trunk_fields: Mapping[str, Any] = FrozenDict()
 
   def setup(self):
     names = [name_trunk(kind) for kind in self.trunks]
     if len(set(names)) < len(names):
       raise UserError(f"config.model.encoder.trunks={self.trunks}: two have the same name; rename one's class")
-    self.frozen_trunk = {name_trunk(kind): look_up(kind, TRUNKS, what="image encoder")() for kind in self.trunks}
+    for kind in self.trunk_fields:
+      if kind not in self.trunks:
+        known = suggest(kind, self.trunks) if self.trunks else ""
+        raise UserError(f"config.model.encoder.trunk_fields.{kind}: the trunks have no such name{known}")
+    parts = [Part(kind, self.trunk_fields.get(kind, FrozenDict())) for kind in self.trunks]
+    self.frozen_trunk = {name_trunk(part.kind): make_part(part, TRUNKS, what="image encoder") for part in parts}
 
   def see(self, image: Float[AnyArray, "b h w 3"], *, height: int, width: int) -> Float[Array, "b height width c"]:
     """The features of all frozen networks of image [b h w 3], RGB in [0, 1], on a grid [b height width c]."""
@@ -307,8 +320,10 @@ class SwingHead(nn.Module):
     depth = self.param("depth", nn.initializers.zeros, (1,))
     faint = self.param("faint", nn.initializers.zeros, (1,))
     mean = features.mean(axis=(1, 2), keepdims=True)
-    is_moving = jax.nn.sigmoid(mean @ gate + bias)  # [b 1 1]
-    swing = (jnp.exp(jnp.minimum((features - mean) @ kernel, SWING_RANGE[1])) - faint) / (1 - faint)
+    # The fit is exact, and hundreds of products add up; the default would round them on accelerators.
+    project = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    is_moving = jax.nn.sigmoid(project(mean, gate) + bias)  # [b 1 1]
+    swing = (jnp.exp(jnp.minimum(project(features - mean, kernel), SWING_RANGE[1])) - faint) / (1 - faint)
     swing = jnp.log(jnp.maximum(swing, math.exp(SWING_RANGE[0])))
     return swing - jnp.percentile(swing, 95, axis=(1, 2), keepdims=True) - depth * (1 - is_moving)
 

@@ -262,7 +262,9 @@ class SynthesisDecoder(nn.Module):
     small = nn.initializers.variance_scaling(1e-4, "fan_in", "normal")
     output = nn.Conv(3, (1, 1), kernel_init=small, name="correction")(x)
     start = nn.initializers.constant(jax.scipy.special.logit(_INITIAL_MASK))
-    return output, nn.Conv(1, (1, 1), kernel_init=small, bias_init=start, name="mask")(x)
+    # Exact on accelerators too: where a photo rests, nothing else decides how much of it is kept.
+    exact = jax.lax.Precision.HIGHEST
+    return output, nn.Conv(1, (1, 1), kernel_init=small, bias_init=start, precision=exact, name="mask")(x)
 
 
 class ModulatedConv(nn.Module):

@@ -23,21 +23,22 @@ from gid_jax.configuration import (
   ScheduleSettings,
   TrainSettings,
   expect_model,
-  look_up,
 )
 from gid_jax.diffusion.schedule import add_noise, draw_timesteps, make_schedule, training_target
 from gid_jax.errors import UserError
 from gid_jax.models.build import make_motion_model, make_renderer
-from gid_jax.models.encoders import FROZEN_TRUNK, TRUNKS, name_trunk
+from gid_jax.models.encoders import FROZEN_TRUNK
 from gid_jax.models.motion_model import MotionModel
 from gid_jax.models.renderer import Rendering
 from gid_jax.models.unet import UNet
 from gid_jax.models.vgg16 import vgg16_params
 from gid_jax.training.losses import denoising_error, gradient_consistency, kl, l1, perceptual, psnr, weigh
+from gid_jax.training.sharding import fetch, init_params
 from gid_jax.types import Batch, LossFn, Metrics, Params, PRNGKey
 from gid_jax.weights.checkpoint import restore_params
 from gid_jax.weights.convert import read_unet_init, read_vae_init
-from gid_jax.weights.pretrained import MOTION_WEIGHTS, config_to_settings, import_weights, load_pretrained
+from gid_jax.weights.frozen import read_trunks
+from gid_jax.weights.pretrained import config_to_settings, import_weights
 
 
 class Objective(NamedTuple):
@@ -45,7 +46,7 @@ class Objective(NamedTuple):
 
   Attributes:
     initialize: (key, a few training batches of [b ...] arrays) -> parameters, earlier stages included; of the batches
-      no more are read than are needed.
+      no more are read than are needed. New ones are cut over the mesh that the batches lie on, others on the host.
     describe: a batch -> shapes and types of these parameters; nothing is read or computed.
     trainable: whether the parameter at a path such as "unet/conv_in/kernel" is trained.
     loss_fn: (key, params, batch) -> (loss, metrics).
@@ -151,8 +152,10 @@ def make_vae_objective(
   init = functools.partial(model.init, method="reconstruct")
 
   def initialize(key, batches):
-    batch = _blank(next(iter(batches)))
-    params = jax.jit(init)(key, key, batch["slice"], batch["band"])["params"] | {"band_scale": jnp.asarray(band_scale)}
+    first = next(iter(batches))
+    batch = _blank(first)
+    params = init_params(init, key, key, batch["slice"], batch["band"], batch=first)
+    params["band_scale"] = jnp.asarray(band_scale)
     if settings.init.get("photo_vae"):
       params["vae"] = read_vae_init(settings.init["photo_vae"], codec.make_vae(), params["vae"])
     return _overlay(params, start, stages=("vae", "ldm", "ldm_coordinated"))[0] if start else params
@@ -212,7 +215,7 @@ def make_ldm_objective(
     first = next(batches)
     batch = _blank(first)
     timesteps = np.zeros_like(batch["band"])
-    params = jax.jit(model.init)(key, batch["slice"], batch["band"], batch["image"], timesteps)["params"]
+    params = init_params(model.init, key, batch["slice"], batch["band"], batch["image"], timesteps, batch=first)
     if is_complete:
       params, trained = _overlay(params, start, stages=("ldm", "ldm_coordinated"))
       if _list_targets(trained.schedule) == _list_targets(settings.schedule):
@@ -237,9 +240,7 @@ def make_ldm_objective(
       if not isinstance(denoiser, UNet):
         raise UserError(f"config.init.unet is for a U-Net, not for {sizes.denoiser.kind!r}; set it to ''")
       params[denoiser_name] = read_unet_init(init["unet"], denoiser, params[denoiser_name])
-    for kind, path in _list_trunks(sizes, init.get("encoder", "")):
-      name = f"{FROZEN_TRUNK}_{name_trunk(kind)}"
-      params["encoder"][name] = jax.tree.map(jnp.asarray, _read_trunk(kind, name, path))
+    params["encoder"] |= read_trunks(sizes, init.get("encoder", ""))
     return params | _measure_latents(model, params, itertools.chain([first], batches))
 
   def describe(batch):
@@ -292,7 +293,8 @@ def make_renderer_objective(settings: TrainSettings, *, terms: Terms | None = No
     return batch["image"], batch["flow"], batch["depth"], noise
 
   def initialize(key, batches):
-    params = jax.jit(model.init)(key, *inputs(_blank(next(iter(batches)))))["params"]
+    first = next(iter(batches))
+    params = init_params(model.init, key, *inputs(_blank(first)), batch=first)
     return _overlay(params, start, stages=("renderer",))[0] if start else params
 
   def describe(batch):
@@ -354,30 +356,9 @@ def _overlay(params: Params, source: str, *, stages: Sequence[str]) -> tuple[Par
   trained: Any = {path: leaf for path, leaf in traverse_util.flatten_dict(trained).items() if path in flat}
   if any(np.shape(leaf) != np.shape(flat[path]) for path, leaf in trained.items()):
     raise UserError(f"{source}: its model differs from this config's; train both stages with the same model sizes")
-  trained = {path: jnp.asarray(leaf) for path, leaf in trained.items()}
+  # On the host, from where each device takes its part.
+  trained = {path: np.asarray(leaf) for path, leaf in trained.items()}
   return traverse_util.unflatten_dict(flat | trained), settings
-
-
-def _list_trunks(sizes: ModelSettings, paths: str) -> list[tuple[str, str]]:
-  """(kind, file) of every frozen network; `paths` has one for each with commas between, or is empty."""
-  trunks = sizes.encoder.fields.get("trunks") or ()
-  files = paths.split(",") if paths else [""] * len(trunks)
-  if len(files) != len(trunks):
-    raise UserError(
-      f"config.init.encoder={paths!r}: give one file for each of {', '.join(trunks) or 'no networks'}, with commas "
-      "between; nothing takes the embedded weights"
-    )
-  return list(zip(trunks, files, strict=True))
-
-
-def _read_trunk(kind: str, name: str, path: str) -> Params:
-  """Parameters of a frozen network, from a file, or the ones inside the embedded weights when no path is given."""
-  if path:
-    return look_up(kind, TRUNKS, what="image encoder").read(path)
-  encoder = load_pretrained(MOTION_WEIGHTS)[0]["encoder"]
-  if name not in encoder:
-    raise UserError(f"the embedded weights hold no {kind}; name a file of it by --config.init.encoder=FILE")
-  return encoder[name]
 
 
 def _measure_latents(model: MotionModel, params: Params, batches: Iterable[Batch]) -> Params:
@@ -387,14 +368,15 @@ def _measure_latents(model: MotionModel, params: Params, batches: Iterable[Batch
   """
   if "latent_mean" not in params:
     return {}
-  plain = params | {
+  # They become constants of the program, which arrays of several processes cannot.
+  plain = fetch({name: params[name] for name in params if name != model.denoiser_name}) | {
     "latent_mean": jnp.zeros_like(params["latent_mean"]),
     "latent_std": jnp.ones_like(params["latent_std"]),
   }
 
   @jax.jit
   def encode(batch):
-    apply: Any = functools.partial(model.apply, {"params": plain})
+    apply: Any = functools.partial(model.apply, {"params": jax.tree.map(jnp.asarray, plain)})
     height, width = _find_grid(model, batch)
     swing = apply(batch["image"], height=height, width=width, method="predict_swing")
     scales = dict(swing=swing, strength=batch.get("strength"))

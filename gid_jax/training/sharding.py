@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from gid_jax.errors import UserError
@@ -84,6 +85,31 @@ def param_sharding(params: Any, mesh: Mesh) -> Any:
     return NamedSharding(mesh, PartitionSpec(*[None] * longest, "fsdp"))
 
   return jax.tree.map(shard, params)
+
+
+def init_params(init: Callable, *inputs: Any, batch: Mapping[str, Any]) -> Any:
+  """The parameters of Flax's `init(*inputs)`, cut as they are made, as `param_sharding` says, where `batch` lies.
+
+  No device ever holds all of them. The numbers are those of a single device: random bits do not depend on how they are
+  cut. With a batch that is on no mesh, such as one of the host, the parameters are whole.
+  """
+  places = [getattr(array, "sharding", None) for array in batch.values()]
+  meshes = [place.mesh for place in places if isinstance(place, NamedSharding) and isinstance(place.mesh, Mesh)]
+  shardings = param_sharding(jax.eval_shape(init, *inputs), meshes[0]) if meshes else None
+  return jax.jit(init, out_shardings=shardings)(*inputs)["params"]
+
+
+def fetch(tree: Any) -> Any:
+  """A tree of arrays as every process can read it alone; what is cut over several, all of them fetch together."""
+  if jax.process_count() == 1:
+    return tree
+
+  def fetch_leaf(leaf):
+    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+      leaf = multihost_utils.process_allgather(leaf, tiled=True)
+    return np.asarray(leaf)
+
+  return jax.tree.map(fetch_leaf, tree)
 
 
 def with_whole_params(function: Callable, mesh: Mesh) -> Callable:

@@ -1,6 +1,7 @@
 """Fits how far each place of a photo is likely to swing, for motion models that normalise by it.
 
-  python -m gid_jax.training.swing --data data/windows --stills photos_of_rock_and_towns --output runs/swing.safetensors
+  python -m gid_jax.training.swing --config=configs/ldm.py:default --config.data.directory=data/windows \
+    --stills=photos_of_rock_and_towns --output=runs/swing.safetensors
   python -m gid_jax.train --config=configs/ldm.py:default --workdir=runs/ldm --config.init.swing=runs/swing.safetensors
 
 Linear in frozen image features, so it is solved, not trained, in one pass over the windows, and a few dozen scenes
@@ -13,28 +14,32 @@ determine it: what they share, not what each looks like. Two fits make a `SwingH
   photos of `--stills`, in which nothing sways.
 """
 
-import argparse
 import functools
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import jax
 import numpy as np
-from flax.core import FrozenDict
+from absl import app, flags, logging
 from jaxtyping import Bool, Float, UInt8
+from ml_collections import config_flags
 
-from gid_jax.configuration import DataSettings, WeightsSettings, freeze
+from gid_jax.configuration import ModelSettings, TrainSettings, WeightsSettings, expect_model, freeze, parse
 from gid_jax.data.records import list_folders, open_chosen, read_description
 from gid_jax.data.scenes import list_scenes
+from gid_jax.devices import use_compilation_cache
 from gid_jax.errors import UserError
 from gid_jax.media.folders import load_backgrounds
-from gid_jax.models.encoders import FROZEN_TRUNK, ConditionEncoder
+from gid_jax.models.codec import make_codec
+from gid_jax.models.encoders import make_encoder
 from gid_jax.motion.measures import rms_swing
+from gid_jax.training.command_line import parse_flags
 from gid_jax.types import SpectralVolume
-from gid_jax.weights.pretrained import MOTION_WEIGHTS, export_weights, load_pretrained
+from gid_jax.weights.frozen import read_trunks
+from gid_jax.weights.pretrained import export_weights
 
 FAINT = 0.1  # px: what swings less counts as this much more, as flow cannot tell it from rest
 STILL = 0.1  # px that 5 % of a photo without anything to move may exceed
@@ -192,17 +197,25 @@ def fit_swing(
   return {name: np.asarray(value, np.float32) for name, value in fitted.items()}
 
 
-def make_eye(height: int, width: int):
-  """A function from a photo [h w 3] uint8 to its frozen features [height width c], those of the embedded weights."""
-  params, settings = load_pretrained(MOTION_WEIGHTS)
-  model: Any = settings.model
-  trunks = model.encoder.fields["trunks"]
-  frozen = {name: value for name, value in params["encoder"].items() if name.startswith(FROZEN_TRUNK)}
-  encoder = ConditionEncoder(channels=1, hidden=4, trunks=trunks)
+def make_eye(model: ModelSettings, paths: str, height: int, width: int):
+  """A function from a photo [h w 3] uint8 to what the frozen networks see of it, [height width c] float32.
+
+  Args:
+    model: whose image encoder has the networks.
+    paths: files of the networks; see `gid_jax.weights.frozen.read_trunks`.
+    height, width: size of the grid.
+
+  Raises:
+    UserError: the image encoder has no frozen networks, or their parameters cannot be read.
+  """
+  params = read_trunks(model, paths)
+  if not params:
+    raise UserError("a swing is fitted to what frozen image networks see; name some by --config.model.encoder.trunks")
+  encoder = make_encoder(model.encoder)
 
   @jax.jit
   def see(image):
-    return encoder.apply({"params": frozen}, image[None] / 255.0, height=height, width=width, method="see")[0]
+    return encoder.apply({"params": params}, image[None] / 255.0, height=height, width=width, method="see")[0]
 
   return lambda image: np.asarray(see(np.asarray(image, np.float32)))
 
@@ -216,44 +229,62 @@ def cover(photo: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> UInt8[n
   return photo[top : top + height, left : left + width]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-  """Fits and writes."""
-  parser = argparse.ArgumentParser(
-    prog="python -m gid_jax.training.swing", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
-  parser.add_argument("--data", required=True, help="data set of data_pipeline.builder")
-  parser.add_argument("--stills", required=True, help="folder of photos in which nothing sways")
-  parser.add_argument("--output", type=Path, required=True, help="file of the fit, .safetensors")
-  parser.add_argument("--factor", type=int, default=4, help="motion grid pixels a cell, as the model's latents have")
-  parser.add_argument("--num_bands", type=int, default=16)
-  parser.add_argument("--penalty", type=float, default=300.0, help="of where; of features with unit variance")
-  parser.add_argument("--gate_penalty", type=float, default=0.1, help="of whether anything moves")
-  options = parser.parse_args(argv)
-  data = DataSettings(directory=options.data, sources=FrozenDict(real=1.0, loop=1.0))
+def fit(settings: TrainSettings, stills: str | Path, output: str | Path, *, penalty: float, gate_penalty: float) -> int:
+  """Fits the swing of a motion model to its training windows, writes it, and returns how many windows there were.
+
+  Args:
+    settings: of stage "ldm": the model with its image encoder and codec, the data, and `init.encoder`.
+    stills: folder of photos in which nothing sways.
+    output: file to write, .safetensors.
+    penalty: of where, relative to features of unit variance.
+    gate_penalty: of whether anything moves.
+
+  Raises:
+    UserError: the model is of another kind, or data, photos or networks are missing or do not fit.
+  """
+  model, data = expect_model(ModelSettings, settings), settings.data
+  factor = make_codec(model.codec, num_bands=model.num_bands).factor
   records = [chain[index] for chain in open_chosen(data, split="train").values() for index in range(len(chain))]
   first = records[0].decode(fields=("image", "spectrum"), bands=[0])
   size, grid = first.image.shape[:2], first.spectrum.shape[1:3]
-  see = make_eye(*(side // options.factor for side in grid))
+  see = make_eye(model, settings.init.get("encoder", ""), *(side // factor for side in grid))
 
-  period = read_description(list_folders(options.data)[0]).get("num_frames", 150)
+  period = read_description(list_folders(data.directory)[0]).get("num_frames", 150)
 
   def windows():
     for record in records:
-      window = record.decode(fields=("image", "spectrum"), bands=range(options.num_bands))
+      window = record.decode(fields=("image", "spectrum"), bands=range(model.num_bands))
       volume = SpectralVolume(window.spectrum.astype(np.float32), num_frames=period)
-      yield window.scene, see(window.image), find_log_swing(volume, stride=size[0] // grid[0], factor=options.factor)
+      yield window.scene, see(window.image), find_log_swing(volume, stride=size[0] // grid[0], factor=factor)
 
-  stills = (see(cover(photo, *size)) for photo in load_backgrounds(options.stills))
-  head = fit_swing(windows(), stills, penalty=options.penalty, gate_penalty=options.gate_penalty)
-  scenes = list_scenes(data)
-  settings = WeightsSettings("swing", trained_on=freeze(scenes))
-  export_weights(options.output, {"swing_head": head}, settings=settings, dtype="float32")
-  print(f"Wrote {options.output}: fitted to {len(records)} windows")
+  resting = (see(cover(photo, *size)) for photo in load_backgrounds(stills))
+  head = fit_swing(windows(), resting, penalty=penalty, gate_penalty=gate_penalty)
+  described = WeightsSettings("swing", trained_on=freeze(list_scenes(data)))
+  export_weights(output, {"swing_head": head}, settings=described, dtype="float32")
+  return len(records)
 
 
-if __name__ == "__main__":
+def main(_: list[str]) -> None:
+  """Runs `fit` with the flags; a `UserError` becomes one line."""
+  values = flags.FLAGS
+  if not values["verbosity"].present:
+    logging.set_verbosity(logging.WARNING)
+  use_compilation_cache()
+  penalties = dict(penalty=values.penalty, gate_penalty=values.gate_penalty)
   try:
-    main()
+    num_windows = fit(parse(TrainSettings, values.config), values.stills, values.output, **penalties)
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
+  print(f"Wrote {values.output}: fitted to {num_windows} windows")
+
+
+if __name__ == "__main__":
+  config_flags.DEFINE_config_file("config", None, "Motion model and data, such as configs/ldm.py:default.")
+  flags.DEFINE_string("stills", None, "Folder of photos in which nothing sways.")
+  flags.DEFINE_string("output", None, "File to write, .safetensors.")
+  flags.DEFINE_float("penalty", 300.0, "Of where; of features with unit variance.")
+  flags.DEFINE_float("gate_penalty", 0.1, "Of whether anything moves.")
+  EXAMPLES = {"config": "configs/ldm.py:default", "stills": "photos", "output": "runs/swing.safetensors"}
+  flags.mark_flags_as_required(list(EXAMPLES))
+  app.run(main, flags_parser=functools.partial(parse_flags, examples=EXAMPLES))

@@ -39,6 +39,17 @@ def load_pretrained(name: str, *, directory: str | Path | None = None) -> tuple[
     return import_weights(path)
 
 
+def find_renderer(directory: str | Path | None) -> Path | None:
+  """The folder of the renderer that goes with the weights of `directory`; None: the embedded one.
+
+  Motion weights alone, and no folder, get the embedded renderer.
+  """
+  if directory is None:
+    return None
+  has_motion, has_renderer = ((Path(directory) / name).exists() for name in (MOTION_WEIGHTS, RENDERER_WEIGHTS))
+  return None if has_motion and not has_renderer else Path(directory)
+
+
 def config_to_settings(config: Mapping[str, Any], *, where: str = "config") -> WeightsSettings:
   """What weights say of themselves, of the settings that a training run saved.
 

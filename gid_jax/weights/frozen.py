@@ -1,0 +1,39 @@
+"""Where the parameters of the frozen image networks come from."""
+
+from gid_jax.configuration import ModelSettings, look_up
+from gid_jax.errors import UserError
+from gid_jax.models.encoders import FROZEN_TRUNK, TRUNKS, name_trunk
+from gid_jax.types import Params
+from gid_jax.weights.pretrained import MOTION_WEIGHTS, load_pretrained
+
+
+def read_trunks(model: ModelSettings, paths: str) -> Params:
+  """Parameters of every frozen network of a motion model's image encoder, under the names that the encoder gives them.
+
+  Args:
+    model: the motion model.
+    paths: a file for each network with commas between, of the kind that the network reads; nothing between two commas,
+      or nothing at all, takes a network out of the embedded weights.
+
+  Raises:
+    UserError: there are more or fewer files than networks, a file does not fit, or the embedded weights have no such
+      network.
+  """
+  trunks = model.encoder.fields.get("trunks") or ()
+  files = paths.split(",") if paths else [""] * len(trunks)
+  if len(files) != len(trunks):
+    raise UserError(
+      f"config.init.encoder={paths!r}: give one file for each of {', '.join(trunks) or 'no networks'}, with commas "
+      "between; nothing takes the embedded weights"
+    )
+  names = {kind: f"{FROZEN_TRUNK}_{name_trunk(kind)}" for kind in trunks}
+  return {names[kind]: _read_trunk(kind, names[kind], path) for kind, path in zip(trunks, files, strict=True)}
+
+
+def _read_trunk(kind: str, name: str, path: str) -> Params:
+  if path:
+    return look_up(kind, TRUNKS, what="image encoder").read(path)
+  embedded = load_pretrained(MOTION_WEIGHTS)[0]["encoder"]
+  if name not in embedded:
+    raise UserError(f"the embedded weights hold no {kind}; name a file of it by --config.init.encoder=FILE")
+  return embedded[name]
