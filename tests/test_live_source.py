@@ -264,7 +264,12 @@ def test_the_scale_is_the_percentile_of_the_first_scenes():
 
 def test_the_scale_of_live_scenes_alone(monkeypatch):
   measured = []
-  monkeypatch.setattr(ip, "measure_scale", lambda source, *, num_bands: measured.append((source[9].seed, num_bands)))
+
+  def measure(source, *, num_bands):
+    measured.append((source[9].seed, num_bands))
+    return np.ones(num_bands)
+
+  monkeypatch.setattr(ip, "measure_scale", measure)
   ip.find_scale(make_config(), open_live=open_scenes(make_config()))
   assert measured == [(10, NUM_BANDS)]  # training scenes
 

@@ -17,9 +17,7 @@ from gid_jax.data.augmentation import (
 from gid_jax.data.records import Sample, open_chosen
 from gid_jax.errors import UserError
 from gid_jax.motion.normalization import WEAKEST
-from gid_jax.types import Window
-
-Batch = dict[str, np.ndarray | np.generic]
+from gid_jax.types import Batch, Window
 
 
 class Strengths:

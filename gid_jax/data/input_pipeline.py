@@ -11,7 +11,7 @@ from jaxtyping import Float
 from gid_jax.configuration import STAGES, DataSettings
 from gid_jax.data.augmentation import config_to_augmentation, jitter_colours
 from gid_jax.data.checks import check_windows
-from gid_jax.data.examples import Batch, Strengths, choose_bands, make_example
+from gid_jax.data.examples import Strengths, choose_bands, make_example
 from gid_jax.data.latent_cache import CachedWindow, LatentSource
 from gid_jax.data.records import (
   LIVE,
@@ -26,6 +26,7 @@ from gid_jax.data.records import (
 )
 from gid_jax.errors import UserError
 from gid_jax.motion.normalization import BandHistogram, histograms_to_percentile
+from gid_jax.types import Batch
 
 _BUILD = "python -m data_pipeline.builder --output"
 

@@ -15,18 +15,18 @@ from gid_jax.types import SpectralVolume
 _UNKNOWN_GREY = 0.5
 
 
-def flow_to_colors(flow: Float[np.ndarray, "*b h w 2"], *, max_magnitude: float) -> Float[np.ndarray, "*b h w 3"]:
+def flow_to_colors(flow: Float[np.ndarray, "*b 2"], *, max_magnitude: float) -> Float[np.ndarray, "*b 3"]:
   """Shows displacements as colours: the hue is the direction, the saturation the length.
 
   With a the angle of (dx, dy), turning clockwise on the screen, and s = min(length / max_magnitude, 1), the colour
   is (hue a, saturation s, value 1) of the HSV cone.
 
   Args:
-    flow: [*b h w 2] displacements (dx, dy) in pixels.
+    flow: [*b 2] displacements (dx, dy) in pixels.
     max_magnitude: length in pixels that gets the full colour, positive; longer ones look the same.
 
   Returns:
-    [*b h w 3] float32 RGB in [0, 1]: white at rest, grey where the flow is not finite.
+    [*b 3] float32 RGB in [0, 1]: white at rest, grey where the flow is not finite.
 
   Raises:
     ValueError: `max_magnitude` is not positive.
