@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from gid_jax.errors import UserError
 from gid_jax.models.operations import dot_product_attention
 from gid_jax.models.tensor_files import read_tensors, take_tensor
+from gid_jax.types import AnyArray
 
 _NETWORK = "DINOv2's ViT-S/14"
 PATCH = 14
@@ -107,7 +108,7 @@ class DINOv2ViTS14(nn.Module):
     """Parameters from a file with Hugging Face's names; see `dinov2_vits14_params`."""
     return dinov2_vits14_params(path)
 
-  def __call__(self, image: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b rows columns 384"], ...]:
+  def __call__(self, image: Float[AnyArray, "b h w 3"]) -> tuple[Float[Array, "b rows columns 384"], ...]:
     """Returns features [b rows columns 384] float32 of image [b h w 3], RGB in [0, 1], one map for each of `layers`.
 
     A map has a place for each patch of 14 x 14 pixels of the photo as it is read: 37 x 23 for one of 518 x 322 pixels.
@@ -119,7 +120,7 @@ class DINOv2ViTS14(nn.Module):
     return tuple(x[:, 1:].reshape(-1, rows, columns, WIDTH) for x in self.tokens(image))
 
   @nn.compact
-  def tokens(self, image: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b n 384"], ...]:
+  def tokens(self, image: Float[AnyArray, "b h w 3"]) -> tuple[Float[Array, "b n 384"], ...]:
     """The tokens [b 1+rows*columns 384] after each of `layers`: the class token, then the patches row by row.
 
     Args:
@@ -168,7 +169,7 @@ def reading_size(height: int, width: int, *, long_side: int) -> tuple[int, int]:
   return nearest(height), nearest(width)
 
 
-def resize_photo(image: Float[Array, "b h w 3"], height: int, width: int) -> Float[Array, "b height width 3"]:
+def resize_photo(image: Float[AnyArray, "b h w 3"], height: int, width: int) -> Float[AnyArray, "b {height} {width} 3"]:
   """Resizes photos [b h w 3] in [0, 1] bicubically, antialiased where they shrink, to [b height width 3] in [0, 1]."""
   if image.shape[1:3] == (height, width):
     return image
