@@ -10,7 +10,6 @@ frame to frame that is left in the calmest fifth of the pixels, in grey levels.
 """
 
 import argparse
-import os
 import resource
 import subprocess
 import sys
@@ -22,6 +21,7 @@ import jax
 import numpy as np
 
 import gid_jax
+from gid_jax.devices import count_cores
 from gid_jax.media import clips, encoding, photos
 from gid_jax.motion import spectral
 from gid_jax.pipeline import Animator, resize_image
@@ -52,7 +52,7 @@ def main():
   parser.add_argument("--frames", type=int, default=150)
   options = parser.parse_args()
   # As the command does: the cores share the frames.
-  jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+  jax.config.update("jax_num_cpu_devices", count_cores())
   with tempfile.TemporaryDirectory() as folder:
     output = Path(folder) / "video.mp4"
     command = [sys.executable, "-m", "gid_jax", "animate", options.photo, "--output", str(output), "--force"]

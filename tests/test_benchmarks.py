@@ -144,7 +144,9 @@ def test_every_script_is_run_here():
     assert re.search(rf'"{path.stem}"|benchmarks\.{path.stem}\b', tests), f"no test runs {path.name}"
 
 
-def test_animate(run, world):
+def test_animate(run, world, monkeypatch):
+  quick, call = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}, subprocess.run
+  monkeypatch.setattr(subprocess, "run", lambda command, *, env, **options: call(command, env=env | quick, **options))
   out = run("animate", "--weights", world.weights, "--size", 64, "--frames", 3)
   assert re.search(r"first run: \d+\.\d s\nsecond run: \d+\.\d s\npeak memory: \d", out)
   assert "of the second run: sampling" in out
