@@ -15,7 +15,7 @@ import sys
 import time
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
@@ -32,7 +32,7 @@ PEAKS = {"A100": 312e12, "H100 SXM": 989e12, "TPU v4": 275e12, "TPU v5p": 459e12
 def make_shapes(config, num):
   """(parameters, batch) of a stage as shapes, `num` examples."""
   height, width = config.model.image_size
-  array = lambda *shape, dtype=jnp.float32: jax.ShapeDtypeStruct((num, *shape), dtype)
+  array = lambda *shape, dtype=np.float32: jax.ShapeDtypeStruct((num, *shape), dtype)
   key, photo = jax.random.key(0), array(height, width, 3)
   if config.stage == "renderer":
     model = make_renderer(config.model)
@@ -42,7 +42,7 @@ def make_shapes(config, num):
   stride, bands = config.model.motion_stride, config.model.num_bands
   taken = {"vae": 1, "ldm": config.data.bands_per_example}.get(config.stage, bands)
   crop = config.data.crop or (height, width)
-  slices, numbers = array(taken, crop[0] // stride, crop[1] // stride, 4), array(taken, dtype=jnp.int32)
+  slices, numbers = array(taken, crop[0] // stride, crop[1] // stride, 4), array(taken, dtype=np.int32)
   model = make_motion_model(config.model)
   if config.stage == "vae":
     drop = lambda shape: jax.ShapeDtypeStruct((num, *shape.shape[2:]), shape.dtype)
@@ -86,7 +86,7 @@ def main():
   options = read_options(sys.argv)
   config, num = parse(TrainSettings, options.config), options.examples
   params, batch = make_shapes(config, num)
-  scale = jnp.ones(config.model.num_bands) if config.stage == "vae" else None
+  scale = np.ones(config.model.num_bands) if config.stage == "vae" else None
   objective = make_objective(config, band_scale=scale)
   tx = make_optimizer(config.optimizer)
   state = jax.eval_shape(functools.partial(create_train_state, trainable=objective.trainable, tx=tx), params)
