@@ -11,7 +11,7 @@ from gid_jax.train import train
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 NUM_STEPS = 20
-MESHES = [(1, 1), (4, 1), (2, 2), (1, 4)]
+MESHES = [(1, 1), (4, 1), (2, 2)]
 # Everything of 64 numbers or more is cut over "fsdp"; by default nothing of this size would be.
 TRAINING = """
   import pathlib, shutil, sys
@@ -59,7 +59,7 @@ TRAINING = """
 
   # Its training is over: the run that was made on 2 x 2 is only restored.
   shutil.copytree(root / "2x2", root / "moved")
-  run("moved", 1, 4)
+  run("moved", 4, 1)
 
   config.model.denoiser.dtype = config.model.codec.dtype = "bfloat16"
   run("bfloat16", 1, 1)
@@ -110,7 +110,7 @@ COLLECTIVES = """
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-  """The folder of all runs: MESHES by name, `moved` (2x2 restored on 1x4), and each one's final state as .npz."""
+  """The folder of all runs: MESHES by name, `moved` (2x2 restored on 4x1), and each one's final state as .npz."""
   folder = tmp_path_factory.mktemp("meshes")
   training_runs.write_windows(folder / "data")
   config = training_runs.make_config(ldm, folder / "data")
@@ -120,7 +120,7 @@ def root(tmp_path_factory):
   return folder
 
 
-@pytest.mark.parametrize("mesh", ["4x1", "2x2", "1x4"])
+@pytest.mark.parametrize("mesh", ["4x1", "2x2"])
 def test_every_mesh_gives_the_loss_curve_of_one_device(root, mesh):
   expected, found = (training_runs.read_losses(root / name) for name in ("1x1", mesh))
   assert len(expected) == NUM_STEPS and np.ptp(expected) > 0.05
