@@ -188,7 +188,7 @@ def test_a_folder_without_clips_is_named(tmp_path):
   training_runs.write_windows(tmp_path / "data")
   config = ldm.get_config("default")
   config.data.directory = str(tmp_path / "data")
-  with pytest.raises(UserError, match="no train windows of real, loop, only of synthetic"):
+  with pytest.raises(UserError, match="no train windows of loop, real, only of synthetic"):
     swing.fit(parse(TrainSettings, config), "photos", tmp_path / "x.safetensors", penalty=300.0, gate_penalty=0.1)
 
 
