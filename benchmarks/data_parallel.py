@@ -23,8 +23,9 @@ import numpy as np
 
 from benchmarks.collectives import list_collectives
 from configs import ldm, ldm_coordinated
-from gid_jax.configuration import TrainSettings, parse
+from gid_jax.configuration import TrainSettings
 from gid_jax.models.build import make_motion_model
+from gid_jax.parsing import parse
 from gid_jax.train import make_optimizer
 from gid_jax.training import sharding
 from gid_jax.training.objectives import make_objective

@@ -21,10 +21,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data_pipeline import builder
-from gid_jax.configuration import DataSettings, parse
+from gid_jax.configuration import DataSettings
 from gid_jax.data import input_pipeline
 from gid_jax.data.augmentation import config_to_augmentation, draw_matrix, jitter_colours, warp_window
 from gid_jax.data.storage import DATASET_NAME, DATASET_VERSION, example_to_window
+from gid_jax.parsing import parse
 
 # Of `default`, which trains no auto-encoder.
 STAGES = ("ldm", "ldm_coordinated", "renderer")

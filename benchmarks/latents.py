@@ -18,9 +18,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from gid_jax.configuration import TrainSettings, parse
+from gid_jax.configuration import TrainSettings
 from gid_jax.data.input_pipeline import find_scale, make_cached_iterator, make_train_iterator
 from gid_jax.data.latent_cache import build_latent_cache
+from gid_jax.parsing import parse
 from gid_jax.train import make_optimizer
 from gid_jax.training.objectives import make_objective
 from gid_jax.training.train_state import create_train_state, train_step

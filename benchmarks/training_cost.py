@@ -19,8 +19,9 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from gid_jax.configuration import TrainSettings, parse
+from gid_jax.configuration import TrainSettings
 from gid_jax.models.build import make_motion_model, make_renderer
+from gid_jax.parsing import parse
 from gid_jax.train import make_optimizer
 from gid_jax.training.objectives import make_objective
 from gid_jax.training.train_state import create_train_state, train_step

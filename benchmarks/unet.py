@@ -38,8 +38,9 @@ def make_problem(size, bands):
   import numpy as np
 
   from configs.common import MOTION_STRIDES, motion_model
-  from gid_jax.configuration import ModelSettings, parse
+  from gid_jax.configuration import ModelSettings
   from gid_jax.models.codec import make_codec
+  from gid_jax.parsing import parse
 
   config = parse(ModelSettings, motion_model(size, coordination=""))
   codec = make_codec(config.codec, num_bands=config.num_bands)

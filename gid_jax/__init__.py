@@ -79,7 +79,7 @@ _HOMES = {
 # `train` and `evaluate` are programs, for `python -m`, and need extras.
 _MODULES = (
   "app", "configuration", "data", "devices", "diffusion", "errors", "evaluation", "extras", "files", "flow", "media",
-  "models", "motion", "pipeline", "training", "types", "weights",
+  "models", "motion", "parsing", "pipeline", "training", "types", "weights",
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gid_jax.configuration import EvaluationSettings, ModelSettings, expect_model, parse, to_plain
+from gid_jax.configuration import EvaluationSettings, ModelSettings, expect_model
 from gid_jax.devices import configure_jax
 from gid_jax.errors import UserError
 from gid_jax.evaluation.judging import MODEL, judge_scene, load_result, save_result
@@ -34,6 +34,7 @@ from gid_jax.flow.tracking import digest_measurement
 from gid_jax.media.encoding import write_video
 from gid_jax.media.folders import load_backgrounds, load_sprites
 from gid_jax.models.vgg16 import vgg16_params
+from gid_jax.parsing import parse, to_plain
 from gid_jax.pipeline import Animator
 from gid_jax.training.command_line import parse_flags
 

@@ -30,7 +30,7 @@ try:
 except ImportError as error:
   raise missing_extra(error, "train", module=__name__) from error
 
-from gid_jax.configuration import DataSettings, OptimizerSettings, TrainSettings, parse, to_plain
+from gid_jax.configuration import DataSettings, OptimizerSettings, TrainSettings
 from gid_jax.data.checks import check_config
 from gid_jax.data.examples import find_strength
 from gid_jax.data.input_pipeline import (
@@ -45,6 +45,7 @@ from gid_jax.data.records import OpenScenes
 from gid_jax.data.scenes import find_trained_scenes
 from gid_jax.devices import use_compilation_cache
 from gid_jax.errors import UserError
+from gid_jax.parsing import parse, to_plain
 from gid_jax.training import sharding
 from gid_jax.training.command_line import parse_flags
 from gid_jax.training.divergence import DivergenceGuard

@@ -5,9 +5,10 @@ import itertools
 import helpers
 import numpy as np
 
-from gid_jax.configuration import DataSettings, parse
+from gid_jax.configuration import DataSettings
 from gid_jax.data.records import open_records
 from gid_jax.data.storage import example_to_window
+from gid_jax.parsing import parse
 from gid_jax.types import Window
 
 SIZE, NUM_BANDS, NUM_FRAMES = (32, 48), 4, 3

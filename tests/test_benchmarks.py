@@ -21,11 +21,12 @@ import videos
 import vit_reference
 
 from configs import ldm, ldm_coordinated, renderer, vae
-from gid_jax.configuration import ModelSettings, TrainSettings, parse
+from gid_jax.configuration import ModelSettings, TrainSettings
 from gid_jax.evaluation.judging import SceneResult, save_result
 from gid_jax.models.build import make_motion_model
 from gid_jax.models.renderer import Renderer, RendererConfig
 from gid_jax.models.vit import DINOv2ViTS14, convert_dinov2_vits14
+from gid_jax.parsing import parse
 from gid_jax.training.settings import check_settings
 from gid_jax.types import Window
 from gid_jax.weights.pretrained import MOTION_WEIGHTS, RENDERER_WEIGHTS, config_to_settings, export_weights

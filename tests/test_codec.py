@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from gid_jax.configuration import Part, freeze
 from gid_jax.errors import UserError
 from gid_jax.models.codec import PaperCodec, PhotoCodec, make_codec
 from gid_jax.models.motion_model import MotionModel
+from gid_jax.parsing import Part, freeze
 
 FIELDS = dict(channels=4, multipliers=(1, 2), num_blocks=1, latent_channels=3, groups=2)
 RNG = np.random.default_rng(0)

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from configs import common
-from gid_jax.configuration import ModelSettings, parse
+from gid_jax.configuration import ModelSettings
 from gid_jax.diffusion.schedule import make_schedule, sampling_steps
 from gid_jax.models.build import make_motion_model
 from gid_jax.models.unet import UNet
+from gid_jax.parsing import parse
 
 STAGES = ("vae", "ldm", "ldm_coordinated", "renderer")
 ROWS = sorted(path.stem for path in Path(common.__file__).parent.glob("ablations/[a-z]*.py"))

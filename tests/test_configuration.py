@@ -14,20 +14,16 @@ from gid_jax.configuration import (
   EvaluationSettings,
   LossSettings,
   ModelSettings,
-  Part,
   RendererSettings,
   SamplingSettings,
   TrainSettings,
   WeightsSettings,
-  look_up,
-  make_part,
-  parse,
-  to_plain,
 )
 from gid_jax.data.checks import check_config
 from gid_jax.errors import UserError
 from gid_jax.models.encoders import ConditionEncoder
 from gid_jax.models.unet import UNet
+from gid_jax.parsing import Part, look_up, make_part, parse, to_plain
 from gid_jax.weights.pretrained import config_to_settings
 
 STAGES = ("vae", "ldm", "ldm_coordinated", "renderer")

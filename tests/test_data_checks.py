@@ -5,9 +5,10 @@ import json
 import pytest
 from stored_windows import NUM_BANDS, SIZE, make_config, write_sources
 
-from gid_jax.configuration import TrainSettings, parse
+from gid_jax.configuration import TrainSettings
 from gid_jax.data.checks import check_config
 from gid_jax.errors import UserError
+from gid_jax.parsing import parse
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import pytest
 import safetensors.numpy
 from scipy.signal import correlate2d
 
-from gid_jax.configuration import Part
 from gid_jax.errors import UserError
 from gid_jax.models import encoders
+from gid_jax.parsing import Part
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

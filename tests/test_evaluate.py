@@ -11,12 +11,13 @@ from test_evaluation_scenes import MODEL, write_clip
 from configs import evaluation, ldm_coordinated
 from configs import renderer as renderer_config
 from gid_jax import evaluate as program
-from gid_jax.configuration import EvaluationSettings, ModelSettings, parse
+from gid_jax.configuration import EvaluationSettings, ModelSettings
 from gid_jax.errors import UserError
 from gid_jax.evaluation import judging
 from gid_jax.evaluation.report.content import read_report
 from gid_jax.models.build import make_motion_model
 from gid_jax.models.renderer import Renderer, RendererConfig
+from gid_jax.parsing import parse
 from gid_jax.weights.pretrained import MOTION_WEIGHTS, RENDERER_WEIGHTS, config_to_settings, export_weights
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from data_pipeline.synthetic.scene import sample_scene
-from gid_jax.configuration import ModelSettings, Part
+from gid_jax.configuration import ModelSettings
 from gid_jax.errors import UserError
 from gid_jax.evaluation import scenes
 from gid_jax.media.encoding import write_video
+from gid_jax.parsing import Part
 
 MODEL = ModelSettings(
   codec=Part("paper"), encoder=Part("condition"), denoiser=Part("unet"),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gid_jax.app import cli
-from gid_jax.configuration import to_plain
+from gid_jax.parsing import to_plain
 from gid_jax.training.train_state import TrainState
 from gid_jax.weights.checkpoint import CheckpointStore, checkpoint_directory
 from gid_jax.weights.pretrained import import_weights

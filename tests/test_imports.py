@@ -19,6 +19,7 @@ WINGS = (
   "gid_jax.devices",
   "gid_jax.files",
   "gid_jax.types",
+  "gid_jax.parsing",
   "gid_jax.configuration",
   "gid_jax.motion",
   "gid_jax.flow",

@@ -18,11 +18,11 @@ from stored_windows import (
   write_sources,
 )
 
-from gid_jax.configuration import to_plain
 from gid_jax.data import input_pipeline as ip
 from gid_jax.data.examples import find_strength
 from gid_jax.errors import UserError
 from gid_jax.motion.normalization import WEAKEST
+from gid_jax.parsing import to_plain
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +289,8 @@ def test_reading_needs_no_tensorflow(data, tmp_path):
   code = f"""
 import sys
 sys.path.insert(0, {str(tmp_path)!r})
-from gid_jax.configuration import DataSettings, parse
+from gid_jax.configuration import DataSettings
+from gid_jax.parsing import parse
 from gid_jax.data import input_pipeline as ip
 config = parse(DataSettings, {to_plain(make_config(data))})
 assert next(ip.make_train_iterator(config, stage="ldm", seed=0, batch_size=3))["image"].shape == (3, 32, 48, 3)

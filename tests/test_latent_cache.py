@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from stored_windows import AUGMENTATION, NUM_BANDS, make_config, write_sources
 
-from gid_jax.configuration import TrainSettings, parse
+from gid_jax.configuration import TrainSettings
 from gid_jax.data import latent_cache
 from gid_jax.data.augmentation import config_to_augmentation
 from gid_jax.data.examples import draw_window
@@ -28,6 +28,7 @@ from gid_jax.data.latent_cache import build_latent_cache
 from gid_jax.data.records import open_records
 from gid_jax.errors import UserError
 from gid_jax.models.build import make_motion_model
+from gid_jax.parsing import parse
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 SOURCES, DRAWS, CROP = {"loop": 3, "real": 9}, 3, (16, 24)

@@ -10,8 +10,9 @@ import training_runs
 
 from configs import ldm
 from gid_jax import train as training
-from gid_jax.configuration import TrainSettings, parse
+from gid_jax.configuration import TrainSettings
 from gid_jax.models.build import make_motion_model
+from gid_jax.parsing import parse
 from gid_jax.training.objectives import make_objective
 from gid_jax.weights.checkpoint import CheckpointStore
 

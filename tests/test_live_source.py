@@ -12,11 +12,12 @@ from PIL import Image
 from configs import common, ldm, ldm_coordinated, renderer, vae
 from data_pipeline.synthetic.scene import sample_scene
 from data_pipeline.synthetic.source import SceneRecord, SceneSource
-from gid_jax.configuration import DataSettings, LiveSettings, TrainSettings, parse
+from gid_jax.configuration import DataSettings, LiveSettings, TrainSettings
 from gid_jax.data import input_pipeline as ip
 from gid_jax.data.input_pipeline import measure_scale
 from gid_jax.errors import UserError
 from gid_jax.media.folders import load_backgrounds, load_sprites
+from gid_jax.parsing import parse
 from gid_jax.train import open_scenes
 from gid_jax.types import Window
 

@@ -11,9 +11,10 @@ import pytest
 from configs import vae
 from data_pipeline.synthetic.source import SceneSource
 from gid_jax import train as training
-from gid_jax.configuration import TrainSettings, parse
+from gid_jax.configuration import TrainSettings
 from gid_jax.data import input_pipeline
 from gid_jax.data.input_pipeline import measure_scale
+from gid_jax.parsing import parse
 from gid_jax.weights.checkpoint import restore_params
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

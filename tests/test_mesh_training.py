@@ -74,7 +74,8 @@ COLLECTIVES = """
   import training_runs
   from gid_jax.training import sharding
   from gid_jax.training.objectives import make_objective
-  from gid_jax.configuration import TrainSettings, parse
+  from gid_jax.configuration import TrainSettings
+  from gid_jax.parsing import parse
   from gid_jax.models.build import make_motion_model
   from gid_jax.train import make_optimizer
   from gid_jax.training.train_state import create_train_state, train_step

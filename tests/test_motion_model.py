@@ -5,10 +5,10 @@ import jax
 import numpy as np
 import pytest
 
-from gid_jax.configuration import Part, freeze
 from gid_jax.models.motion_model import MotionModel
 from gid_jax.models.unet import UNet
 from gid_jax.models.vae import VAE
+from gid_jax.parsing import Part, freeze
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -12,11 +12,12 @@ import training_runs
 from flax import traverse_util
 
 from configs import ldm, ldm_coordinated, renderer, vae
-from gid_jax.configuration import TrainSettings, parse
+from gid_jax.configuration import TrainSettings
 from gid_jax.diffusion.schedule import draw_timesteps, make_schedule
 from gid_jax.models.build import make_motion_model
 from gid_jax.models.renderer import Renderer, RendererConfig
 from gid_jax.models.vgg16 import vgg16_params
+from gid_jax.parsing import parse
 from gid_jax.training import losses
 from gid_jax.training.objectives import make_objective
 

@@ -13,11 +13,12 @@ from flax import traverse_util
 
 from configs import ldm, ldm_coordinated, renderer
 from gid_jax import train as training
-from gid_jax.configuration import TrainSettings, parse
+from gid_jax.configuration import TrainSettings
 from gid_jax.data.checks import check_config
 from gid_jax.errors import UserError
 from gid_jax.models.build import make_motion_model
 from gid_jax.models.encoders import ConditionEncoder
+from gid_jax.parsing import parse
 from gid_jax.training.objectives import make_objective
 from gid_jax.weights.pretrained import MOTION_WEIGHTS, load_pretrained
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from configs import ldm, vae
-from gid_jax.configuration import TrainSettings, parse, to_plain
+from gid_jax.configuration import TrainSettings
 from gid_jax.errors import UserError
+from gid_jax.parsing import parse, to_plain
 from gid_jax.training.settings import check_resumable, check_settings
 
 

@@ -82,7 +82,8 @@ def test_parameters_are_cut_as_they_are_made_with_the_numbers_of_one_device():
     import sys; sys.path.insert(0, "tests")
     import jax, numpy as np, training_runs
     from configs import renderer, vae
-    from gid_jax.configuration import TrainSettings, parse
+    from gid_jax.configuration import TrainSettings
+    from gid_jax.parsing import parse
     from gid_jax.training import sharding
     from gid_jax.training.objectives import make_objective
 

@@ -13,10 +13,11 @@ from scipy.optimize import minimize
 
 from configs import ldm
 from gid_jax import train as training
-from gid_jax.configuration import TrainSettings, parse
+from gid_jax.configuration import TrainSettings
 from gid_jax.errors import UserError
 from gid_jax.models.encoders import SWING_RANGE, SwingHead
 from gid_jax.motion.spectral import spectrum_to_motion
+from gid_jax.parsing import parse
 from gid_jax.training import swing
 from gid_jax.training.objectives import make_objective
 from gid_jax.types import SpectralVolume

@@ -12,8 +12,9 @@ from flax import traverse_util
 
 from configs import ldm, ldm_coordinated, renderer, vae
 from gid_jax import train as training
-from gid_jax.configuration import TrainSettings, parse
+from gid_jax.configuration import TrainSettings
 from gid_jax.errors import UserError
+from gid_jax.parsing import parse
 from gid_jax.training.objectives import make_objective
 from gid_jax.training.train_state import TrainState
 from gid_jax.types import Window

@@ -11,8 +11,9 @@ import training_runs
 
 from configs import ldm, ldm_coordinated, renderer, vae
 from gid_jax import train as training
-from gid_jax.configuration import TrainSettings, parse, to_plain
+from gid_jax.configuration import TrainSettings
 from gid_jax.data.scenes import find_trained_scenes, list_scenes
+from gid_jax.parsing import parse, to_plain
 from gid_jax.training.objectives import Objective, make_objective
 from gid_jax.weights.checkpoint import read_settings, restore_params
 from gid_jax.weights.pretrained import config_to_settings, export_weights, import_weights

@@ -7,9 +7,10 @@ import pytest
 import training_runs
 
 from configs import ldm, ldm_coordinated, renderer, vae
-from gid_jax.configuration import TrainSettings, parse
+from gid_jax.configuration import TrainSettings
 from gid_jax.models.build import make_motion_model
 from gid_jax.models.renderer import Renderer, RendererConfig
+from gid_jax.parsing import parse
 from gid_jax.training import sharding, validation
 
 HEIGHT, WIDTH, NUM_BANDS = training_runs.HEIGHT, training_runs.WIDTH, training_runs.NUM_BANDS

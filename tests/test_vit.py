@@ -15,9 +15,10 @@ import vit_reference as reference
 from flax import traverse_util
 
 from configs import ldm
-from gid_jax.configuration import Part, TrainSettings, freeze, parse, to_plain
+from gid_jax.configuration import TrainSettings
 from gid_jax.errors import UserError
 from gid_jax.models import encoders, vit
+from gid_jax.parsing import Part, freeze, parse, to_plain
 from gid_jax.training.objectives import make_objective
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gid_jax.configuration import WeightsSettings, freeze
+from gid_jax.configuration import WeightsSettings
 from gid_jax.errors import UserError
+from gid_jax.parsing import freeze
 from gid_jax.weights.pretrained import export_weights, import_weights
 
 SETTINGS = WeightsSettings("vae", label="0.1", training=freeze({"channels": [8, 16], "rate": 1e-4}))

@@ -12,8 +12,9 @@ import helpers
 import jax
 import numpy as np
 
-from gid_jax.configuration import TrainSettings, parse
+from gid_jax.configuration import TrainSettings
 from gid_jax.models.build import make_motion_model
+from gid_jax.parsing import parse
 from gid_jax.types import Window
 from gid_jax.weights.pretrained import config_to_settings, export_weights
 

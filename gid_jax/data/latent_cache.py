@@ -28,7 +28,7 @@ from jaxtyping import Float16, UInt8
 from rich.progress import track
 
 from gid_jax import __version__
-from gid_jax.configuration import DataSettings, ModelSettings, TrainSettings, expect_model, to_plain
+from gid_jax.configuration import DataSettings, ModelSettings, TrainSettings, expect_model
 from gid_jax.data.augmentation import config_to_augmentation
 from gid_jax.data.examples import Strengths, draw_window
 from gid_jax.data.records import LIVE, Chain, list_datasets, open_chosen
@@ -36,6 +36,7 @@ from gid_jax.errors import UserError
 from gid_jax.files import complete_or_nothing
 from gid_jax.models.build import make_motion_model
 from gid_jax.models.encoders import FROZEN_TRUNK
+from gid_jax.parsing import to_plain
 from gid_jax.types import Params
 
 # Number, photo, raw slices and, where the model asks for it, strength of a window.

@@ -22,9 +22,9 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 from jaxtyping import Float
 
-from gid_jax.configuration import look_up
 from gid_jax.errors import UserError
 from gid_jax.flow.estimate import DEFAULT, REFERENCE, FlowSettings, estimate_flow
+from gid_jax.parsing import look_up
 from gid_jax.types import AnyArray
 
 # To be raised when `estimate_flow` gives other results with the same settings.

@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from gid_jax.configuration import Part, make_part
 from gid_jax.models.encoders import SwingHead
 from gid_jax.models.vae import VAE
 from gid_jax.motion.normalization import denormalize, denormalize_by_resolution, normalize, normalize_by_resolution
 from gid_jax.motion.warp import blur
+from gid_jax.parsing import Part, make_part
 from gid_jax.types import AnyArray, PRNGKey
 
 _DITHER = 1e-3  # normalised units

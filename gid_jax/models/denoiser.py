@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 from jaxtyping import Array, Float, Int
 
-from gid_jax.configuration import Part, make_part
 from gid_jax.models.unet import UNet
+from gid_jax.parsing import Part, make_part
 from gid_jax.types import AnyArray
 
 

@@ -21,11 +21,11 @@ import numpy as np
 from flax.core import FrozenDict
 from jaxtyping import Array, Float
 
-from gid_jax.configuration import Part, make_part, suggest
 from gid_jax.errors import UserError
 from gid_jax.models.layers import GroupNorm, ResBlock
 from gid_jax.models.tensor_files import read_tensors, take_tensor
 from gid_jax.models.vit import DINOv2ViTS14
+from gid_jax.parsing import Part, make_part, suggest
 from gid_jax.types import AnyArray
 
 FROZEN_TRUNK = "frozen_trunk"

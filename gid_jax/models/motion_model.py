@@ -11,10 +11,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from gid_jax.configuration import Part
 from gid_jax.models.codec import make_codec
 from gid_jax.models.denoiser import make_denoiser, name_denoiser
 from gid_jax.models.encoders import make_encoder
+from gid_jax.parsing import Part
 from gid_jax.types import AnyArray, PRNGKey
 
 

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from gid_jax.configuration import look_up
 from gid_jax.errors import UserError
 from gid_jax.models.layers import (
   Conv,
@@ -28,6 +27,7 @@ from gid_jax.models.layers import (
 )
 from gid_jax.models.operations import convolve
 from gid_jax.models.transformer import SpatialTransformer
+from gid_jax.parsing import look_up
 from gid_jax.types import AnyArray
 
 COORDINATIONS = {"attention": FrequencyAttention}

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gid_jax.configuration import TrainSettings, to_plain
+from gid_jax.configuration import TrainSettings
 from gid_jax.errors import UserError
+from gid_jax.parsing import to_plain
 
 _POSITIVE = (
   "batch_size", "log_every", "eval_every", "save_every", "num_eval_batches", "num_init_batches", "keep_checkpoints",

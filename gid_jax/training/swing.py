@@ -27,7 +27,7 @@ from absl import app, flags, logging
 from jaxtyping import Bool, Float, UInt8
 from ml_collections import config_flags
 
-from gid_jax.configuration import ModelSettings, TrainSettings, WeightsSettings, expect_model, freeze, parse
+from gid_jax.configuration import ModelSettings, TrainSettings, WeightsSettings, expect_model
 from gid_jax.data.records import list_folders, open_chosen, read_description
 from gid_jax.data.scenes import list_scenes
 from gid_jax.devices import use_compilation_cache
@@ -36,6 +36,7 @@ from gid_jax.media.folders import load_backgrounds
 from gid_jax.models.codec import make_codec
 from gid_jax.models.encoders import make_encoder
 from gid_jax.motion.measures import rms_swing
+from gid_jax.parsing import freeze, parse
 from gid_jax.training.command_line import parse_flags
 from gid_jax.types import SpectralVolume
 from gid_jax.weights.frozen import read_trunks

@@ -1,8 +1,9 @@
 """Where the parameters of the frozen image networks come from."""
 
-from gid_jax.configuration import ModelSettings, look_up
+from gid_jax.configuration import ModelSettings
 from gid_jax.errors import UserError
 from gid_jax.models.encoders import FROZEN_TRUNK, TRUNKS, name_trunk
+from gid_jax.parsing import look_up
 from gid_jax.types import Params
 from gid_jax.weights.pretrained import MOTION_WEIGHTS, load_pretrained
 

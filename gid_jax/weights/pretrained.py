@@ -13,9 +13,10 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from gid_jax.configuration import WeightsSettings, parse, to_plain
+from gid_jax.configuration import WeightsSettings
 from gid_jax.errors import UserError
 from gid_jax.files import complete_or_nothing, first_line
+from gid_jax.parsing import parse, to_plain
 
 MOTION_WEIGHTS = "motion.safetensors"
 RENDERER_WEIGHTS = "renderer.safetensors"
