@@ -26,6 +26,7 @@ if TYPE_CHECKING:
   from gid_jax import media as media
   from gid_jax import models as models
   from gid_jax import motion as motion
+  from gid_jax import parsing as parsing
   from gid_jax import pipeline as pipeline
   from gid_jax import training as training
   from gid_jax import types as types
