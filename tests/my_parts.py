@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gid_jax.models.codec import PaperCodec
+from gid_jax.models.encoders import resize_image
 from gid_jax.models.layers import sinusoidal_embedding
 
 
@@ -42,6 +43,26 @@ class DiT(nn.Module):
     return output.transpose(0, 1, 2, 4, 3, 5, 6).reshape(b, k, h, w, self.out_channels)
 
 
+class Perceptron(nn.Module):
+  """Each place for itself, in three layers: compiled in a moment, for tests in which the model does not matter."""
+
+  out_channels: int = 4
+  channels: int = 16
+
+  multiple: ClassVar[int] = 1
+  favoured_multiple: ClassVar[int] = 1
+  output_layer: ClassVar[str] = "out"
+  coordination_path: ClassVar[str] = "across_bands"
+
+  @nn.compact
+  def __call__(self, latents, timesteps, bands, condition):
+    seen = jnp.broadcast_to(condition[:, None], (*latents.shape[:-1], condition.shape[-1]))
+    embed = lambda positions: sinusoidal_embedding(positions, self.channels)[:, :, None, None]
+    hidden = nn.Dense(self.channels, name="in")(jnp.concatenate([latents, seen], -1)) + embed(timesteps) + embed(bands)
+    hidden = nn.Dense(self.channels, name="hidden")(nn.gelu(hidden))
+    return nn.Dense(self.out_channels, name="out")(nn.gelu(hidden))
+
+
 class MeanOverBands(nn.Module):
   """Tells every band the mean of all of them."""
 
@@ -54,6 +75,18 @@ class MeanOverBands(nn.Module):
   def __call__(self, x, bands):
     mean = jnp.broadcast_to(x.mean(axis=1, keepdims=True), x.shape)
     return x + nn.Dense(x.shape[-1], kernel_init=nn.initializers.zeros, name="out")(mean)
+
+
+class Glance(nn.Module):
+  """An image encoder of one layer."""
+
+  channels: int = 4
+
+  trunks: ClassVar[tuple[str, ...]] = ()
+
+  @nn.compact
+  def __call__(self, image, *, height, width):
+    return nn.Dense(self.channels, name="out")(resize_image(image, height, width)), None
 
 
 class Edges(nn.Module):

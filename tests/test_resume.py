@@ -17,7 +17,6 @@ import orbax.checkpoint as ocp
 import pytest
 import training_runs
 
-from configs import vae
 from gid_jax import train as training
 from gid_jax.errors import UserError
 
@@ -29,12 +28,10 @@ SPEEDS = ("steps_per_second", "examples_per_second")
 
 CONFIG = """
 import training_runs
-from configs import vae
 
 def get_config():
-  config = training_runs.make_config(vae, {directory!r}, num_steps={num_steps}, batch_size=2)
-  config.model.codec.channels, config.save_every, config.eval_every = 4, {save_every}, {eval_every}
-  config.eval_pictures = False
+  config = training_runs.make_quick_config({directory!r}, num_steps={num_steps}, batch_size=2)
+  config.save_every, config.eval_every = {save_every}, {eval_every}
   return config
 """
 
@@ -236,7 +233,7 @@ def test_a_run_that_diverges_stops_and_says_where(folder, trainer, stopped):
     f"error: stopped at step {start + 6}: loss or gradient norm not finite 5 updates in a row, "
     f"first at step {start + 2}; its batch: {folder / 'data'}/gid_windows/synthetic/1.0.0: record "
   ), output
-  assert "changed since: config.optimizer.learning_rate 0.001 -> 1e+30" in output
+  assert "changed since: config.optimizer.learning_rate 0.0004 -> 1e+30" in output
   newest = newest_step(workdir)
   assert error.count(": record ") == 2 and f"last good checkpoint is {workdir}/checkpoints/{newest};" in error
   assert start <= newest <= start + 1
@@ -244,6 +241,7 @@ def test_a_run_that_diverges_stops_and_says_where(folder, trainer, stopped):
 
 
 def test_a_checkpoint_of_another_model_is_refused(folder, undisturbed):
-  config = training_runs.make_config(vae, folder / "data")
-  with pytest.raises(UserError, match=r"config\.model\.codec\.channels is 4 there and 32 here; use another --workdir"):
+  config = training_runs.make_quick_config(folder / "data", channels=8)
+  message = r"config\.model\.denoiser\.channels is 16 there and 8 here; use another --workdir"
+  with pytest.raises(UserError, match=message):
     training.train(config, undisturbed)

@@ -26,13 +26,11 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 NUM_BANDS, HEIGHT, WIDTH = training_runs.NUM_BANDS, 32, 48
 
 
-def make_settings(module=ldm, *, data="", **parts):
-  """The smallest model of a stage with parts of one's own: name -> {"kind": ..., fields}."""
-  config = training_runs.make_config(module, data, num_steps=2, batch_size=2)
-  with config.unlocked():
-    for name, part in parts.items():
-      config.model[name] = part
-  return config
+def make_settings(module=ldm, *, ours=(), **parts):
+  """The smallest model of a stage with parts of one's own: name -> {"kind": ..., fields}; `ours` names parts of ours."""
+  config = training_runs.make_config(module, "", num_steps=2, batch_size=2)
+  quick = {name: part for name, part in training_runs.QUICK_PARTS.items() if name not in ours}
+  return training_runs.replace_parts(config, quick | parts)
 
 
 def make_batch():
@@ -93,7 +91,7 @@ def test_another_denoiser_says_which_sizes_it_takes():
 
 
 def test_another_coordination():
-  config = make_settings(ldm_coordinated)
+  config = make_settings(ldm_coordinated, ours=("denoiser",))
   config.model.denoiser.coordination = "my_parts:MeanOverBands"
   settings = parse(TrainSettings, config)
   trained, moved = find_slopes(settings)
@@ -124,8 +122,7 @@ def test_several_image_networks_side_by_side():
 def test_the_networks_parameters_come_from_their_files(tmp_path):
   encoder = {"kind": "condition", "channels": 4, "hidden": 8, "trunks": ("my_parts:Edges",)}
   config = make_settings(encoder=encoder)
-  training_runs.export_start(tmp_path / "vae.safetensors", training_runs.make_config(ldm, ""), stage="vae")
-  config.init.vae, config.init.encoder = str(tmp_path / "vae.safetensors"), "3.5"
+  config.init.encoder = "3.5"
   params = make_objective(parse(TrainSettings, config)).initialize(jax.random.key(0, impl="rbg"), [make_batch()])
   assert params["encoder"]["frozen_trunk_Edges"]["gain"] == 3.5
   config.init.encoder = ""
@@ -136,7 +133,6 @@ def test_the_networks_parameters_come_from_their_files(tmp_path):
 def test_each_of_several_networks_has_its_file(tmp_path):
   encoder = {"kind": "condition", "channels": 4, "hidden": 8}
   config = make_settings(encoder=encoder | {"trunks": ("efficientnet_lite0", "my_parts:Edges", "my_parts:Still")})
-  config.model.codec = {"kind": "my_parts:CornerCodec"}
 
   def initialize():
     return make_objective(parse(TrainSettings, config)).initialize(jax.random.key(0, impl="rbg"), [make_batch()])
@@ -159,21 +155,21 @@ def test_a_codec_written_from_nothing():
   settings, batch = parse(TrainSettings, config), make_batch()
   objective = make_objective(settings, band_scale=np.ones(NUM_BANDS, np.float32))
   params = objective.initialize(jax.random.key(0, impl="rbg"), [batch])
-  assert set(params) == {"encoder", "unet"}
+  assert set(params) == {"encoder", "denoiser"}
   assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, objective.describe(batch))
   trained, moved = find_slopes(settings)
-  assert "unet/conv_out/kernel" in moved and {path.split("/")[0] for path in trained} == {"encoder", "unet"}
+  assert "denoiser/out/kernel" in moved and {path.split("/")[0] for path in trained} == {"encoder", "denoiser"}
   latents = make_motion_model(settings.model).apply({"params": params}, batch["slice"], batch["band"],
                                                     method="slices_to_latents")  # fmt: skip
   np.testing.assert_array_equal(latents, batch["slice"][:, :, ::2, ::2] / 10)
 
 
 def test_another_codec():
-  config = make_settings()
+  config = make_settings(ours=("codec",))
   config.model.codec.kind = "my_parts:HalfCodec"
   settings, batch = parse(TrainSettings, config), make_batch()
   params = make_params(settings, batch)
-  plain = make_motion_model(parse(TrainSettings, make_settings()).model)
+  plain = make_motion_model(parse(TrainSettings, make_settings(ours=("codec",))).model)
 
   def run(model, *inputs, method):
     return jax.jit(functools.partial(model.apply, method=method))({"params": params}, *inputs)

@@ -64,8 +64,10 @@ def make_config(module, data, *, num_steps=4, **init):
   config.optimizer.num_steps = num_steps
   if config.stage != "renderer":  # smaller than `tiny`, which takes twice the time to compile
     config.data.num_bands = config.model.num_bands = NUM_BANDS
-    config.model.codec.multipliers = (1, 2)
-    config.model.denoiser.multipliers, config.model.denoiser.attention_levels = (1,), (0,)
+    config.model.codec.multipliers, config.model.codec.num_blocks = (1, 2), 0
+    unet = config.model.denoiser
+    unet.multipliers, unet.attention_levels, unet.num_blocks = (1,), (0,), 0
+    config.eval_pictures = False
   for name, value in init.items():
     config.init[name] = str(value)
   return config
@@ -96,7 +98,7 @@ def runs(data, tmp_path_factory):
     ("ldm_coordinated", ldm_coordinated, dict(ldm=root / "ldm")),
   ):
     config = make_config(module, data, **init)
-    config.profile_steps = int(name == "vae")
+    config.profile_steps, config.eval_pictures = int(name == "vae"), name == "ldm"
     results[name] = training.train(config, root / name), root / name
   return results
 

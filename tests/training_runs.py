@@ -12,6 +12,7 @@ import helpers
 import jax
 import numpy as np
 
+from configs import ldm
 from gid_jax.configuration import TrainSettings
 from gid_jax.models.build import make_motion_model
 from gid_jax.parsing import parse
@@ -20,6 +21,13 @@ from gid_jax.weights.pretrained import config_to_settings, export_weights
 
 HEIGHT, WIDTH, NUM_BANDS, NUM_STORED_BANDS = 32, 48, 4, 16
 SCALE = 40 * np.exp(-np.arange(NUM_STORED_BANDS) / 5)
+
+# Of the motion model: one layer to see a photo, three to denoise, and none to encode.
+QUICK_PARTS = {
+  "codec": {"kind": "my_parts:CornerCodec"},
+  "denoiser": {"kind": "my_parts:Perceptron"},
+  "encoder": {"kind": "my_parts:Glance"},
+}
 
 # What tells a process that it is one of many; a test must not inherit it.
 DISTRIBUTED = (
@@ -67,13 +75,27 @@ def make_config(module, data, *, num_steps=20, batch_size=8):
   return config
 
 
+def make_quick_config(data, *, channels=16, **options):
+  """Stage 1 with parts that compile in a moment, for tests of all that the model does not matter to."""
+  return replace_parts(make_config(ldm, data, **options), QUICK_PARTS, denoiser={"channels": channels})
+
+
+def replace_parts(config, parts, **fields):
+  """Gives a config's model other parts, by name; `fields` of some of them beside. Returns the config."""
+  with config.unlocked():
+    for name, part in parts.items():
+      config.model[name] = dict(part) | fields.get(name, {})
+  return config
+
+
 def export_start(path, config, *, stage):
   """Writes random weights of a whole motion model as if `stage` had made them."""
   model = make_motion_model(parse(TrainSettings, config).model)
   slices = np.zeros((1, NUM_BANDS, HEIGHT // 2, WIDTH // 2, 4), np.float32)
   bands = np.zeros((1, NUM_BANDS), np.int32)
   params = helpers.random_params(model.init, slices, bands, np.zeros((1, HEIGHT, WIDTH, 3), np.float32), bands)
-  params["band_scale"] = np.float32(SCALE[:NUM_BANDS])
+  if "band_scale" in params:
+    params["band_scale"] = np.float32(SCALE[:NUM_BANDS])
   settings = config_to_settings(config.to_dict() | {"stage": stage})
   export_weights(path, params, settings=settings, dtype="float32")
 
