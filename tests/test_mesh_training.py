@@ -1,4 +1,4 @@
-"""A stage trains the same on every mesh of four pretended devices, and its checkpoints fit all of them."""
+"""A stage trains the same on a mesh that cuts batch and parameters as on one device; its checkpoints fit all meshes."""
 
 import numpy as np
 import pytest
@@ -10,8 +10,8 @@ from gid_jax.train import train
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-NUM_STEPS = 20
-MESHES = [(1, 1), (4, 1), (2, 2)]
+NUM_STEPS = 8
+MESHES = [(1, 1), (2, 2)]
 # Everything of 64 numbers or more is cut over "fsdp"; by default nothing of this size would be.
 TRAINING = """
   import pathlib, shutil, sys
@@ -121,12 +121,11 @@ def root(tmp_path_factory):
   return folder
 
 
-@pytest.mark.parametrize("mesh", ["4x1", "2x2"])
-def test_every_mesh_gives_the_loss_curve_of_one_device(root, mesh):
-  expected, found = (training_runs.read_losses(root / name) for name in ("1x1", mesh))
+def test_a_mesh_gives_the_loss_curve_of_one_device(root):
+  expected, found = (training_runs.read_losses(root / name) for name in ("1x1", "2x2"))
   assert len(expected) == NUM_STEPS and np.ptp(expected) > 0.05
   np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
-  first, last = np.load(root / "1x1.npz"), np.load(root / f"{mesh}.npz")
+  first, last = np.load(root / "1x1.npz"), np.load(root / "2x2.npz")
   assert first.files == last.files
   # A key's bias never matters before a softmax: its gradient is rounding alone, which Adam makes as large as any other.
   for path in (path for path in first.files if not path.endswith("key/bias")):

@@ -2,12 +2,12 @@
 
 import json
 import math
-import shutil
 
 import helpers
 import jax
 import numpy as np
 import pytest
+import training_runs
 from flax import traverse_util
 
 from configs import ldm, ldm_coordinated, renderer, vae
@@ -182,13 +182,11 @@ def test_stage_2_restores_as_the_complete_motion_model(runs):
   assert config["model"]["denoiser"]["coordination"] == "attention" and config["sampling"]["steps"] > 0
 
 
-def test_a_finished_run_goes_on_when_it_is_given_more_steps(runs, data, tmp_path):
-  state, workdir = runs["vae"]
-  shutil.copytree(workdir, tmp_path / "run")
-  longer = training.train(make_config(vae, data, num_steps=6), tmp_path / "run")
+def test_a_finished_run_goes_on_when_it_is_given_more_steps(data, tmp_path):
+  state, longer = (training.train(training_runs.make_quick_config(data, num_steps=n), tmp_path) for n in (4, 6))
   assert int(longer.step) == 6
-  assert [line["step"] for line in read_metrics(tmp_path / "run") if "loss" in line] == [1, 2, 3, 4, 5, 6]
-  before, after = (flatten(s.params)["vae/encoder/conv_in/kernel"] for s in (state, longer))
+  assert [line["step"] for line in read_metrics(tmp_path) if "loss" in line] == [1, 2, 3, 4, 5, 6]
+  before, after = (flatten(s.params)["denoiser/out/kernel"] for s in (state, longer))
   assert np.any(before != after)
 
 
