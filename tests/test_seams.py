@@ -27,7 +27,7 @@ NUM_BANDS, HEIGHT, WIDTH = training_runs.NUM_BANDS, 32, 48
 
 
 def make_settings(module=ldm, *, ours=(), **parts):
-  """A stage with parts of one's own: name -> {"kind": ..., fields}; of ours those named by `ours`, at their smallest."""
+  """A stage with parts of one's own, name -> {"kind": ..., fields}, and of ours the smallest that `ours` names."""
   config = training_runs.make_config(module, "", num_steps=2, batch_size=2)
   quick = {name: part for name, part in training_runs.QUICK_PARTS.items() if name not in ours}
   return training_runs.replace_parts(config, quick | parts)
