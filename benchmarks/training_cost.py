@@ -1,7 +1,7 @@
 """Claim: what a training step costs, at any size, found by compiling it and not by running it.
 
   python -m benchmarks.training_cost --config=configs/ldm.py:paper --examples 4
-  python -m benchmarks.training_cost --config=configs/ldm.py:paper --examples 4 --config.model.unet.remat=True
+  python -m benchmarks.training_cost --config=configs/ldm.py:paper --examples 4 --config.model.denoiser.remat=True
 
 Prints parameters, floating-point operations per example and step as XLA counts them, the memory of the state and of
 everything else for that many examples on one device, what JAX keeps of an example between the loss and its gradient

@@ -17,6 +17,7 @@ import ml_collections
 import numpy as np
 import pytest
 import safetensors.numpy
+import training_runs
 import videos
 import vit_reference
 
@@ -173,10 +174,12 @@ def test_damage(run):
 def test_data_parallel():
   # Devices are made before JAX starts.
   code = """
+import sys
+sys.path.insert(0, "tests")
+import training_runs
 from benchmarks.data_parallel import main
 from configs import ldm
-config = ldm.get_config("tiny")
-config.model.denoiser.update(channels=32, multipliers=(1,), attention_levels=(), num_blocks=0)
+config = training_runs.make_quick_config("")
 ldm.get_config = lambda size: config
 main()
 """
@@ -227,10 +230,11 @@ def test_latents(run, world, monkeypatch):
 
 
 def shrink(config):
-  """What `make_config` would have given."""
+  """What `make_config` would have given, with quick parts around the codec."""
   small = make_config(SimpleNamespace(get_config=lambda size: config), "tiny")
   small.data.num_bands = NUM_BANDS
-  return small
+  quick = {name: training_runs.QUICK_PARTS[name] for name in ("denoiser", "encoder")}
+  return training_runs.replace_parts(small, quick)
 
 
 def test_loops(run, world):
@@ -353,9 +357,11 @@ def test_synthetic_nature(run, world, tmp_path):
   assert "1 clips, 2 scenes" in out and cv2.imread(str(tmp_path / "nature.png")) is not None
 
 
-def test_training_cost(run):
-  out = run("training_cost", "--config=configs/vae.py:tiny", "--examples=1", "--config.model.codec.num_blocks=0")
-  assert out.startswith("vae tiny, 1 examples") and "A100" in out
+def test_training_cost(run, tmp_path):
+  code = "import training_runs\n\n\ndef get_config(size):\n  return training_runs.make_quick_config('')\n"
+  (tmp_path / "quick.py").write_text(code)
+  out = run("training_cost", f"--config={tmp_path / 'quick.py'}:small", "--examples=1")
+  assert out.startswith("ldm tiny, 1 examples") and "A100" in out
   script = importlib.import_module("benchmarks.training_cost")
   for module, size in ((vae, "paper"), (ldm, "large"), (ldm_coordinated, "inpainting_512"), (renderer, "default")):
     params, batch = script.make_shapes(parse(TrainSettings, module.get_config(size)), 3)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import training_runs
 
-from configs import ldm
 from gid_jax import train as training
 from gid_jax.configuration import TrainSettings
 from gid_jax.models.build import make_motion_model
@@ -23,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 def config(tmp_path_factory):
   folder = tmp_path_factory.mktemp("data")
   training_runs.write_windows(folder)
-  config = training_runs.make_config(ldm, folder, num_steps=4, batch_size=4)
+  config = training_runs.make_quick_config(folder, quick=("denoiser", "encoder"), num_steps=4, batch_size=4)
   config.save_every, config.data.latent_draws = 2, 2
   config.init.vae = str(folder / "start.safetensors")
   training_runs.export_start(folder / "start.safetensors", config, stage="vae")

@@ -27,7 +27,8 @@ def make_config():
   config.data.sources.live = 1.0
   config.data.live.num_frames = config.model.num_frames = 20
   config.data.num_bands = config.model.num_bands = NUM_BANDS
-  config.model.codec.multipliers = (1,)
+  config.model.codec.multipliers, config.model.codec.num_blocks = (1,), 0
+  config.eval_pictures = False
   return config
 
 

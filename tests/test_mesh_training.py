@@ -5,7 +5,6 @@ import pytest
 import training_runs
 
 from benchmarks.collectives import list_collectives
-from configs import ldm
 from gid_jax.train import train
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -17,7 +16,6 @@ TRAINING = """
   import pathlib, shutil, sys
   sys.path.insert(0, "tests")
   import jax, numpy as np
-  from configs import ldm
   from optax.tree_utils import tree_get
   import training_runs
   from gid_jax.training import sharding
@@ -27,7 +25,7 @@ TRAINING = """
   jax.config.update("jax_compilation_cache_dir", str(pathlib.Path({root!r}) / "cache"))
   sharding._MIN_SHARDED_SIZE = 64
   root = pathlib.Path({root!r})
-  config = training_runs.make_config(ldm, root / "data", num_steps={num_steps})
+  config = training_runs.make_quick_config(root / "data", quick=("encoder",), num_steps={num_steps})
   config.init.vae = str(root / "vae.safetensors")
 
   def run(name, data, fsdp):
@@ -114,7 +112,7 @@ def root(tmp_path_factory):
   """The folder of all runs: MESHES by name, `moved` (2x2 restored on 4x1), and each one's final state as .npz."""
   folder = tmp_path_factory.mktemp("meshes")
   training_runs.write_windows(folder / "data")
-  config = training_runs.make_config(ldm, folder / "data")
+  config = training_runs.make_quick_config(folder / "data", quick=("encoder",))
   training_runs.export_start(folder / "vae.safetensors", config, stage="vae")
   code = TRAINING.format(root=str(folder), num_steps=NUM_STEPS, meshes=MESHES)
   training_runs.finish(training_runs.start_python(code, num_devices=4))
@@ -159,7 +157,7 @@ def test_devices_tell_each_other_gradients_and_parameters_but_no_activations():
 
 def test_a_checkpoint_restores_on_another_mesh_and_on_one_device(root):
   saved, moved = np.load(root / "2x2.npz"), np.load(root / "moved.npz")
-  config = training_runs.make_config(ldm, root / "data", num_steps=NUM_STEPS)
+  config = training_runs.make_quick_config(root / "data", quick=("encoder",), num_steps=NUM_STEPS)
   config.init.vae = str(root / "vae.safetensors")
   here = training_runs.flatten_state(train(config, root / "2x2"))
   assert set(saved.files) == set(moved.files) == set(here)
