@@ -262,7 +262,8 @@ def test_number_of_devices_does_not_matter():
     config = renderer_config.get_config("tiny").to_dict()
     network = Renderer(RendererConfig(**config["model"]["renderer"]))
     inputs = [np.zeros(shape, np.float32) for shape in ((1, 8, 8, 3), (1, 8, 8, 2), (1, 8, 8), (1, 64))]
-    renderer = pipeline.ImageRenderer((jax.jit(network.init)(jax.random.key(0), *inputs)["params"], config_to_settings(config)))
+    params = jax.jit(network.init)(jax.random.key(0), *inputs)["params"]
+    renderer = pipeline.ImageRenderer((params, config_to_settings(config)))
     photo = np.random.default_rng(0).random((45, 70, 3), np.float32)
     coefficients = np.float32(np.random.default_rng(1).normal(size=(3, 20, 30, 4)) * 40)
     volume = SpectralVolume(coefficients, num_frames=150)
