@@ -23,7 +23,7 @@ from gid_jax.devices import use_compilation_cache
 from gid_jax.diffusion.prediction import Progress, predict_spectra
 from gid_jax.models.build import make_motion_model, make_renderer
 from gid_jax.models.renderer import Renderer, composite
-from gid_jax.motion import spectral
+from gid_jax.motion import spectral, warp
 from gid_jax.types import PRNGKey, SpectralVolume
 from gid_jax.weights.pretrained import MOTION_WEIGHTS, RENDERER_WEIGHTS, find_renderer, load_pretrained
 
@@ -76,43 +76,35 @@ def _depth(spectrum: SpectralVolume, height, width, anchor):
   return spectral.motion_magnitude(spectral.resize_spectrum(spectrum, height, width), anchor_first_frame=anchor)
 
 
+_make_spline = jax.jit(warp.make_spline)
+
+
 @functools.partial(jax.jit, static_argnames=("model",))
 def _render_flow(model: Renderer, params, image, flow, depth, noise):
-  rendering: Any = model.apply({"params": params}, image[None], flow[None], depth[None], noise[None])
-  return rendering.rgb[0]
+  frame: Any = model.apply({"params": params}, image[None], flow[None], depth[None], noise[None])
+  return composite(warp.make_spline(image), flow, frame.depth[0], frame.synthesis[0])
 
 
 @functools.partial(jax.jit, static_argnames=("model", "anchor", "mesh"))
 def _render_frames(
-  model: Renderer, params, image, photo, pyramid, spectrum: SpectralVolume, depth, noise, times, *, anchor, mesh: Mesh
+  model: Renderer, params, image, spline, pyramid, spectrum: SpectralVolume, depth, noise, times, *, anchor, mesh: Mesh
 ):
   """The frames [n h2 w2 3] at times [n], each device its share."""
 
-  def render_frame(params, image, photo, pyramid, spectrum, depth, noise, time):
+  def render_frame(params, image, spline, pyramid, spectrum, depth, noise, time):
     motion = spectral.evaluate_motion(spectrum, time[None], anchor_first_frame=anchor)[0]
     flow = spectral.resize_motion(motion, *image.shape[:2])
     operands = image[None], pyramid, flow[None], depth[None], noise[None]
     frame: Any = model.apply({"params": params}, *operands, method="decode")
-    if photo.shape == image.shape:
-      rgb = frame.rgb[0]
-    else:
-      height, width = photo.shape[:2]
-      # W keeps its unit: only the order and spacing of depths matter, and they should not depend on the output size.
-      rgb = composite(
-        photo,
-        spectral.resize_motion(flow, height, width),
-        jax.image.resize(frame.depth[0], (height, width), "linear"),
-        frame.synthesis[0],
-        frame.mask[0],
-      )
-    return (jnp.clip(rgb, 0, 1) * 255 + 0.5).astype(jnp.uint8)
+    rgb = composite(spline, flow, frame.depth[0], frame.synthesis[0])
+    return (rgb * 255 + 0.5).astype(jnp.uint8)
 
   def render_share(*operands):
     *shared, times = operands
     return jax.lax.map(lambda time: render_frame(*shared, time=time), times)
 
   whole, split = PartitionSpec(), PartitionSpec("frames")
-  operands = params, image, photo, pyramid, spectrum, depth, noise
+  operands = params, image, spline, pyramid, spectrum, depth, noise
   share = jax.shard_map(
     render_share, mesh=mesh, in_specs=(*(whole for _ in operands), split), out_specs=split, check_vma=False
   )
@@ -208,7 +200,8 @@ class ImageRenderer:
     """
     height, width = self.working_size(*image.shape[:2])
     working = jnp.asarray(resize_image(image, height, width))
-    photo = jnp.asarray(resize_image(image, *output_size(*image.shape[:2], long_side=size)))
+    shown = output_size(*image.shape[:2], long_side=size)
+    spline = _make_spline(resize_image(image, *shown))
     spectrum = spectral.magnify(spectrum, magnify)
     pyramid = _encode_appearance(self._renderer, self.renderer_params, working)
     depth = _depth(spectrum, height, width, anchor_first_frame)
@@ -216,7 +209,7 @@ class ImageRenderer:
     # Splatting keeps one core busy, whatever their number: devices share the frames, not the pixels.
     devices = jax.local_devices()[: max(1, frames)]
     if devices[0].platform == "cpu":
-      devices = devices[: max(1, _MAX_PIXELS_AT_ONCE // math.prod(photo.shape[:2]))]
+      devices = devices[: max(1, _MAX_PIXELS_AT_ONCE // math.prod(shown))]
     mesh = Mesh(np.asarray(devices), ("frames",))
     times = (np.arange(frames) * (spectrum.fps / fps)).astype(np.float32)
     pending = []
@@ -224,7 +217,7 @@ class ImageRenderer:
       block = times[start : start + mesh.size]
       padded = np.pad(block, (0, mesh.size - len(block)), mode="edge")
       rendered = _render_frames(
-        self._renderer, self.renderer_params, working, photo, pyramid, spectrum, depth, noise, padded,
+        self._renderer, self.renderer_params, working, spline, pyramid, spectrum, depth, noise, padded,
         anchor=anchor_first_frame, mesh=mesh)
       pending.append((len(block), rendered))
       # One block ahead, so that devices render while their last frames are taken.

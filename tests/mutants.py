@@ -92,6 +92,9 @@ MUTANTS = [
     ("before = len(weights_x) // 2 - 1", "before = len(weights_x) // 2"),
     ("x, y = jnp.clip(x, 0, width - 1), jnp.clip(y, 0, height - 1)", "y = jnp.clip(y, 0, height - 1)"),
     ("(x >= 0) & (x <= width - 1)", "(x >= 0) & (x < width - 1)"),
+    ("decay = 3**0.5 - 2", "decay = 3**0.5 - 1.9"),
+    ("2 / 3 - f * f * (1 - f / 2)", "2 / 3 - f * f * (1 - f)"),
+    ("jnp.clip(a, 0, size - 1) + SPLINE_MARGIN", "jnp.clip(a, 0, size - 1) + 1"),
   ),
   *mutate(
     "diffusion/schedule.py",
@@ -204,8 +207,9 @@ MUTANTS = [
     "renderer",
     ("mask = jax.nn.sigmoid(logit) * _cover(scales[0].mass)", "mask = jax.nn.sigmoid(logit)"),
     ("Rendering(mask * warped + (1 - mask) * synthesis,", "Rendering((1 - mask) * warped + mask * synthesis,"),
-    ("mask = jnp.minimum(mask, _cover(mass))", "mask = _cover(mass)"),
-    ("mask = jnp.minimum(mask, _cover(mass))", "mask = 1.0 * mask"),
+    ("back, mass = splat.invert_flow(flow, depth)", "back, mass = splat.invert_flow(flow, -depth)"),
+    ("cover * moved + (1 - cover) * hidden", "moved"),
+    ("back = spectral.resize_motion(back, height, width)", "back = resize_image(back[None], height, width)[0]"),
     ("cover * scale.rgb + (1 - cover) *", "cover * scale.rgb + 0 *"),
   ),
   *mutate(

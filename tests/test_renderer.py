@@ -5,9 +5,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.ndimage import correlate
+from scipy.ndimage import correlate, map_coordinates
 
 from gid_jax.models import renderer
+from gid_jax.motion import warp
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -119,37 +120,38 @@ def test_modulated_conv_is_a_convolution_with_a_demodulated_kernel():
       np.testing.assert_allclose(found[b, ..., o], expected, atol=1e-5)
 
 
-def test_composite_at_the_same_size_is_the_rendering(model):
-  render, variables = model
+@jax.jit
+def composite(image, flow, depth, synthesis):
+  return renderer.composite(warp.make_spline(image), flow, depth, synthesis)
+
+
+def test_what_does_not_move_is_the_photo_itself_at_any_size():
   rng = np.random.default_rng(6)
-  image = rng.uniform(size=(1, 16, 24, 3)).astype(np.float32)
-  flow = rng.normal(size=(1, 16, 24, 2), scale=2).astype(np.float32)
-  depth = np.abs(flow[..., 1])
-  out = render(variables, image, flow, depth, np.ones((1, 8)))
-  frame = jax.jit(renderer.composite)(image[0], flow[0], depth[0], out.synthesis[0], out.mask[0])
-  np.testing.assert_allclose(frame, np.clip(out.rgb[0], 0, 1), atol=1e-5)
+  for height, width in ((16, 24), (40, 50)):
+    photo = rng.integers(0, 256, (height, width, 3)).astype(np.float32) / 255
+    flow = np.zeros((16, 24, 2), np.float32)
+    flow[3:7, 4:9] = rng.normal(size=(4, 5, 2))
+    frame = composite(photo, flow, np.abs(flow[..., 0]), np.zeros((16, 24, 3)))
+    far = np.s_[height * 3 // 4 :, width * 3 // 4 :]
+    np.testing.assert_array_equal(np.uint8(255 * frame + 0.5)[far], np.uint8(255 * photo + 0.5)[far])
+    assert np.any(frame != photo)
 
 
-def test_composite_at_twice_the_size_keeps_the_photo_sharp(model):
-  render, variables = model
+def test_a_frame_is_the_photo_gathered_and_the_synthesis_where_it_is_uncovered():
   rng = np.random.default_rng(7)
-  large = rng.uniform(size=(32, 48, 3)).astype(np.float32)
-  small = large.reshape(16, 2, 24, 2, 3).mean((1, 3))
+  photo = smooth_image(64, 96) + rng.normal(size=(64, 96, 3), scale=0.02).astype(np.float32)
   flow = np.zeros((16, 24, 2), np.float32)
-  flow[..., 0] = 3.0
-  depth = np.full((16, 24), 3.0, np.float32)
-  out = render(variables, small[None], flow[None], depth[None], np.ones((1, 8)))
-  large_flow, large_depth = 2 * flow.repeat(2, 0).repeat(2, 1), depth.repeat(2, 0).repeat(2, 1)
-  frame = jax.jit(renderer.composite)(large, large_flow, large_depth, out.synthesis[0], out.mask[0])
-  assert frame.shape == (32, 48, 3) and np.all((frame >= 0) & (frame <= 1))
-  # Away from the uncovered left edge nine tenths of each pixel are the photo's own.
-  moved = large[:, :-6]
-  assert np.all(np.abs(frame[:, 8:] - moved[:, 2:]) < 0.2)
-  averaged = np.asarray(frame).reshape(16, 2, 24, 2, 3).mean((1, 3))
-  np.testing.assert_allclose(averaged[:, 5:], out.rgb[0, :, 5:], atol=0.06)
-  # The uncovered columns show the synthesis alone, enlarged.
-  hidden = np.asarray(jax.image.resize(out.synthesis[0], (32, 48, 3), "linear"))
-  np.testing.assert_allclose(frame[:, :6], np.clip(hidden[:, :6], 0, 1), atol=1e-5)
+  flow[:, 12:] = [2.5, -0.3]  # the right half moves away, by (10, -1.2) pixels of the photo
+  hidden = rng.uniform(size=(16, 24, 3)).astype(np.float32)
+  frame = np.asarray(composite(photo, flow, flow[..., 0], hidden))
+  assert frame.shape == (64, 96, 3) and frame.min() >= 0 and frame.max() <= 1
+  y, x = np.mgrid[:64, :96]
+  gathered = [map_coordinates(photo[..., c], [y + 1.2, x - 10], order=3, mode="nearest") for c in range(3)]
+  gathered = np.clip(np.stack(gathered, -1), 0, 1)
+  np.testing.assert_allclose(frame[8:-8, 64:], gathered[8:-8, 64:], atol=1e-4)
+  np.testing.assert_allclose(frame[:, :40], np.clip(photo[:, :40], 0, 1), atol=1e-4)
+  enlarged = np.asarray(jax.image.resize(hidden, (64, 96, 3), "linear"))
+  np.testing.assert_allclose(frame[8:-8, 50:54], enlarged[8:-8, 50:54], atol=1e-4)
 
 
 @pytest.mark.parametrize("splat", ["motion", "average", "learned"])

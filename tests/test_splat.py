@@ -15,6 +15,7 @@ average_splat = jax.jit(splat.average_splat)
 linear_splat = jax.jit(splat.linear_splat)
 softmax_splat = jax.jit(splat.softmax_splat)
 fill_holes = jax.jit(splat.fill_holes)
+invert_flow = jax.jit(splat.invert_flow)
 
 
 def _brute_force(values, flow, log_weights):
@@ -236,3 +237,29 @@ def test_holes_take_the_colours_around_them():
   mass[:] = 0
   mass[12, 20] = 0.1
   np.testing.assert_allclose(fill_holes(np.full_like(image, 0.3), mass), 0.3, atol=1e-5)
+
+
+def test_an_inverted_flow_leads_back():
+  height, width = 40, 60
+  y, x = np.mgrid[:height, :width].astype(np.float32)
+  move = lambda x, y: np.stack([2 * np.sin(y / 9) + 0.1 * x, 1.5 * np.cos(x / 11)], -1)
+  flow = move(x, y).astype(np.float32)
+  back, mass = invert_flow(flow, np.zeros((height, width), np.float32))
+  # From where it comes, by fixed-point iteration on the analytic motion.
+  sources = np.stack([x, y], -1)
+  for _ in range(60):
+    sources = np.stack([x, y], -1) - move(sources[..., 0], sources[..., 1])
+  inner = np.s_[6:-6, 8:-8]
+  assert np.all(mass[inner] > 0.5)
+  np.testing.assert_allclose(back[inner], (sources - np.stack([x, y], -1))[inner], atol=0.05)
+
+
+def test_an_inverted_flow_shows_what_is_in_front_and_continues_into_holes():
+  flow = np.zeros((8, 24, 2), np.float32)
+  flow[:, 4:8, 0] = 6.0  # onto what stands at columns 10 ... 13
+  back, mass = invert_flow(flow, 3 * flow[..., 0])
+  np.testing.assert_allclose(back[:, 10:14], np.broadcast_to([-6.0, 0.0], (8, 4, 2)), atol=1e-4)
+  np.testing.assert_array_equal(back[:, 16:], 0)
+  np.testing.assert_array_equal(mass[:, 4:8], 0)  # uncovered
+  assert np.all((back[:, 4:8, 0] <= 0) & (back[:, 4:8, 0] > -6))
+  np.testing.assert_array_equal(back[..., 1], 0)

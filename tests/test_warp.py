@@ -5,7 +5,15 @@ import pytest
 import scipy.ndimage
 from helpers import run
 
-from gid_jax.motion.warp import is_inside, sample_cubic, sample_linear, sample_points, to_planes
+from gid_jax.motion.warp import (
+  is_inside,
+  make_spline,
+  sample_cubic,
+  sample_linear,
+  sample_points,
+  sample_spline,
+  to_planes,
+)
 
 
 def grid(height, width):
@@ -55,6 +63,30 @@ def test_cubic_sampling(moved):
   weights = (keys_kernel(y[..., None] - np.arange(-2, 11)), keys_kernel(x[..., None] - np.arange(-2, 14)))
   expected = np.einsum("hwi,hwj,ijc->hwc", *weights, padded)
   np.testing.assert_allclose(run(sample_cubic, *moved), expected, atol=1e-5)
+
+
+def test_spline_sampling(moved):
+  values, u, v = moved
+  x, y = grid(9, 12)
+  # SciPy's spline sees the same picture, its edges repeated further than any sample is from the border.
+  padded = np.pad(values, ((30, 30), (30, 30), (0, 0)), mode="edge").astype(float)
+  place = [np.clip(y + v, 0, 8) + 30, np.clip(x + u, 0, 11) + 30]
+  expected = [scipy.ndimage.map_coordinates(padded[..., c], place, order=3) for c in range(values.shape[-1])]
+  sample = lambda values, u, v: sample_spline(make_spline(values), u, v)
+  np.testing.assert_allclose(run(sample, *moved), np.stack(expected, -1), atol=1e-5)
+  zero = np.zeros_like(u)
+  np.testing.assert_allclose(run(sample, values, zero, zero), values, atol=1e-6)
+
+
+def test_a_spline_is_sharper_than_cubic_convolution():
+  x = np.arange(64)
+  wave = lambda x: np.tile(np.cos(2 * np.pi * x / 4), (8, 1))[..., None].astype(np.float32)  # four pixels a wave
+  half = np.full((8, 64), 0.5, np.float32)
+  sample = lambda values, u, v: sample_spline(make_spline(values), u, v)
+  error = lambda way: np.abs(run(way, wave(x), half, 0 * half) - wave(x + 0.5))[:, 20:-20].max()
+  errors = [error(sample), error(sample_cubic)]
+  # 2.8 % and 11.6 % of the wave are lost, by the kernels' transforms.
+  np.testing.assert_allclose(errors, np.sqrt(0.5) * np.array([0.0277, 0.1161]), rtol=0.01)
 
 
 def test_inside_are_pixels_that_land_between_the_outermost_centres():

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from gid_jax.models.encoders import resize_image
 from gid_jax.models.layers import ResBlock
-from gid_jax.motion import spectral, splat
+from gid_jax.motion import spectral, splat, warp
 from gid_jax.types import AnyArray
 
 SPLATS = ("motion", "average", "learned")
@@ -130,29 +130,31 @@ class Renderer(nn.Module):
 
 
 def composite(
-  image: Float[AnyArray, "h w 3"],
+  spline: Float[AnyArray, "_ _ 3"],
   flow: Float[AnyArray, "h w 2"],
   depth: Float[AnyArray, "h w"],
-  synthesis: Float[AnyArray, "hs ws 3"],
-  mask: Float[AnyArray, "hs ws 1"],
-) -> Float[Array, "h w 3"]:
-  """Blends the moved photo with the network's synthesis at the photo's own resolution.
+  synthesis: Float[AnyArray, "h w 3"],
+) -> Float[Array, "height width 3"]:
+  """Shows the photo itself, moved, and the network's synthesis only where nothing of it has landed.
+
+  The photo is gathered at its own resolution along the inverted displacement, so it stays as sharp as it is; where
+  nothing moves it is itself.
 
   Args:
-    image: [h w 3] RGB in [0, 1], at the output size.
-    flow: [h w 2] displacement in pixels of the output.
-    depth: [h w] `Rendering.depth`, resized.
-    synthesis: [hs ws 3] from `Renderer.decode`, at the network's size.
-    mask: [hs ws 1] from `Renderer.decode`.
+    spline: of the photo, RGB in [0, 1] at the output size, from `warp.make_spline`.
+    flow: [h w 2] displacement in pixels of the network's size.
+    depth: [h w] `Rendering.depth`.
+    synthesis: [h w 3] from `Renderer.decode`.
+
   Returns:
-    [h w 3] RGB in [0, 1]; at the network's own size it is `Rendering.rgb`, clipped.
+    [height width 3] RGB in [0, 1], of the output size.
   """
-  height, width = image.shape[:2]
-  warped, mass = splat.softmax_splat(image, flow, depth)
-  synthesis, mask = (resize_image(x[None], height, width)[0] for x in (synthesis, mask))
-  # The smaller of the two: a hole at either resolution shows the synthesis.
-  mask = jnp.minimum(mask, _cover(mass))
-  return jnp.clip(mask * warped + (1 - mask) * synthesis, 0.0, 1.0)
+  height, width = (side - 2 * warp.SPLINE_MARGIN for side in spline.shape[:2])
+  back, mass = splat.invert_flow(flow, depth)
+  back = spectral.resize_motion(back, height, width)
+  moved = warp.sample_spline(spline, back[..., 0], back[..., 1])
+  cover, hidden = (resize_image(x[None], height, width)[0] for x in (_cover(mass), synthesis))
+  return jnp.clip(cover * moved + (1 - cover) * hidden, 0.0, 1.0)
 
 
 @flax.struct.dataclass

@@ -159,18 +159,37 @@ def softmax_splat(
   return _blend(values, landing, _softmax_weights(landing, flat_depth, flat_depth.size), eps)
 
 
-def fill_holes(warped: Float[Array, "h w 3"], mass: Float[Array, "h w 1"]) -> Float[Array, "h w 3"]:
+def invert_flow(
+  flow: Float[AnyArray, "h w 2"], depth: Float[AnyArray, "h w"]
+) -> tuple[Float[Array, "h w 2"], Float[Array, "h w 1"]]:
+  """From where each pixel of the moved picture comes: the displacements themselves, splatted and turned round.
+
+  A picture gathered along it is interpolated once, by any kernel; splatted colours are a blur.
+
+  Args:
+    flow: [h w 2] displacement (dx, dy) in pixels.
+    depth: [h w] what is in front where pixels collide, as in `softmax_splat`.
+
+  Returns:
+    The displacement [h w 2] back to the photo, in holes that of their surroundings, and the mass [h w 1] that landed;
+    see `softmax_splat`.
+  """
+  landed, mass = softmax_splat(flow, flow, depth)
+  return -fill_holes(landed, mass), mass
+
+
+def fill_holes(warped: Float[Array, "h w c"], mass: Float[Array, "h w 1"]) -> Float[Array, "h w c"]:
   """Fills what splatting left open from its surroundings, coarse to fine.
 
-  A pixel, and then each block of 2 x 2, 4 x 4, ... keeps its own colour by the share of it that is covered and takes
+  A pixel, and then each block of 2 x 2, 4 x 4, ... keeps its own value by the share of it that is covered and takes
   the rest from the next coarser scale. It is the simplest filling that does not leave behind what moved away.
 
   Args:
-    warped: [h w 3] the splatted colours.
+    warped: [h w c] the splatted values.
     mass: [h w 1] the bilinear shares that landed.
 
   Returns:
-    [h w 3]; black if nothing landed anywhere.
+    [h w c]; 0 if nothing landed anywhere.
   """
   covered = jnp.minimum(mass, 1.0)
   scales = [(warped * covered, covered)]
@@ -181,7 +200,8 @@ def fill_holes(warped: Float[Array, "h w 3"], mass: Float[Array, "h w 1"]) -> Fl
   filled = sums / jnp.maximum(covered, 1e-12)
   for sums, covered in reversed(scales):
     height, width = sums.shape[:2]
-    coarser = jax.image.resize(filled, (2 * filled.shape[0], 2 * filled.shape[1], 3), "bilinear")[:height, :width]
+    rows, columns, channels = filled.shape
+    coarser = jax.image.resize(filled, (2 * rows, 2 * columns, channels), "bilinear")[:height, :width]
     # The sums are colour times cover already.
     filled = sums + (1 - covered) * coarser
   return filled

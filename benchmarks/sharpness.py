@@ -1,0 +1,91 @@
+"""Claim: frames are as sharp as the photo, and what rests is the photo itself.
+
+  python -m benchmarks.sharpness PHOTO ... [--size 512] [--frames 30] [--weights FOLDER] [--plot sheet.png]
+
+Sharpness is the variance of the Laplacian of the grey values over the places that swing by more than half a pixel,
+relative to the first frame's, in the median of the later frames. Its peer, in the same run and by the same motion,
+moves the colours themselves by softmax splatting. The last column is the largest change, in grey levels, of a pixel
+whose surroundings swing by less than a thousandth of a pixel.
+"""
+
+import argparse
+from pathlib import Path
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gid_jax.media.photos import read_image
+from gid_jax.motion import spectral, splat
+from gid_jax.motion.measures import rms_swing
+from gid_jax.pipeline import Animator, output_size, resize_image
+
+MOVING, RESTING = 0.5, 1e-3  # px of the video
+SHOWN = 15  # frame of the sheet
+
+
+def measure_sharpness(frame: np.ndarray, where: np.ndarray) -> float:
+  """Variance of the Laplacian of a frame [h w 3] uint8 over the places `where` [h w]."""
+  gray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32)
+  return float(cv2.Laplacian(gray, cv2.CV_32F)[where].var())
+
+
+@jax.jit
+def splat_colours(photo, motion, depth):
+  """The peer: the frame [h w 3] uint8 in which the colours [h w 3] in [0, 1] move one by one, holes filled."""
+  height, width = photo.shape[:2]
+  weight = jax.image.resize(depth, (height, width), "linear")
+  moved, mass = splat.softmax_splat(photo, spectral.resize_motion(motion, height, width), weight)
+  return (jnp.clip(splat.fill_holes(moved, mass), 0, 1) * 255 + 0.5).astype(jnp.uint8)
+
+
+def judge(animator: Animator, path: Path, options: argparse.Namespace):
+  """Sharpness of both, largest change of what rests, and the frames of the sheet, for one photo."""
+  image = read_image(path)
+  spectrum = animator.predict_spectrum(jax.random.key(options.seed), image)
+  frames = list(animator.render(image, spectrum, frames=options.frames, size=options.size))
+  height, width = output_size(*image.shape[:2], long_side=options.size)
+  photo = resize_image(image, height, width)
+  depth = spectral.motion_magnitude(spectrum, anchor_first_frame=True)
+  times = np.arange(options.frames) * (spectrum.fps / 30)
+  motions = spectral.evaluate_motion(spectrum, times.astype(np.float32), anchor_first_frame=True)
+  peers = [np.asarray(splat_colours(photo, motion, depth)) for motion in motions]
+  swing = rms_swing(spectrum, stride=height / spectrum.coefficients.shape[1])
+  most = cv2.dilate(np.abs(np.asarray(motions)).max((0, 3)) * height / len(swing), np.ones((5, 5)))
+  moves, most = (cv2.resize(np.float32(x), (width, height), interpolation=cv2.INTER_LINEAR) for x in (swing, most))
+  moves, rests = moves > MOVING, most < RESTING
+  first = measure_sharpness(frames[0], moves)
+  ratios = [np.median([measure_sharpness(f, moves) for f in run[1:]]) / first for run in (frames, peers)]
+  change = max(np.abs(np.int16(f) - frames[0])[rests].max(initial=0) for f in frames) if rests.any() else None
+  shown = min(SHOWN, options.frames - 1)
+  return ratios, change, moves.mean(), np.concatenate([frames[0], frames[shown], peers[shown]], axis=1)
+
+
+def main() -> None:
+  """Prints a row for each photo."""
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("photos", nargs="+", type=Path)
+  parser.add_argument("--size", type=int, default=512, help="long side of the video in pixels")
+  parser.add_argument("--frames", type=int, default=30)
+  parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--weights", type=Path, help="folder of motion.safetensors; the embedded ones without")
+  parser.add_argument("--plot", type=Path, help="photo, a later frame and the peer's, side by side")
+  options = parser.parse_args()
+  animator = Animator.from_pretrained(options.weights)
+  rows, sheet = [], []
+  print(f"{'photo':40} moves  ours  peer  change at rest")
+  for path in options.photos:
+    (ours, peer), change, share, picture = judge(animator, path, options)
+    rows.append((ours, peer))
+    sheet.append(picture)
+    print(f"{path.stem[:40]:40} {share:5.2f} {ours:5.2f} {peer:5.2f}  {'-' if change is None else change}", flush=True)
+  print(f"{'median':40}       {np.nanmedian(rows, 0)[0]:5.2f} {np.nanmedian(rows, 0)[1]:5.2f}")
+  if options.plot:
+    width = max(picture.shape[1] for picture in sheet)
+    padded = [np.pad(x, ((0, 4), (0, width - x.shape[1]), (0, 0))) for x in sheet]
+    cv2.imwrite(str(options.plot), np.concatenate(padded)[..., ::-1])
+
+
+if __name__ == "__main__":
+  main()
