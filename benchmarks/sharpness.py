@@ -26,7 +26,9 @@ SHOWN = 15  # frame of the sheet
 
 
 def measure_sharpness(frame: np.ndarray, where: np.ndarray) -> float:
-  """Variance of the Laplacian of a frame [h w 3] uint8 over the places `where` [h w]."""
+  """Variance of the Laplacian of a frame [h w 3] uint8 over the places `where` [h w]; NaN without any."""
+  if not where.any():
+    return float("nan")
   gray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32)
   return float(cv2.Laplacian(gray, cv2.CV_32F)[where].var())
 
@@ -80,7 +82,8 @@ def main() -> None:
     rows.append((ours, peer))
     sheet.append(picture)
     print(f"{path.stem[:40]:40} {share:5.2f} {ours:5.2f} {peer:5.2f}  {'-' if change is None else change}", flush=True)
-  print(f"{'median':40}       {np.nanmedian(rows, 0)[0]:5.2f} {np.nanmedian(rows, 0)[1]:5.2f}")
+  ours, peer = np.median([row for row in rows if np.isfinite(row).all()] or [(np.nan, np.nan)], axis=0)
+  print(f"{'median':40}       {ours:5.2f} {peer:5.2f}")
   if options.plot:
     width = max(picture.shape[1] for picture in sheet)
     padded = [np.pad(x, ((0, 4), (0, width - x.shape[1]), (0, 0))) for x in sheet]

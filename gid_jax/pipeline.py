@@ -82,7 +82,7 @@ _make_spline = jax.jit(warp.make_spline)
 @functools.partial(jax.jit, static_argnames=("model",))
 def _render_flow(model: Renderer, params, image, flow, depth, noise):
   frame: Any = model.apply({"params": params}, image[None], flow[None], depth[None], noise[None])
-  return composite(warp.make_spline(image), flow, frame.depth[0], frame.synthesis[0])
+  return composite(warp.make_spline(image), flow, jax.tree.map(lambda array: array[0], frame))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "anchor", "mesh"))
@@ -96,7 +96,7 @@ def _render_frames(
     flow = spectral.resize_motion(motion, *image.shape[:2])
     operands = image[None], pyramid, flow[None], depth[None], noise[None]
     frame: Any = model.apply({"params": params}, *operands, method="decode")
-    rgb = composite(spline, flow, frame.depth[0], frame.synthesis[0])
+    rgb = composite(spline, flow, jax.tree.map(lambda array: array[0], frame))
     return (rgb * 255 + 0.5).astype(jnp.uint8)
 
   def render_share(*operands):

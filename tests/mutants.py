@@ -73,6 +73,8 @@ MUTANTS = [
     ("inside = finite.ravel() & (x > -1)", "inside = finite.ravel() & (x >= 0)"),
     ("right_share, lower_share = x - left, y - top", "right_share, lower_share = y - top, x - left"),
     ("exponent = depth - highest[", "exponent = depth - jnp.max(highest) + 0 * highest["),
+    ("variance = (square - jnp.square(mean))", "variance = square"),
+    ("InverseFlow(-fill_holes(mean, mass)", "InverseFlow(fill_holes(mean, mass)"),
   ),
   *mutate(
     "motion/modal.py",
@@ -207,9 +209,9 @@ MUTANTS = [
     "renderer",
     ("mask = jax.nn.sigmoid(logit) * _cover(scales[0].mass)", "mask = jax.nn.sigmoid(logit)"),
     ("Rendering(mask * warped + (1 - mask) * synthesis,", "Rendering((1 - mask) * warped + mask * synthesis,"),
-    ("back, mass = splat.invert_flow(flow, depth)", "back, mass = splat.invert_flow(flow, -depth)"),
-    ("cover * moved + (1 - cover) * hidden", "moved"),
-    ("back = spectral.resize_motion(back, height, width)", "back = resize_image(back[None], height, width)[0]"),
+    ("share * moved + (1 - share) * rest", "moved"),
+    ("_cover(inverse.mass) * is_one", "_cover(inverse.mass)"),
+    ("spectral.resize_motion(inverse.back, height, width)", "resize_image(inverse.back[None], height, width)[0]"),
     ("cover * scale.rgb + (1 - cover) *", "cover * scale.rgb + 0 *"),
   ),
   *mutate(

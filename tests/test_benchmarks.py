@@ -305,6 +305,13 @@ def test_scaling(run, tmp_path):
   assert cv2.imread(str(picture)) is not None
 
 
+def test_sharpness(run, world, tmp_path):
+  out = run("sharpness", world.photos / "0.png", "--size", 64, "--frames", 3, "--weights", world.weights,
+            "--plot", tmp_path / "sheet.png")  # fmt: skip
+  assert [line.split()[0] for line in out.splitlines()] == ["photo", "0", "median"]
+  assert cv2.imread(str(tmp_path / "sheet.png")).shape[1] == 3 * 64
+
+
 def test_smoothness(run, world):
   out = run("smoothness", "--data", world.data, "--weights", world.weights, "--photos", 1)
   assert "windows of 8 scenes" in out and out.count("correlation") == 3

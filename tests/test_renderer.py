@@ -121,8 +121,10 @@ def test_modulated_conv_is_a_convolution_with_a_demodulated_kernel():
 
 
 @jax.jit
-def composite(image, flow, depth, synthesis):
-  return renderer.composite(warp.make_spline(image), flow, depth, synthesis)
+def composite(image, flow, depth, rest):
+  """The photo over a network's frame `rest`, whose other parts do not matter."""
+  frame = renderer.Rendering(rgb=rest, synthesis=jnp.nan * rest, mask=jnp.nan * rest[..., :1], depth=depth)
+  return renderer.composite(warp.make_spline(image), flow, frame)
 
 
 def test_what_does_not_move_is_the_photo_itself_at_any_size():
@@ -137,21 +139,32 @@ def test_what_does_not_move_is_the_photo_itself_at_any_size():
     assert np.any(frame != photo)
 
 
-def test_a_frame_is_the_photo_gathered_and_the_synthesis_where_it_is_uncovered():
+def test_a_frame_is_the_photo_gathered_and_the_networks_where_it_is_uncovered():
   rng = np.random.default_rng(7)
   photo = smooth_image(64, 96) + rng.normal(size=(64, 96, 3), scale=0.02).astype(np.float32)
   flow = np.zeros((16, 24, 2), np.float32)
   flow[:, 12:] = [2.5, -0.3]  # the right half moves away, by (10, -1.2) pixels of the photo
-  hidden = rng.uniform(size=(16, 24, 3)).astype(np.float32)
-  frame = np.asarray(composite(photo, flow, flow[..., 0], hidden))
+  rest = rng.uniform(size=(16, 24, 3)).astype(np.float32)
+  frame = np.asarray(composite(photo, flow, flow[..., 0], rest))
   assert frame.shape == (64, 96, 3) and frame.min() >= 0 and frame.max() <= 1
   y, x = np.mgrid[:64, :96]
   gathered = [map_coordinates(photo[..., c], [y + 1.2, x - 10], order=3, mode="nearest") for c in range(3)]
   gathered = np.clip(np.stack(gathered, -1), 0, 1)
   np.testing.assert_allclose(frame[8:-8, 64:], gathered[8:-8, 64:], atol=1e-4)
   np.testing.assert_allclose(frame[:, :40], np.clip(photo[:, :40], 0, 1), atol=1e-4)
-  enlarged = np.asarray(jax.image.resize(hidden, (64, 96, 3), "linear"))
+  enlarged = np.asarray(jax.image.resize(rest, (64, 96, 3), "linear"))
   np.testing.assert_allclose(frame[8:-8, 50:54], enlarged[8:-8, 50:54], atol=1e-4)
+
+
+def test_where_two_things_meet_in_a_pixel_the_network_shows_both():
+  flow = np.zeros((16, 24, 2), np.float32)
+  flow[:, :12, 0] = 0.8  # onto the column of the right half beside it, which stays
+  rest = np.zeros((16, 24, 3), np.float32)
+  frame = np.asarray(composite(np.ones((16, 24, 3), np.float32), flow, np.zeros((16, 24)), rest))
+  # 0.8 of 1.8 parts of what lands in column 12 have come by 0.8 pixels: their deviation is 0.8 sqrt(0.8) / 1.8.
+  np.testing.assert_allclose(frame[:, 12], 2 - 0.8 * np.sqrt(0.8) / 1.8 / 0.25, atol=1e-4)
+  np.testing.assert_allclose(frame[:, 2:11], 1, atol=1e-5)
+  np.testing.assert_allclose(frame[:, 13:], 1, atol=1e-5)
 
 
 @pytest.mark.parametrize("splat", ["motion", "average", "learned"])

@@ -244,21 +244,24 @@ def test_an_inverted_flow_leads_back():
   y, x = np.mgrid[:height, :width].astype(np.float32)
   move = lambda x, y: np.stack([2 * np.sin(y / 9) + 0.1 * x, 1.5 * np.cos(x / 11)], -1)
   flow = move(x, y).astype(np.float32)
-  back, mass = invert_flow(flow, np.zeros((height, width), np.float32))
+  back, mass, spread = invert_flow(flow, np.zeros((height, width), np.float32))
   # From where it comes, by fixed-point iteration on the analytic motion.
   sources = np.stack([x, y], -1)
   for _ in range(60):
     sources = np.stack([x, y], -1) - move(sources[..., 0], sources[..., 1])
   inner = np.s_[6:-6, 8:-8]
-  assert np.all(mass[inner] > 0.5)
+  assert np.all(mass[inner] > 0.5) and np.all(spread[inner] < 0.2)
   np.testing.assert_allclose(back[inner], (sources - np.stack([x, y], -1))[inner], atol=0.05)
 
 
 def test_an_inverted_flow_shows_what_is_in_front_and_continues_into_holes():
   flow = np.zeros((8, 24, 2), np.float32)
   flow[:, 4:8, 0] = 6.0  # onto what stands at columns 10 ... 13
-  back, mass = invert_flow(flow, 3 * flow[..., 0])
-  np.testing.assert_allclose(back[:, 10:14], np.broadcast_to([-6.0, 0.0], (8, 4, 2)), atol=1e-4)
+  back, mass, spread = invert_flow(flow, flow[..., 0])
+  front = 1 / (1 + np.exp(-6.0))  # weight of what is in front
+  np.testing.assert_allclose(back[:, 10:14], np.broadcast_to([-6 * front, 0.0], (8, 4, 2)), atol=1e-4)
+  np.testing.assert_allclose(spread[:, 10:14], 6 * np.sqrt(front * (1 - front)), atol=1e-3)
+  np.testing.assert_array_equal(spread[:, 16:], 0)
   np.testing.assert_array_equal(back[:, 16:], 0)
   np.testing.assert_array_equal(mass[:, 4:8], 0)  # uncovered
   assert np.all((back[:, 4:8, 0] <= 0) & (back[:, 4:8, 0] > -6))

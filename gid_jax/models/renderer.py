@@ -27,6 +27,8 @@ SPLATS = ("motion", "average", "learned")
 
 # From this share of a pixel's area on, what has landed on it counts as the whole pixel.
 _FULL_COVERAGE = 0.5
+# Pixels by which what meets in one pixel may have moved apart: more, and it is no longer one thing.
+_SPREAD = 0.25
 # Where the warped photo covers, an untrained renderer shows this much of it.
 _INITIAL_MASK = 0.9
 
@@ -130,12 +132,9 @@ class Renderer(nn.Module):
 
 
 def composite(
-  spline: Float[AnyArray, "_ _ 3"],
-  flow: Float[AnyArray, "h w 2"],
-  depth: Float[AnyArray, "h w"],
-  synthesis: Float[AnyArray, "h w 3"],
+  spline: Float[AnyArray, "_ _ 3"], flow: Float[AnyArray, "h w 2"], frame: Rendering
 ) -> Float[Array, "height width 3"]:
-  """Shows the photo itself, moved, and the network's synthesis only where nothing of it has landed.
+  """Shows the photo itself, moved, and the network's frame only at edges of motion and where nothing has landed.
 
   The photo is gathered at its own resolution along the inverted displacement, so it stays as sharp as it is; where
   nothing moves it is itself.
@@ -143,18 +142,18 @@ def composite(
   Args:
     spline: of the photo, RGB in [0, 1] at the output size, from `warp.make_spline`.
     flow: [h w 2] displacement in pixels of the network's size.
-    depth: [h w] `Rendering.depth`.
-    synthesis: [h w 3] from `Renderer.decode`.
+    frame: what `Renderer.decode` made of it, without the batch: arrays [h w ...].
 
   Returns:
     [height width 3] RGB in [0, 1], of the output size.
   """
   height, width = (side - 2 * warp.SPLINE_MARGIN for side in spline.shape[:2])
-  back, mass = splat.invert_flow(flow, depth)
-  back = spectral.resize_motion(back, height, width)
+  inverse = splat.invert_flow(flow, frame.depth)
+  back = spectral.resize_motion(inverse.back, height, width)
   moved = warp.sample_spline(spline, back[..., 0], back[..., 1])
-  cover, hidden = (resize_image(x[None], height, width)[0] for x in (_cover(mass), synthesis))
-  return jnp.clip(cover * moved + (1 - cover) * hidden, 0.0, 1.0)
+  is_one = jnp.clip(2 - inverse.spread / _SPREAD, 0.0, 1.0)
+  share, rest = (resize_image(x[None], height, width)[0] for x in (_cover(inverse.mass) * is_one, frame.rgb))
+  return jnp.clip(share * moved + (1 - share) * rest, 0.0, 1.0)
 
 
 @flax.struct.dataclass

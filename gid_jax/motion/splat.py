@@ -159,23 +159,35 @@ def softmax_splat(
   return _blend(values, landing, _softmax_weights(landing, flat_depth, flat_depth.size), eps)
 
 
-def invert_flow(
-  flow: Float[AnyArray, "h w 2"], depth: Float[AnyArray, "h w"]
-) -> tuple[Float[Array, "h w 2"], Float[Array, "h w 1"]]:
-  """From where each pixel of the moved picture comes: the displacements themselves, splatted and turned round.
+class InverseFlow(NamedTuple):
+  """From where each pixel of a moved picture comes.
 
-  A picture gathered along it is interpolated once, by any kernel; splatted colours are a blur.
+  Attributes:
+    back: [h w 2] displacement (dx, dy) in pixels from the moved picture to the photo; in holes that of around them.
+    mass: [h w 1] the bilinear shares that landed; 0 is a hole.
+    spread: [h w 1] pixels, standard deviation of the displacements that meet in a pixel: where several surfaces do,
+      no single place of the photo is what one sees.
+  """
+
+  back: Float[Array, "h w 2"]
+  mass: Float[Array, "h w 1"]
+  spread: Float[Array, "h w 1"]
+
+
+def invert_flow(flow: Float[AnyArray, "h w 2"], depth: Float[AnyArray, "h w"]) -> InverseFlow:
+  """Splats the displacements themselves and turns them round.
+
+  A picture gathered along them is interpolated once, by any kernel; splatted colours are a blur.
 
   Args:
     flow: [h w 2] displacement (dx, dy) in pixels.
     depth: [h w] what is in front where pixels collide, as in `softmax_splat`.
-
-  Returns:
-    The displacement [h w 2] back to the photo, in holes that of their surroundings, and the mass [h w 1] that landed;
-    see `softmax_splat`.
   """
-  landed, mass = softmax_splat(flow, flow, depth)
-  return -fill_holes(landed, mass), mass
+  flow = jnp.asarray(flow, jnp.float32)
+  landed, mass = softmax_splat(jnp.concatenate([flow, jnp.square(flow)], -1), flow, depth)
+  mean, square = jnp.split(landed, 2, -1)
+  variance = (square - jnp.square(mean)).sum(-1, keepdims=True)
+  return InverseFlow(-fill_holes(mean, mass), mass, jnp.sqrt(jnp.maximum(variance, 0.0)))
 
 
 def fill_holes(warped: Float[Array, "h w c"], mass: Float[Array, "h w 1"]) -> Float[Array, "h w c"]:
