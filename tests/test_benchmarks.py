@@ -280,8 +280,8 @@ def test_overfit(run, tmp_path, monkeypatch):
 
 
 def test_renderer(run, world):
-  out = run("renderer", "--weights", world.weights, "--pairs", 2, "--size", 32, 48)
-  assert out.startswith("2 pairs") and out.count("renderer over") >= 2
+  out = run("renderer", "--weights", world.weights, "--pairs", 2, "--size", 32, 48, "--data", world.data)
+  assert out.startswith("loop: ") and "simulated: 2 pairs of 2 scenes" in out and out.count("renderer over") >= 4
   assert find_numbers(next(line for line in out.splitlines() if line.startswith("renderer ")))[0] > 0
 
 

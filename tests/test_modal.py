@@ -71,6 +71,9 @@ def test_basis_follows_its_definitions():
   np.testing.assert_allclose(basis.modes, modes, rtol=1e-5)
   expected = (np.abs(modes) ** 2 / omega[:, None, None, None] ** 2).sum(axis=(0, 3))
   np.testing.assert_allclose(modal.grabability(basis), expected, rtol=1e-4)
+  mobility = (np.abs(modes) ** 2).sum(axis=(0, 3))
+  for found, field in ((basis.compliance, expected), (basis.mobility, mobility)):
+    np.testing.assert_allclose(found, np.average(field, weights=field), rtol=1e-4)
 
 
 def test_volumes_without_modes_are_refused():

@@ -6,8 +6,9 @@
   decode    coarse to fine, co-modulated by fixed noise and the photo's content: a correction and a mask
   frame     = mask * warped photo + (1 - mask) * (filled photo + correction)
 
-Nothing is drawn per frame: with one style vector a video does not flicker. The mask and the synthesis also serve
-a larger output: `composite` moves the photo itself at that size and takes only the rest from the network.
+Nothing is drawn per frame: with one style vector a video does not flicker. What is shown is the photo itself, gathered
+along the inverted motion (`composite`), as splatted colours are soft; the network's frame takes the edges of motion and
+the holes.
 """
 
 import dataclasses
