@@ -31,7 +31,7 @@ import gid_jax
 from gid_jax.media import photos
 from gid_jax.motion import spectral
 from gid_jax.pipeline import Animator, resize_image
-from gid_jax.weights.pretrained import MOTION_WEIGHTS, RENDERER_WEIGHTS, load_pretrained
+from gid_jax.weights.pretrained import MOTION_WEIGHTS, load_pretrained
 
 KINDS = ("cut", "free", "unguided", "guided")
 QUANTITIES = ("displacement", "position gap", "velocity gap", "pos/energy", "vel/energy", "pos/step", "vel/step")
@@ -81,14 +81,13 @@ def main():
 
 def make_animator(options, *, guide: bool = True) -> Animator:
   """The animator of the chosen weights, with the working grid and the guidance that were asked for, or with none."""
-  motion, renderer = (load_pretrained(name, directory=options.weights) for name in (MOTION_WEIGHTS, RENDERER_WEIGHTS))
-  params, settings = motion
+  params, settings = load_pretrained(MOTION_WEIGHTS, directory=options.weights)
   chosen = {"weight": options.weight if guide else 0.0, "recurrences": options.recurrences}
   chosen = {name: value for name, value in chosen.items() if value is not None}
   loop = dataclasses.replace(settings.sampling.loop, **chosen)
   model = dataclasses.replace(settings.model, image_size=(options.height, options.width))
   sampling = dataclasses.replace(settings.sampling, loop=loop)
-  return Animator((params, dataclasses.replace(settings, model=model, sampling=sampling)), renderer)
+  return Animator((params, dataclasses.replace(settings, model=model, sampling=sampling)))
 
 
 def find_photos(folder: str | None, number: int) -> list[Path]:

@@ -37,7 +37,7 @@ from gid_jax.pipeline import Animator
 from gid_jax.train import train
 from gid_jax.types import SpectralVolume
 from gid_jax.weights.checkpoint import restore_params
-from gid_jax.weights.pretrained import RENDERER_WEIGHTS, config_to_settings, load_pretrained
+from gid_jax.weights.pretrained import config_to_settings
 
 HEIGHT, WIDTH, SHRINK, NUM_BANDS = 32, 48, 5, 16
 # Steps, examples a step, learning rate.
@@ -146,7 +146,7 @@ def main():
   train_stages(options.workdir)
 
   params, config = restore_params(options.workdir / "ldm_coordinated")
-  animator = Animator((params, config_to_settings(config)), load_pretrained(RENDERER_WEIGHTS))
+  animator = Animator((params, config_to_settings(config)))
   model, bands = animator.motion_model, np.arange(NUM_BANDS)[None]
   apply = lambda array, method: model.apply({"params": params}, array, bands, method=method)
   code = jax.jit(lambda slices: apply(apply(slices, "slices_to_latents"), "latents_to_slices"))

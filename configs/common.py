@@ -8,7 +8,7 @@ The motion model must be the same in `vae`, `ldm` and `ldm_coordinated`, so its 
 - `inpainting_512`: the paper's larger model for 512x288, fine-tuned from an inpainting latent-diffusion model.
 
 Every config has `init`: the work folders, or exported weights files, of the stages it builds on; and under its own
-name, to start from (fine-tuning), such as `--config.init.renderer=gid_jax/pretrained/renderer.safetensors`.
+name, to start from (fine-tuning), such as `--config.init.renderer=runs/renderer.safetensors`.
 """
 
 import ml_collections

@@ -56,7 +56,7 @@ def list_files(config: EvaluationSettings, animator: Animator) -> tuple[list[tup
   Raises:
     UserError: see `list_clips`.
   """
-  parts = [weights.trained_on for weights in (animator.motion_settings, animator.renderer_settings)]
+  parts = [weights.trained_on for weights in (animator.motion_settings, animator.renderer_settings) if weights]
   files, notes = [], []
   if None in parts:
     notes.append("The weights do not say which scenes they were trained on; exclude those by name.")

@@ -9,7 +9,7 @@ import functools
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import jax
@@ -22,14 +22,18 @@ from gid_jax.configuration import ModelSettings, RendererSettings, WeightsSettin
 from gid_jax.devices import use_compilation_cache
 from gid_jax.diffusion.prediction import Progress, predict_spectra
 from gid_jax.models.build import make_motion_model, make_renderer
-from gid_jax.models.renderer import Renderer, composite
-from gid_jax.motion import spectral, warp
+from gid_jax.models.renderer import Renderer
+from gid_jax.motion import moving_photo, spectral
+from gid_jax.motion.moving_photo import MovingPhoto
 from gid_jax.types import PRNGKey, SpectralVolume
-from gid_jax.weights.pretrained import MOTION_WEIGHTS, RENDERER_WEIGHTS, find_renderer, load_pretrained
+from gid_jax.weights.pretrained import MOTION_WEIGHTS, load_pretrained, load_renderer
 
 # The devices of a CPU share one memory, and each holds the working arrays of a frame: all of them together may have
 # so many pixels of the video, unless one frame alone has more.
 _MAX_PIXELS_AT_ONCE = 2**22
+_MAX_BLOCK = 8  # frames of one device in one call
+# Long side of the grid that motion is splatted on; of a larger video, the photo alone has more to show.
+_MOTION_SIDE = 512
 
 
 def working_size(height: int, width: int, *, area: int, multiple: int) -> tuple[int, int]:
@@ -65,50 +69,71 @@ def resize_image(image: Float[np.ndarray, "h w 3"], height: int, width: int) -> 
   return np.clip(cv2.resize(np.asarray(image, np.float32), (width, height), interpolation=method), 0, 1)
 
 
+class _Network(NamedTuple):
+  """A trained renderer at work on one photo, all of it at the working size.
+
+  Attributes:
+    params: of the renderer.
+    image: [h w 3] the photo.
+    pyramid: what the renderer sees in it.
+    depth: [h w] W, px of the working grid.
+    noise: of its style.
+  """
+
+  params: Any
+  image: Array
+  pyramid: Any
+  depth: Array
+  noise: Array
+
+
+_prepare = jax.jit(moving_photo.prepare)
+_make_series = jax.jit(moving_photo.make_series)
+_resize_spectrum = jax.jit(spectral.resize_spectrum, static_argnums=(1, 2))
+_mean_magnitude = jax.jit(
+  moving_photo.mean_magnitude, static_argnames=("height", "width", "num_frames", "anchor_first_frame")
+)
+
+
 @functools.partial(jax.jit, static_argnames=("model",))
-def _encode_appearance(model: Renderer, params, image):
-  return model.apply({"params": params}, image[None], method="encode")
+def _look(model: Renderer, params, image, depth, noise) -> _Network:
+  return _Network(params, image, model.apply({"params": params}, image[None], method="encode"), depth, noise)
 
 
-@functools.partial(jax.jit, static_argnames=("height", "width", "anchor"))
-def _depth(spectrum: SpectralVolume, height, width, anchor):
-  """W on the working grid, px of that grid (section 5)."""
-  return spectral.motion_magnitude(spectral.resize_spectrum(spectrum, height, width), anchor_first_frame=anchor)
-
-
-_make_spline = jax.jit(warp.make_spline)
+def _decode(model: Renderer, network: _Network, flow):
+  """The network's frame for a flow [h w 2] of any size, brought to that size: [h w 3]."""
+  height, width = flow.shape[:2]
+  flow = spectral.resize_motion(flow, *network.image.shape[:2])
+  operands = network.image[None], network.pyramid, flow[None], network.depth[None], network.noise[None]
+  frame: Any = model.apply({"params": network.params}, *operands, method="decode")
+  return jax.image.resize(frame.rgb[0], (height, width, 3), "linear")
 
 
 @functools.partial(jax.jit, static_argnames=("model",))
-def _render_flow(model: Renderer, params, image, flow, depth, noise):
-  frame: Any = model.apply({"params": params}, image[None], flow[None], depth[None], noise[None])
-  return composite(warp.make_spline(image), flow, jax.tree.map(lambda array: array[0], frame))
+def _render_flow(model: Renderer | None, network: _Network | None, photo: MovingPhoto, flow):
+  rest = None if model is None or network is None else _decode(model, network, flow)
+  return moving_photo.show(photo, moving_photo.extend(flow), rest=rest)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "anchor", "mesh"))
-def _render_frames(
-  model: Renderer, params, image, spline, pyramid, spectrum: SpectralVolume, depth, noise, times, *, anchor, mesh: Mesh
-):
-  """The frames [n h2 w2 3] at times [n], each device its share."""
+@functools.partial(jax.jit, static_argnames=("model", "mesh"))
+def _render_frames(model: Renderer | None, network: _Network | None, photo: MovingPhoto, series, table, *, mesh: Mesh):
+  """The frames [n h2 w2 3] of the times of a table [n k 2], each device its share."""
+  size = moving_photo.crop(photo.image).shape[:2]
 
-  def render_frame(params, image, spline, pyramid, spectrum, depth, noise, time):
-    motion = spectral.evaluate_motion(spectrum, time[None], anchor_first_frame=anchor)[0]
-    flow = spectral.resize_motion(motion, *image.shape[:2])
-    operands = image[None], pyramid, flow[None], depth[None], noise[None]
-    frame: Any = model.apply({"params": params}, *operands, method="decode")
-    rgb = composite(spline, flow, jax.tree.map(lambda array: array[0], frame))
-    return (rgb * 255 + 0.5).astype(jnp.uint8)
+  def render_share(network, photo, series, table):
+    def render_frame(flow):
+      rest = None
+      if model is not None:
+        rest = _decode(model, network, moving_photo.crop(flow))
+      return (moving_photo.show(photo, flow, rest=rest) * 255 + 0.5).astype(jnp.uint8)
 
-  def render_share(*operands):
-    *shared, times = operands
-    return jax.lax.map(lambda time: render_frame(*shared, time=time), times)
+    return jax.lax.map(render_frame, moving_photo.evaluate_series(series, table, *size))
 
   whole, split = PartitionSpec(), PartitionSpec("frames")
-  operands = params, image, spline, pyramid, spectrum, depth, noise
   share = jax.shard_map(
-    render_share, mesh=mesh, in_specs=(*(whole for _ in operands), split), out_specs=split, check_vma=False
+    render_share, mesh=mesh, in_specs=(whole, whole, whole, split), out_specs=split, check_vma=False
   )
-  return share(*operands, times)
+  return share(network, photo, series, table)
 
 
 def _fetch(number, frames):
@@ -116,37 +141,47 @@ def _fetch(number, frames):
 
 
 class ImageRenderer:
-  """A trained renderer, ready to move a photo along any spectral volume.
+  """Moves a photo along any spectral volume.
+
+  What is shown is the photo itself, gathered along the inverted motion (`gid_jax.motion.moving_photo`). What the motion
+  uncovers is filled from behind it, or, like where surfaces meet, comes from a trained renderer (section 5).
 
   Attributes:
-    renderer_settings: what the weights say of themselves.
-    renderer_params: the parameters, nested dicts of arrays.
+    renderer_settings: what the weights of the renderer say of themselves; None without one.
+    renderer_params: its parameters, nested dicts of arrays; None without one.
   """
 
-  def __init__(self, renderer: tuple[Mapping, WeightsSettings]):
-    """Takes (parameters, settings) of the renderer, as `weights.pretrained.import_weights` gives."""
-    params, self.renderer_settings = renderer
-    self.renderer_params = jax.device_put(dict(params))
-    self._renderer = make_renderer(expect_model(RendererSettings, self.renderer_settings))
+  def __init__(self, renderer: tuple[Mapping, WeightsSettings] | None = None):
+    """Takes (parameters, settings) of a trained renderer, as `weights.pretrained.import_weights` gives, or nothing."""
+    self.renderer_params = self.renderer_settings = self._renderer = None
+    if renderer is not None:
+      params, self.renderer_settings = renderer
+      self.renderer_params = jax.device_put(dict(params))
+      self._renderer = make_renderer(expect_model(RendererSettings, self.renderer_settings))
 
   @classmethod
   def from_pretrained(cls, directory: str | Path | None = None) -> "ImageRenderer":
-    """Loads the embedded weights, or `renderer.safetensors` of another directory.
+    """Takes the trained renderer of `renderer.safetensors` in a directory, where there is one.
 
-    A directory of motion weights alone gets the embedded renderer. Compiled programs are kept in the user's cache
-    folder, unless JAX has been given another.
+    Compiled programs are kept in the user's cache folder, unless JAX has been given another.
 
     Raises:
-      UserError: the file is missing, damaged or of a newer version.
+      UserError: the directory does not exist, or its file is damaged or of a newer version.
     """
     use_compilation_cache()
-    return cls(load_pretrained(RENDERER_WEIGHTS, directory=find_renderer(directory)))
+    return cls(load_renderer(directory))
 
-  def working_size(self, height: int, width: int) -> tuple[int, int]:
-    """The working grid (h, w) for a photo of height x width pixels."""
-    model = expect_model(RendererSettings, self.renderer_settings)
+  def _look(self, image, depth, seed: int) -> _Network | None:
+    """The trained renderer, if any, at its working size of a photo [h w 3], with W [hm wm] of any grid."""
+    if self._renderer is None or self.renderer_settings is None:
+      return None
+    area = math.prod(expect_model(RendererSettings, self.renderer_settings).image_size)
     multiple = 2 ** (len(self._renderer.config.channels) - 1)
-    return working_size(height, width, area=math.prod(model.image_size), multiple=multiple)
+    height, width = working_size(*image.shape[:2], area=area, multiple=multiple)
+    # W in pixels of the working grid; only its order counts, so one ratio does for both axes.
+    depth = jax.image.resize(depth, (height, width), "linear") * (width / depth.shape[1])
+    noise = jax.random.normal(jax.random.key(seed), (self._renderer.config.style_dim,))
+    return _look(self._renderer, self.renderer_params, resize_image(image, height, width), depth, noise)
 
   def render_flow(
     self,
@@ -156,18 +191,16 @@ class ImageRenderer:
     *,
     seed: int = 0,
   ) -> Float[Array, "h w 3"]:
-    """Renders one frame [h w 3] in [0, 1] of an image of the working size, moved by any given flow (section 5).
+    """Renders one frame [h w 3] in [0, 1] of an image, moved by any given flow (section 5).
 
     Args:
       image: [h w 3] float32 RGB in [0, 1].
       flow: [h w 2] displacement of every pixel, pixels.
       depth: [h w] splatting weight W, mean motion magnitude, pixels.
-      seed: of the renderer's style noise.
+      seed: of a trained renderer's style noise.
     """
-    return _render_flow(self._renderer, self.renderer_params, image, flow, depth, self._style(seed))
-
-  def _style(self, seed: int):
-    return jax.random.normal(jax.random.key(seed), (self._renderer.config.style_dim,))
+    network = self._look(image, jnp.asarray(depth), seed)
+    return _render_flow(self._renderer, network, _prepare(image, image, depth), jnp.asarray(flow))
 
   def render(
     self,
@@ -192,34 +225,36 @@ class ImageRenderer:
       fps: frames per second of the video.
       magnify: factor on the motion.
       size: long side of the video in pixels; the photo's own size when None or larger than it.
-      seed: of the renderer's style noise, one for the whole video.
+      seed: of a trained renderer's style noise, one for the whole video.
       anchor_first_frame: show the motion relative to frame 0, so that the video begins on the photo.
 
     Yields:
       [h2 w2 3] uint8 frames of even size and the photo's aspect.
     """
-    height, width = self.working_size(*image.shape[:2])
-    working = jnp.asarray(resize_image(image, height, width))
     shown = output_size(*image.shape[:2], long_side=size)
-    spline = _make_spline(resize_image(image, *shown))
-    spectrum = spectral.magnify(spectrum, magnify)
-    pyramid = _encode_appearance(self._renderer, self.renderer_params, working)
-    depth = _depth(spectrum, height, width, anchor_first_frame)
-    noise = self._style(seed)
+    grid = output_size(*shown, long_side=_MOTION_SIDE)
+    photo = resize_image(image, *shown)
+    spectrum = _resize_spectrum(spectral.magnify(spectrum, magnify), *grid)
+    series = _make_series(spectrum)
+    anchored = dict(anchor_first_frame=anchor_first_frame)
+    depth = _mean_magnitude(series, *grid, num_frames=spectrum.num_frames, **anchored)
+    network = self._look(image, depth, seed)
+    moving = _prepare(photo, resize_image(photo, *grid), depth)
     # Splatting keeps one core busy, whatever their number: devices share the frames, not the pixels.
     devices = jax.local_devices()[: max(1, frames)]
     if devices[0].platform == "cpu":
       devices = devices[: max(1, _MAX_PIXELS_AT_ONCE // math.prod(shown))]
     mesh = Mesh(np.asarray(devices), ("frames",))
+    # So many that one product finds the motion of all, so few that they are a small part of the memory.
+    block = mesh.size * max(1, min(_MAX_BLOCK, _MAX_PIXELS_AT_ONCE // math.prod(shown)))
     times = (np.arange(frames) * (spectrum.fps / fps)).astype(np.float32)
+    num_bands = len(spectrum.coefficients)
     pending = []
-    for start in range(0, frames, mesh.size):
-      block = times[start : start + mesh.size]
-      padded = np.pad(block, (0, mesh.size - len(block)), mode="edge")
-      rendered = _render_frames(
-        self._renderer, self.renderer_params, working, spline, pyramid, spectrum, depth, noise, padded,
-        anchor=anchor_first_frame, mesh=mesh)
-      pending.append((len(block), rendered))
+    for start in range(0, frames, block):
+      part = times[start : start + block]
+      padded = np.pad(part, (0, min(block, -(-frames // mesh.size) * mesh.size) - len(part)), mode="edge")
+      table = spectral.series_table(padded, num_bands, spectrum.num_frames, **anchored)
+      pending.append((len(part), _render_frames(self._renderer, network, moving, series, table, mesh=mesh)))
       # One block ahead, so that devices render while their last frames are taken.
       if len(pending) == 2:
         yield from _fetch(*pending.pop(0))
@@ -228,15 +263,15 @@ class ImageRenderer:
 
 
 class Animator(ImageRenderer):
-  """A trained motion model and renderer, ready to animate photos.
+  """A trained motion model, ready to animate photos, with or without a trained renderer.
 
   Attributes:
     motion_settings, renderer_settings: what the weights say of themselves.
     motion_params, renderer_params: their parameters, nested dicts of arrays.
   """
 
-  def __init__(self, motion: tuple[Mapping, WeightsSettings], renderer: tuple[Mapping, WeightsSettings]):
-    """Takes (parameters, settings) of both models, as `weights.pretrained.import_weights` gives."""
+  def __init__(self, motion: tuple[Mapping, WeightsSettings], renderer: tuple[Mapping, WeightsSettings] | None = None):
+    """Takes (parameters, settings) of the models, as `weights.pretrained.import_weights` gives."""
     super().__init__(renderer)
     params, self.motion_settings = motion
     self.motion_params = jax.device_put(dict(params))
@@ -244,20 +279,18 @@ class Animator(ImageRenderer):
 
   @classmethod
   def from_pretrained(cls, directory: str | Path | None = None) -> "Animator":
-    """Loads the embedded weights, or `motion.safetensors` and `renderer.safetensors` of another directory.
+    """Loads the embedded weights, or `motion.safetensors` and, where there is one, the renderer of a directory.
 
-    A directory without a renderer gets the embedded one. Compiled programs are kept in the user's cache folder, unless
-    JAX has been given another.
+    Compiled programs are kept in the user's cache folder, unless JAX has been given another.
 
     Raises:
       UserError: a file is missing, damaged or of a newer version.
     """
     use_compilation_cache()
-    motion = load_pretrained(MOTION_WEIGHTS, directory=directory)
-    return cls(motion, load_pretrained(RENDERER_WEIGHTS, directory=find_renderer(directory)))
+    return cls(load_pretrained(MOTION_WEIGHTS, directory=directory), load_renderer(directory))
 
   def working_size(self, height: int, width: int) -> tuple[int, int]:
-    """The working grid (h, w) for a photo of height x width pixels, which both networks can take."""
+    """The working grid (h, w) for a photo of height x width pixels."""
     model = expect_model(ModelSettings, self.motion_settings)
     network = self.motion_model
     needed, favoured = (model.motion_stride * cell for cell in (network.cell, network.favoured_cell))

@@ -14,7 +14,6 @@ from PIL import Image
 from gid_jax import pipeline
 from gid_jax.app import cli, inspection
 from gid_jax.media import clips, encoding
-from gid_jax.weights.pretrained import RENDERER_WEIGHTS, load_pretrained
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 NUM_FRAMES = 18
@@ -153,7 +152,7 @@ class Captured(Exception):
 
 
 @pytest.mark.parametrize("source", ["swing.mp4", "photo.png"])
-def test_motion_weights_alone_take_the_embedded_renderer(film, capsys, monkeypatch, source):
+def test_a_folder_of_weights_may_have_a_renderer(film, capsys, monkeypatch, source):
   Image.fromarray(film[0]).save("photo.png")
   embedded, folder = Path(pipeline.__file__).parent / "pretrained", Path("mine")
   folder.mkdir()
@@ -167,13 +166,12 @@ def test_motion_weights_alone_take_the_embedded_renderer(film, capsys, monkeypat
   monkeypatch.setattr(pipeline.ImageRenderer, "render", render)
   with pytest.raises(Captured) as captured:
     cli.main(["animate", source, "--weights", "mine"])
-  assert captured.value.args[0].renderer_settings == load_pretrained(RENDERER_WEIGHTS)[1]
-  line = "gid: mine has no renderer.safetensors; the embedded renderer is taken"
-  assert capsys.readouterr().err.splitlines() == [line]
-  # A renderer of the folder's own is taken without a word, and it must be one.
+  assert captured.value.args[0].renderer_settings is None
+  assert not capsys.readouterr().err
+  # A renderer that is there must be one.
   (folder / "renderer.safetensors").write_bytes(b"none")
   assert_refused(capsys, "animate", source, "--weights", "mine", match="mine/renderer.safetensors: not a readable")
-  assert_refused(capsys, "animate", source, "--weights", "nobody", match="no such weight file")
+  assert_refused(capsys, "animate", source, "--weights", "nobody", match="no such")
 
 
 def test_animate_takes_a_long_gif_for_a_video_and_a_short_one_for_a_photo(film, calls, monkeypatch):

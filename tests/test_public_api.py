@@ -49,7 +49,7 @@ def test_every_public_name_is_there_and_says_what_it_is(name):
 @pytest.mark.parametrize("name", ["Animator", "ImageRenderer"])
 def test_public_methods_say_what_they_do(name):
   methods = [value for key, value in inspect.getmembers(getattr(gid, name)) if not key.startswith("_")]
-  assert len(methods) >= 4
+  assert len(methods) >= 3
   for method in methods:
     assert inspect.getdoc(method)
 

@@ -244,25 +244,57 @@ def test_an_inverted_flow_leads_back():
   y, x = np.mgrid[:height, :width].astype(np.float32)
   move = lambda x, y: np.stack([2 * np.sin(y / 9) + 0.1 * x, 1.5 * np.cos(x / 11)], -1)
   flow = move(x, y).astype(np.float32)
-  back, mass, spread = invert_flow(flow, np.zeros((height, width), np.float32))
+  inverse = invert_flow(flow, np.zeros((height, width), np.float32), np.stack([x, y], -1))
   # From where it comes, by fixed-point iteration on the analytic motion.
   sources = np.stack([x, y], -1)
   for _ in range(60):
     sources = np.stack([x, y], -1) - move(sources[..., 0], sources[..., 1])
   inner = np.s_[6:-6, 8:-8]
-  assert np.all(mass[inner] > 0.5) and np.all(spread[inner] < 0.2)
-  np.testing.assert_allclose(back[inner], (sources - np.stack([x, y], -1))[inner], atol=0.05)
+  assert np.all(inverse.mass[inner] > 0.5) and np.all(inverse.spread[inner] < 0.2)
+  np.testing.assert_allclose(inverse.back[inner], (sources - np.stack([x, y], -1))[inner], atol=0.05)
+  np.testing.assert_allclose(inverse.values[inner], sources[inner], atol=0.3)
 
 
-def test_an_inverted_flow_shows_what_is_in_front_and_continues_into_holes():
+def test_an_inverted_flow_shows_what_is_in_front_and_fills_holes_from_behind():
   flow = np.zeros((8, 24, 2), np.float32)
   flow[:, 4:8, 0] = 6.0  # onto what stands at columns 10 ... 13
-  back, mass, spread = invert_flow(flow, flow[..., 0])
+  values = np.float32(flow[..., :1] > 0)
+  back, values, mass, spread = invert_flow(flow, flow[..., 0], values)
   front = 1 / (1 + np.exp(-6.0))  # weight of what is in front
   np.testing.assert_allclose(back[:, 10:14], np.broadcast_to([-6 * front, 0.0], (8, 4, 2)), atol=1e-4)
+  np.testing.assert_allclose(values[:, 10:14], front, atol=1e-5)
   np.testing.assert_allclose(spread[:, 10:14], 6 * np.sqrt(front * (1 - front)), atol=1e-3)
   np.testing.assert_array_equal(spread[:, 16:], 0)
-  np.testing.assert_array_equal(back[:, 16:], 0)
+  np.testing.assert_allclose(back[:, 16:], 0, atol=1e-6)
   np.testing.assert_array_equal(mass[:, 4:8], 0)  # uncovered
-  assert np.all((back[:, 4:8, 0] <= 0) & (back[:, 4:8, 0] > -6))
-  np.testing.assert_array_equal(back[..., 1], 0)
+  # What moved has e^-6 of a say there.
+  assert np.all(np.abs(back[:, 4:8]) < 0.05) and np.all(np.abs(values[:, 4:8]) < 0.01)
+
+
+def test_an_inverted_flow_weighs_like_softmax_splatting():
+  """By one maximum for the image, not one for each pixel, which eps would darken by a tenth of the range."""
+  rng = np.random.default_rng(7)
+  flow = rng.normal(size=(20, 30, 2), scale=3).astype(np.float32)
+  depth = rng.uniform(0, 20, (20, 30)).astype(np.float32)
+  values = rng.uniform(size=(20, 30, 3)).astype(np.float32)
+  expected, mass = jax.jit(splat.softmax_splat)(values, flow, depth)
+  inverse = invert_flow(flow, depth, values)
+  covered = np.asarray(mass)[..., 0] >= 1
+  assert covered.mean() > 0.3
+  np.testing.assert_allclose(inverse.values[covered], np.asarray(expected)[covered], atol=1e-4)
+  np.testing.assert_allclose(inverse.mass, mass, atol=1e-5)
+  naive = jax.jit(lambda: splat.linear_splat(values, flow, np.exp(depth - depth.max()), eps=1e-7))()[0]
+  assert np.abs(naive - expected)[covered].max() > 0.1
+  deep = invert_flow(flow, 40 * depth, values)  # more than float32 has room for: still finite, and the nearest wins
+  assert all(np.all(np.isfinite(field)) for field in deep)
+
+
+def test_holes_are_filled_by_weight():
+  warped = np.zeros((1, 8, 1), np.float32)
+  warped[0, :2], warped[0, 4:] = 1.0, 3.0
+  mass = np.float32(np.arange(8).reshape(1, 8, 1) // 2 != 1)  # columns 2 and 3 are open
+  weights = np.where(warped > 2, 1e-6, 1.0).astype(np.float32)
+  filled = np.asarray(fill_holes(warped, mass, weights=weights))
+  np.testing.assert_array_equal(filled[0, [0, 1, 4, 5, 6, 7]], warped[0, [0, 1, 4, 5, 6, 7]])
+  plain = np.asarray(fill_holes(warped, mass))
+  assert np.all(filled[0, 2:4] < plain[0, 2:4]) and np.all(plain[0, 2:4] > 1.2)

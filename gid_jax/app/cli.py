@@ -147,7 +147,6 @@ def _animate_photo(request: AnimateRequest, photo: Path, output: Path) -> None:
   _print_devices(console)
   with console.status("Loading the model"):
     animator = Animator.from_pretrained(request.weights)
-  _say_if_embedded(request.weights)
   with _progress(console) as progress:
     sampling = progress.add_task("Compiling", total=request.steps)
     spectrum = animator.predict_spectrum(
@@ -184,7 +183,6 @@ def _animate_video(request: AnimateRequest, source: Path, output: Path) -> None:
   image = shots.read_first_frame(source).astype(np.float32) / 255
   _print_devices(console)
   renderer = ImageRenderer.from_pretrained(request.weights)
-  _say_if_embedded(request.weights)
   num_frames = request.frames or max(2, round(len(shot.frames) * request.fps / shot.fps))
   comparison = FilmComparison(shot, fps=request.fps)
   with _progress(console) as progress:
@@ -216,13 +214,6 @@ def _console():
   from rich.console import Console
 
   return Console(highlight=False, markup=False, soft_wrap=True)
-
-
-def _say_if_embedded(weights: Path | None) -> None:
-  from gid_jax.weights.pretrained import RENDERER_WEIGHTS, find_renderer
-
-  if weights is not None and find_renderer(weights) is None:
-    print(f"gid: {weights} has no {RENDERER_WEIGHTS}; the embedded renderer is taken", file=sys.stderr)
 
 
 def _print_devices(console) -> None:

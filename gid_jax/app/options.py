@@ -38,8 +38,8 @@ class AnimateRequest:
     fps: Frames per second of the video; the motion keeps its speed.
     magnify: Scales the motion; 0 is a still, 2 moves twice as far.
     size: Long side of the video in pixels; a photo is never enlarged.
-    weights: Folder of motion.safetensors and renderer.safetensors from `gid export`; the embedded renderer is taken
-      where there is none. Default: the embedded weights.
+    weights: Folder of motion.safetensors, and renderer.safetensors for a trained renderer, from `gid export`.
+      Default: the embedded weights.
     force: Replace the output if it exists.
   """
 

@@ -6,9 +6,9 @@
   decode    coarse to fine, co-modulated by fixed noise and the photo's content: a correction and a mask
   frame     = mask * warped photo + (1 - mask) * (filled photo + correction)
 
-Nothing is drawn per frame: with one style vector a video does not flicker. What is shown is the photo itself, gathered
-along the inverted motion (`composite`), as splatted colours are soft; the network's frame takes the edges of motion and
-the holes.
+Nothing is drawn per frame: with one style vector a video does not flicker. In a video (`gid_jax.pipeline`) the photo
+itself is gathered along the inverted motion, as splatted colours are soft; the network's frame takes the edges of
+motion and the holes.
 """
 
 import dataclasses
@@ -21,15 +21,13 @@ from jaxtyping import Array, Float
 
 from gid_jax.models.encoders import resize_image
 from gid_jax.models.layers import ResBlock
-from gid_jax.motion import spectral, splat, warp
+from gid_jax.motion import spectral, splat
 from gid_jax.types import AnyArray
 
 SPLATS = ("motion", "average", "learned")
 
 # From this share of a pixel's area on, what has landed on it counts as the whole pixel.
 _FULL_COVERAGE = 0.5
-# Pixels by which what meets in one pixel may have moved apart: more, and it is no longer one thing.
-_SPREAD = 0.25
 # Where the warped photo covers, an untrained renderer shows this much of it.
 _INITIAL_MASK = 0.9
 
@@ -56,19 +54,17 @@ class RendererConfig:
 
 @flax.struct.dataclass
 class Rendering:
-  """A frame and its two ingredients.
+  """A frame and its ingredients.
 
   Attributes:
     rgb: [b h w 3] the frame; near [0, 1] but not clipped, so that gradients pass.
     synthesis: [b h w 3] what the network would show everywhere.
     mask: [b h w 1] weight of the warped photo in [0, 1], 0 in holes.
-    depth: [b h w] the splatting weight that was used, to warp the photo likewise at another size.
   """
 
   rgb: Float[Array, "b h w 3"]
   synthesis: Float[Array, "b h w 3"]
   mask: Float[Array, "b h w 1"]
-  depth: Float[AnyArray, "b h w"]
 
 
 class Renderer(nn.Module):
@@ -119,7 +115,7 @@ class Renderer(nn.Module):
     warped = scales[0].rgb
     mask = jax.nn.sigmoid(logit) * _cover(scales[0].mass)
     synthesis = fill_holes(scales, image) + correction
-    return Rendering(mask * warped + (1 - mask) * synthesis, synthesis, mask, depth)
+    return Rendering(mask * warped + (1 - mask) * synthesis, synthesis, mask)
 
   def __call__(
     self,
@@ -130,31 +126,6 @@ class Renderer(nn.Module):
   ) -> Rendering:
     """`encode` and `decode` in one, for training: image and flow [b h w c], the other arguments as in `decode`."""
     return self.decode(image, self.encode(image), flow, depth, style_noise)
-
-
-def composite(
-  spline: Float[AnyArray, "_ _ 3"], flow: Float[AnyArray, "h w 2"], frame: Rendering
-) -> Float[Array, "height width 3"]:
-  """Shows the photo itself, moved, and the network's frame only at edges of motion and where nothing has landed.
-
-  The photo is gathered at its own resolution along the inverted displacement, so it stays as sharp as it is; where
-  nothing moves it is itself.
-
-  Args:
-    spline: of the photo, RGB in [0, 1] at the output size, from `warp.make_spline`.
-    flow: [h w 2] displacement in pixels of the network's size.
-    frame: what `Renderer.decode` made of it, without the batch: arrays [h w ...].
-
-  Returns:
-    [height width 3] RGB in [0, 1], of the output size.
-  """
-  height, width = (side - 2 * warp.SPLINE_MARGIN for side in spline.shape[:2])
-  inverse = splat.invert_flow(flow, frame.depth)
-  back = spectral.resize_motion(inverse.back, height, width)
-  moved = warp.sample_spline(spline, back[..., 0], back[..., 1])
-  is_one = jnp.clip(2 - inverse.spread / _SPREAD, 0.0, 1.0)
-  share, rest = (resize_image(x[None], height, width)[0] for x in (_cover(inverse.mass) * is_one, frame.rgb))
-  return jnp.clip(share * moved + (1 - share) * rest, 0.0, 1.0)
 
 
 @flax.struct.dataclass

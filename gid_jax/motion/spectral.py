@@ -99,6 +99,24 @@ def _sum_series(table: Float[AnyArray, "n k 2"], spectrum: SpectralVolume) -> Fl
   return jnp.einsum("nkr,khwrc->nhwc", table, parts, precision=_PRECISION)
 
 
+def series_table(
+  times: Real[AnyArray, "n"], num_bands: int, num_frames: int, *, anchor_first_frame: bool = False
+) -> Float[Array, "n k 2"]:
+  """What to multiply the real and imaginary parts of k bands by, and sum, for the Fourier series at n times.
+
+  Args:
+    times: [n] in frames, real-valued; anything outside 0 ... T continues the loop.
+    num_bands: k.
+    num_frames: T.
+    anchor_first_frame: subtract F(0), which truncation leaves non-zero, so that t = 0 shows the photo.
+  """
+  weights = bin_weights(num_bands, num_frames)
+  angles = _angles(times, num_bands, num_frames)
+  paired = np.where(2 * np.arange(num_bands) == num_frames, 0.0, weights)  # Nyquist is a pure cosine
+  start = weights if anchor_first_frame else 0.0
+  return jnp.stack([weights * jnp.cos(angles) - start, -paired * jnp.sin(angles)], axis=-1)
+
+
 def evaluate_motion(
   spectrum: SpectralVolume, times: Real[AnyArray, "n"], *, anchor_first_frame: bool = False
 ) -> Float[Array, "n h w 2"]:
@@ -106,18 +124,14 @@ def evaluate_motion(
 
   Args:
     spectrum: coefficients [k h w 4], pixels.
-    times: [n] in frames, real-valued; anything outside 0 ... T continues the loop.
-    anchor_first_frame: subtract F(0), which truncation leaves non-zero, so that t = 0 shows the photo.
+    times: [n] in frames; see `series_table`.
+    anchor_first_frame: subtract F(0); see `series_table`.
 
   Returns:
     Displacements [n h w 2] in pixels of the volume's grid.
   """
   num_bands = spectrum.coefficients.shape[-4]
-  weights = bin_weights(num_bands, spectrum.num_frames)
-  angles = _angles(times, num_bands, spectrum.num_frames)
-  paired = np.where(2 * np.arange(num_bands) == spectrum.num_frames, 0.0, weights)  # Nyquist is a pure cosine
-  start = weights if anchor_first_frame else 0.0
-  table = jnp.stack([weights * jnp.cos(angles) - start, -paired * jnp.sin(angles)], axis=-1)
+  table = series_table(times, num_bands, spectrum.num_frames, anchor_first_frame=anchor_first_frame)
   return _sum_series(table, spectrum)
 
 

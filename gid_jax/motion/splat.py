@@ -19,13 +19,21 @@ from jaxtyping import Array, Float, Int
 from gid_jax.types import AnyArray
 
 _SMALLEST_SHARE = 1e-30  # below this a corner is not landed on: exp(-log b) must stay finite in float32
+_EPS = 1e-7
+_DEPTH_RANGE = 25.0  # of depths that one maximum tells apart: their weights e^15 ... e^40 have squares in float32
+_HEADROOM = 15.0  # by which the least of them exceeds eps
 
 
 class _Landing(NamedTuple):
-  """Where the four corners of each source fall (`height * width` if nowhere) and with which shares."""
+  """Where the four corners of each source fall, on the image with a margin around it, and with which shares."""
 
   targets: Int[Array, "4 n"]
   shares: Float[Array, "4 n"]
+
+
+# What misses the image lands on a margin of 1 before and 2 behind, which is cut off: every index is good, and with
+# nothing to check the sums take a third of the time.
+_MARGIN = (1, 2)
 
 
 def _land(flow: Float[AnyArray, "h w 2"]) -> _Landing:
@@ -33,39 +41,55 @@ def _land(flow: Float[AnyArray, "h w 2"]) -> _Landing:
   flow = jnp.asarray(flow, jnp.float32)
   finite = jnp.all(jnp.isfinite(flow), axis=-1)
   flow = jnp.where(finite[..., None], flow, 0.0)  # before any arithmetic, or gradients become NaN
-  x = (jnp.arange(width, dtype=jnp.float32) + flow[..., 0]).ravel()
-  y = (jnp.arange(height, dtype=jnp.float32)[:, None] + flow[..., 1]).ravel()
-  inside = finite.ravel() & (x > -1) & (x < width) & (y > -1) & (y < height)
-  x, y = jnp.where(inside, x, 0.0), jnp.where(inside, y, 0.0)
+  x = jnp.arange(width, dtype=jnp.float32) + flow[..., 0]
+  y = jnp.arange(height, dtype=jnp.float32)[:, None] + flow[..., 1]
+  inside = finite & (x > -1) & (x < width) & (y > -1) & (y < height)
+  x, y = (jnp.where(inside, position, -1.0).ravel() for position in (x, y))
   left, top = jnp.floor(x), jnp.floor(y)
   right_share, lower_share = x - left, y - top
-  left, top = left.astype(jnp.int32), top.astype(jnp.int32)
+  stride = width + sum(_MARGIN)
+  corner = (top.astype(jnp.int32) + _MARGIN[0]) * stride + left.astype(jnp.int32) + _MARGIN[0]
   targets, shares = [], []
   for dy, vertical in ((0, 1 - lower_share), (1, lower_share)):
     for dx, horizontal in ((0, 1 - right_share), (1, right_share)):
-      column, row = left + dx, top + dy
-      lands = inside & (column >= 0) & (column < width) & (row >= 0) & (row < height)
-      # Past the end is dropped; a negative index would wrap around.
-      targets.append(jnp.where(lands, row * width + column, height * width))
-      shares.append(jnp.where(lands, vertical * horizontal, 0.0))
+      targets.append(corner + (dy * stride + dx))
+      shares.append(vertical * horizontal)
   return _Landing(jnp.stack(targets), jnp.stack(shares))
+
+
+def _count_places(height: int, width: int) -> int:
+  return (height + sum(_MARGIN)) * (width + sum(_MARGIN))
 
 
 def _add_up(rows: Float[Array, "4 n c"], landing: _Landing, height: int, width: int):
   """Sums the rows that land on each pixel: [h w c]."""
-  flat = rows.reshape(-1, rows.shape[-1])
-  total = jax.ops.segment_sum(flat, landing.targets.ravel(), num_segments=height * width)
-  return total.reshape(height, width, -1)
+  total = jax.ops.segment_sum(
+    rows.reshape(-1, rows.shape[-1]),
+    landing.targets.ravel(),
+    num_segments=_count_places(height, width),
+    mode="promise_in_bounds",
+  )
+  before, _ = _MARGIN
+  total = total.reshape(height + sum(_MARGIN), width + sum(_MARGIN), -1)
+  return total[before : before + height, before : before + width]
 
 
-def _blend(values: Float[AnyArray, "h w c"], landing: _Landing, weights: Float[AnyArray, "4 n"], eps: float):
-  """Weighted mean of what lands on each pixel [h w c], and the mass of the plain shares [h w 1]."""
+def _blend(values: Float[AnyArray, "h w c"], landing: _Landing, weights: Float[AnyArray, "*k n"], eps: float):
+  """Weighted mean of what lands on each pixel [h w c], and the mass of the plain shares [h w 1].
+
+  `weights` are of the sources [n], or of the four corners of each [4 n] with their shares in them.
+  """
   height, width, channels = values.shape
   flat = jnp.asarray(values, jnp.float32).reshape(-1, channels)
   # Columns: the values, their weight, the mass; joined before the weighting, a quarter has to be copied.
-  columns = jnp.concatenate([flat, jnp.ones_like(flat[:, :1]), jnp.zeros_like(flat[:, :1])], axis=-1)
-  mass_column = (jnp.arange(channels + 2) == channels + 1).astype(jnp.float32)
-  rows = columns * weights[..., None] + mass_column * landing.shares[..., None]
+  one = jnp.ones_like(flat[:, :1])
+  if weights.ndim == 1:
+    columns = jnp.concatenate([flat * weights[:, None], weights[:, None], one], axis=-1)
+    rows = columns * landing.shares[..., None]
+  else:
+    columns = jnp.concatenate([flat, one, 0 * one], axis=-1)
+    mass_column = (jnp.arange(channels + 2) == channels + 1).astype(jnp.float32)
+    rows = columns * weights[..., None] + mass_column * landing.shares[..., None]
   total = _add_up(rows, landing, height, width)
   mass = total[..., -1:]
   warped = jnp.where(mass > 0, total[..., :-2] / (total[..., -2:-1] + eps), 0.0)
@@ -94,7 +118,7 @@ def sum_splat(
 
 
 def average_splat(
-  values: Float[AnyArray, "h w c"], flow: Float[AnyArray, "h w 2"], *, eps: float = 1e-7
+  values: Float[AnyArray, "h w c"], flow: Float[AnyArray, "h w 2"], *, eps: float = _EPS
 ) -> tuple[Float[Array, "h w c"], Float[Array, "h w 1"]]:
   """Forward-warps [h w c] by `flow` [h w 2] pixels; collisions are averaged. Otherwise as `softmax_splat`."""
   total, mass = sum_splat(jnp.asarray(values, jnp.float32), flow)
@@ -106,7 +130,7 @@ def linear_splat(
   flow: Float[AnyArray, "h w 2"],
   weights: Float[AnyArray, "h w"],
   *,
-  eps: float = 1e-7,
+  eps: float = _EPS,
 ) -> tuple[Float[Array, "h w c"], Float[Array, "h w 1"]]:
   """Forward-warps `values` by `flow` pixels; collisions weighted by `weights` [h w] >= 0.
 
@@ -114,22 +138,21 @@ def linear_splat(
   has weight 0 the result is 0 although the mass is not. Otherwise as `softmax_splat`.
   """
   landing = _land(flow)
-  return _blend(values, landing, landing.shares * jnp.asarray(weights, jnp.float32).ravel(), eps)
+  return _blend(values, landing, jnp.asarray(weights, jnp.float32).ravel(), eps)
 
 
-def _softmax_weights(landing: _Landing, depth: Float[Array, "n"], num_pixels: int) -> Float[Array, "4 n"]:
+def _weigh_neighbours(landing: _Landing, depth: Float[Array, "n"], num_places: int) -> Float[Array, "4 n"]:
   """Shares times exp(depth - m), with m the largest depth + log(share) that meets in the same target pixel.
 
-  One maximum for the whole image would not do: a pixel some 100 px less deep than it underflows to nothing
-  although nothing nearer lands on it. m cancels in the quotient, so no gradient has to pass through it.
+  m cancels in the quotient, so no gradient has to pass through it.
   """
   landed = landing.shares > _SMALLEST_SHARE
   logits = jnp.where(landed, depth + jnp.log(jnp.where(landed, landing.shares, 1.0)), -jnp.inf)
   highest = jax.ops.segment_max(
-    jax.lax.stop_gradient(logits).ravel(), landing.targets.ravel(), num_segments=num_pixels
+    jax.lax.stop_gradient(logits).ravel(), landing.targets.ravel(), num_segments=num_places, mode="promise_in_bounds"
   )
   highest = jnp.where(jnp.isfinite(highest), highest, 0.0)
-  exponent = depth - highest[jnp.minimum(landing.targets, num_pixels - 1)]
+  exponent = depth - highest[landing.targets]
   # A corner with share 0 has no say in m, so its exponent could be anything; bounded, its slope stays usable.
   exponent = jnp.where(landed, exponent, jnp.minimum(exponent, 0.0))
   return landing.shares * jnp.exp(exponent)
@@ -140,7 +163,7 @@ def softmax_splat(
   flow: Float[AnyArray, "h w 2"],
   depth: Float[AnyArray, "h w"],
   *,
-  eps: float = 1e-7,
+  eps: float = _EPS,
 ) -> tuple[Float[Array, "h w c"], Float[Array, "h w 1"]]:
   """Forward-warps `values` by `flow` pixels; collisions weighted by exp(depth) (section 5).
 
@@ -154,43 +177,56 @@ def softmax_splat(
     The warped values [h w c] in the type of `values`, 0 in holes, and the mass [h w 1] float32: the sum of
     the bilinear shares that landed, whatever their depth; mass 0 is a hole.
   """
-  landing = _land(flow)
-  flat_depth = jnp.asarray(depth, jnp.float32).ravel()
-  return _blend(values, landing, _softmax_weights(landing, flat_depth, flat_depth.size), eps)
+  landing, depth = _land(flow), jnp.asarray(depth, jnp.float32).ravel()
+  return _blend(values, landing, _weigh_neighbours(landing, depth, _count_places(*flow.shape[:2])), eps)
 
 
 class InverseFlow(NamedTuple):
   """From where each pixel of a moved picture comes.
 
   Attributes:
-    back: [h w 2] displacement (dx, dy) in pixels from the moved picture to the photo; in holes that of around them.
+    back: [h w 2] displacement (dx, dy) in pixels from the moved picture to the photo.
+    values: [h w c] the values that moved along, splatted; in holes, like `back`, those of what is behind around them.
     mass: [h w 1] the bilinear shares that landed; 0 is a hole.
     spread: [h w 1] pixels, standard deviation of the displacements that meet in a pixel: where several surfaces do,
       no single place of the photo is what one sees.
   """
 
   back: Float[Array, "h w 2"]
+  values: Float[Array, "h w c"]
   mass: Float[Array, "h w 1"]
   spread: Float[Array, "h w 1"]
 
 
-def invert_flow(flow: Float[AnyArray, "h w 2"], depth: Float[AnyArray, "h w"]) -> InverseFlow:
+def invert_flow(
+  flow: Float[AnyArray, "h w 2"], depth: Float[AnyArray, "h w"], values: Float[AnyArray, "h w c"]
+) -> InverseFlow:
   """Splats the displacements themselves and turns them round.
 
-  A picture gathered along them is interpolated once, by any kernel; splatted colours are a blur.
+  A picture gathered along them is interpolated once, by any kernel; splatted colours are a blur. What has moved away
+  uncovers what is behind it, so holes are filled from what lies less deep: each pixel around by exp(-depth).
 
   Args:
     flow: [h w 2] displacement (dx, dy) in pixels.
     depth: [h w] what is in front where pixels collide, as in `softmax_splat`.
+    values: [h w c] what moves along with each pixel.
   """
-  flow = jnp.asarray(flow, jnp.float32)
-  landed, mass = softmax_splat(jnp.concatenate([flow, jnp.square(flow)], -1), flow, depth)
-  mean, square = jnp.split(landed, 2, -1)
-  variance = (square - jnp.square(mean)).sum(-1, keepdims=True)
-  return InverseFlow(-fill_holes(mean, mass), mass, jnp.sqrt(jnp.maximum(variance, 0.0)))
+  flow, depth = jnp.asarray(flow, jnp.float32), jnp.asarray(depth, jnp.float32)[..., None]
+  # Weights by one maximum for the whole image are half the work of `softmax_splat`, and equal: their range is that of
+  # float32, and the least is far above the epsilon of the quotient, which would darken what lies less deep.
+  depth = jnp.maximum(depth - depth.max(), -_DEPTH_RANGE)
+  weights = jnp.exp(depth + (_DEPTH_RANGE + _HEADROOM)).ravel()
+  square = jnp.square(flow).sum(-1, keepdims=True)
+  landed, mass = _blend(jnp.concatenate([square, depth, flow, values], -1), _land(flow), weights, _EPS)
+  square, depth, landed = landed[..., :1], landed[..., 1:2], landed[..., 2:]
+  variance = square - jnp.square(landed[..., :2]).sum(-1, keepdims=True)
+  filled = fill_holes(landed, mass, weights=jnp.exp(-depth))
+  return InverseFlow(-filled[..., :2], filled[..., 2:], mass, jnp.sqrt(jnp.maximum(variance, 0.0)))
 
 
-def fill_holes(warped: Float[Array, "h w c"], mass: Float[Array, "h w 1"]) -> Float[Array, "h w c"]:
+def fill_holes(
+  warped: Float[Array, "h w c"], mass: Float[Array, "h w 1"], *, weights: Float[Array, "h w 1"] | None = None
+) -> Float[Array, "h w c"]:
   """Fills what splatting left open from its surroundings, coarse to fine.
 
   A pixel, and then each block of 2 x 2, 4 x 4, ... keeps its own value by the share of it that is covered and takes
@@ -199,23 +235,23 @@ def fill_holes(warped: Float[Array, "h w c"], mass: Float[Array, "h w 1"]) -> Fl
   Args:
     warped: [h w c] the splatted values.
     mass: [h w 1] the bilinear shares that landed.
+    weights: [h w 1] positive, how much each pixel counts in the mean of a block; all alike without.
 
   Returns:
     [h w c]; 0 if nothing landed anywhere.
   """
   covered = jnp.minimum(mass, 1.0)
-  scales = [(warped * covered, covered)]
+  counted = covered if weights is None else covered * weights
+  scales = [(warped * counted, counted, covered)]
   while max(scales[-1][0].shape[:2]) > 1:
-    sums, covered = scales[-1]
-    scales.append((_average_blocks(sums), _average_blocks(covered)))
-  sums, covered = scales[-1]
-  filled = sums / jnp.maximum(covered, 1e-12)
-  for sums, covered in reversed(scales):
+    sums, counted, covered = (_average_blocks(array) for array in scales[-1])
+    scales.append((sums, counted, covered))
+  sums, counted, _ = scales.pop()
+  filled = sums / jnp.maximum(counted, 1e-30)
+  for sums, counted, covered in reversed(scales):
     height, width = sums.shape[:2]
-    rows, columns, channels = filled.shape
-    coarser = jax.image.resize(filled, (2 * rows, 2 * columns, channels), "bilinear")[:height, :width]
-    # The sums are colour times cover already.
-    filled = sums + (1 - covered) * coarser
+    coarser = _double(_double(filled, 0), 1)[:height, :width]
+    filled = covered * sums / jnp.maximum(counted, 1e-30) + (1 - covered) * coarser
   return filled
 
 
@@ -224,3 +260,16 @@ def _average_blocks(values):
   height, width = values.shape[:2]
   padded = jnp.pad(values, ((0, height % 2), (0, width % 2), (0, 0)))
   return padded.reshape(-(-height // 2), 2, -(-width // 2), 2, -1).mean((1, 3))
+
+
+def _double(values, axis):
+  # Bilinear to twice the size along an axis; a product with a matrix, as `jax.image.resize` is, costs far more.
+  before, after = (
+    jnp.concatenate(parts, axis)
+    for parts in (
+      (values.take(jnp.array([0]), axis), jax.lax.slice_in_dim(values, 0, -1, axis=axis)),
+      (jax.lax.slice_in_dim(values, 1, None, axis=axis), values.take(jnp.array([-1]), axis)),
+    )
+  )
+  phases = jnp.stack([0.75 * values + 0.25 * before, 0.75 * values + 0.25 * after], axis + 1)
+  return phases.reshape(*(side * (1 + (i == axis)) for i, side in enumerate(values.shape)))

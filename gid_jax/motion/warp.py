@@ -15,6 +15,7 @@ from gid_jax.types import AnyArray
 SPLINE_MARGIN = 2  # coefficients of a spline beyond the values on every side, which its kernel needs at the border
 # How far the inverse filter of a spline reaches: what is left out is below 1e-7.
 _SPLINE_REACH = 12
+_SINC_REACH = 6  # values on either side of a place halfway between two
 
 
 def _positions(u: Float[AnyArray, "h w"], v: Float[AnyArray, "h w"]):
@@ -82,26 +83,49 @@ def sample_cubic(values: Float[AnyArray, "h w c"], u: AnyArray, v: AnyArray) -> 
 
 
 def make_spline(values: Float[AnyArray, "h w c"]) -> Float[Array, "h2 w2 c"]:
-  """Coefficients of the cubic spline through values [h w c], with a margin of 2 on every side, for `sample_spline`.
+  """Coefficients of a picture [h w c] for `sample_spline`: the cubic spline through its values and those between.
 
-  They are the values filtered by the inverse of the B-spline's taps (1, 4, 1) / 6 (Unser et al. 1993), which is a
-  two-sided exponential; beyond the border the edge repeats.
+  A cubic spline through the values alone takes a fifth of the finest detail (the variance of the Laplacian) halfway
+  between pixels. Through twice as many per axis, found by a sinc under Lanczos' window, it takes a twentieth. The
+  coefficients are these values filtered by the inverse of the B-spline's taps (1, 4, 1) / 6 (Unser et al. 1993), which
+  is a two-sided exponential; beyond the border the edge repeats.
+
+  Returns:
+    [2h+5 2w+5 c] float32: with a margin on every side, which the kernel needs at the border.
   """
+  places = np.arange(-_SINC_REACH, _SINC_REACH) + 0.5
+  sinc = np.sinc(places) * np.sinc(places / _SINC_REACH)
+  sinc = tuple((sinc / sinc.sum()).tolist())
   decay = 3**0.5 - 2
-  taps = tuple(3**0.5 * decay ** abs(k) for k in range(-_SPLINE_REACH, _SPLINE_REACH + 1))
-  margin = _SPLINE_REACH + SPLINE_MARGIN
-  padded = jnp.pad(jnp.asarray(values, jnp.float32), ((margin, margin), (margin, margin), (0, 0)), mode="edge")
-  return correlate(correlate(padded, taps, 0), taps, 1)
+  inverse = tuple(3**0.5 * decay ** abs(k) for k in range(-_SPLINE_REACH, _SPLINE_REACH + 1))
+  spline = jnp.asarray(values, jnp.float32)
+  for axis in (0, 1):
+    side = spline.shape[axis]
+    widths = [(_SINC_REACH - 1, _SINC_REACH) if i == axis else (0, 0) for i in range(3)]
+    between = correlate(jnp.pad(spline, widths, mode="edge"), sinc, axis)
+    doubled = jnp.stack([spline, between], axis + 1)
+    doubled = doubled.reshape(*(2 * side if i == axis else length for i, length in enumerate(spline.shape)))
+    doubled = jax.lax.slice_in_dim(doubled, 0, 2 * side - 1, axis=axis)
+    margin = _SPLINE_REACH + SPLINE_MARGIN
+    widths = [(margin, margin + 2) if i == axis else (0, 0) for i in range(3)]
+    spline = correlate(jnp.pad(doubled, widths, mode="edge"), inverse, axis)
+  return spline
+
+
+def spline_size(spline: Float[AnyArray, "h2 w2 c"]) -> tuple[int, int]:
+  """Height and width of the picture that `make_spline` was given, of its coefficients [h2 w2 c]."""
+  height, width = ((side - 2 * SPLINE_MARGIN - 1) // 2 for side in spline.shape[:2])
+  return height, width
 
 
 def sample_spline(spline: Float[AnyArray, "h2 w2 c"], u: AnyArray, v: AnyArray) -> Float[Array, "h w c"]:
-  """Samples the cubic spline of `make_spline` at the moved pixels, u, v [h w]; beyond the border the edge repeats.
+  """Samples the spline of `make_spline` at the moved pixels, u, v [h w]; beyond the border the edge repeats.
 
-  It passes through every value and is sharper between them than cubic convolution, at the same price.
+  It passes through every value.
   """
   height, width = u.shape
   x, y = _positions(u, v)
-  x, y = (jnp.clip(a, 0, size - 1) + SPLINE_MARGIN for a, size in ((x, width), (y, height)))
+  x, y = (2 * jnp.clip(a, 0, size - 1) + SPLINE_MARGIN for a, size in ((x, width), (y, height)))
   return _sample(
     spline,
     x,

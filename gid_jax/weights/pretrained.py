@@ -25,10 +25,10 @@ _VERSION = 1
 
 
 def load_pretrained(name: str, *, directory: str | Path | None = None) -> tuple[dict[str, Any], WeightsSettings]:
-  """Loads (parameters, settings) of the embedded weights, or of a file of the same name in another directory.
+  """Loads (parameters, settings) of embedded weights, or of a file of the same name in another directory.
 
   Args:
-    name: `MOTION_WEIGHTS` ("motion.safetensors") or `RENDERER_WEIGHTS` ("renderer.safetensors").
+    name: `MOTION_WEIGHTS` ("motion.safetensors"), or with a directory also `RENDERER_WEIGHTS`.
     directory: the folder of exported weights; None takes the embedded ones.
 
   Raises:
@@ -40,15 +40,18 @@ def load_pretrained(name: str, *, directory: str | Path | None = None) -> tuple[
     return import_weights(path)
 
 
-def find_renderer(directory: str | Path | None) -> Path | None:
-  """The folder of the renderer that goes with the weights of `directory`; None: the embedded one.
+def load_renderer(directory: str | Path | None) -> tuple[dict[str, Any], WeightsSettings] | None:
+  """Loads (parameters, settings) of the trained renderer in `directory`; None without a directory or without one there.
 
-  Motion weights alone, and no folder, get the embedded renderer.
+  Raises:
+    UserError: the directory does not exist, or the file is damaged or of a newer version.
   """
   if directory is None:
     return None
-  has_motion, has_renderer = ((Path(directory) / name).exists() for name in (MOTION_WEIGHTS, RENDERER_WEIGHTS))
-  return None if has_motion and not has_renderer else Path(directory)
+  if not Path(directory).is_dir():
+    raise UserError(f"{directory}: no such folder of weights; check the path")
+  has_renderer = (Path(directory) / RENDERER_WEIGHTS).exists()
+  return import_weights(Path(directory) / RENDERER_WEIGHTS) if has_renderer else None
 
 
 def config_to_settings(config: Mapping[str, Any], *, where: str = "config") -> WeightsSettings:

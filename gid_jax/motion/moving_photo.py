@@ -1,0 +1,157 @@
+"""A photo in motion without a network (section 5).
+
+  once a photo   spline   the photo at the video's size, to be sampled anywhere
+                 series   the spectral volume on the grid of motion, ready for any time; W, the depth of splatting
+  each frame     F_t      is splatted, weighted by W, and turned round: from where each pixel comes
+                 frame    the photo, gathered; where surfaces meet, the mixture of their colours; where nothing lands,
+                          those of what is behind
+
+The photo is interpolated once, at its own resolution, and stays as sharp as it is; splatted colours are a blur. Nothing
+is drawn per frame, so nothing flickers.
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from gid_jax.motion import spectral, splat, warp
+from gid_jax.types import AnyArray, SpectralVolume
+
+# Pixels by which the grid of motion goes on beyond the photo, so that what moves in comes from somewhere.
+MARGIN = 16
+# From this share of a pixel's area on, what has landed on it counts as the whole pixel.
+_FULL_COVERAGE = 0.5
+# Pixels by which what meets in one pixel may have moved apart: more, and it is no longer one thing.
+_SPREAD = 0.25
+_CHUNK = 10  # frames of which the mean magnitude is summed at once
+
+
+@flax.struct.dataclass
+class MovingPhoto:
+  """A photo and all that is the same in each of its frames; see `prepare`.
+
+  Attributes:
+    spline: of the photo at the video's size, from `warp.make_spline`.
+    image: [hm wm 3] the photo on the grid of motion with its margin.
+    depth: [hm wm] W likewise, pixels of the grid.
+  """
+
+  spline: Float[Array, "_ _ 3"]
+  image: Float[Array, "hm wm 3"]
+  depth: Float[Array, "hm wm"]
+
+
+def prepare(
+  photo: Float[AnyArray, "height width 3"], image: Float[AnyArray, "h w 3"], depth: Float[AnyArray, "h w"]
+) -> MovingPhoto:
+  """What is the same in all frames.
+
+  Args:
+    photo: [height width 3] RGB in [0, 1], of the video's size.
+    image: [h w 3] the same on the grid of motion.
+    depth: [h w] W, mean motion magnitude, pixels of the grid.
+  """
+  return MovingPhoto(
+    spline=warp.make_spline(photo),
+    image=extend(jnp.asarray(image, jnp.float32)),
+    depth=extend(jnp.asarray(depth, jnp.float32)),
+  )
+
+
+def make_series(spectrum: SpectralVolume) -> Float[Array, "k2 n"]:
+  """A volume [k h w 4] on the grid of motion, laid out for `evaluate_series`, with the margin."""
+  num_bands, height, width = spectrum.coefficients.shape[:3]
+  parts = jnp.asarray(spectrum.coefficients, jnp.float32).reshape(num_bands, height, width, 2, 2)
+  parts = jnp.moveaxis(parts, 3, 1).reshape(2 * num_bands, height, width, 2)
+  return jax.vmap(extend)(parts).reshape(2 * num_bands, -1)
+
+
+def evaluate_series(
+  series: Float[AnyArray, "k2 n"], table: Float[AnyArray, "t k 2"], height: int, width: int
+) -> Float[Array, "t hm wm 2"]:
+  """Displacements with margin [t hm wm 2] of a grid of height x width, at the times of `spectral.series_table`."""
+  flat = jnp.matmul(table.reshape(len(table), -1), series, precision=jax.lax.Precision.HIGHEST)
+  return flat.reshape(len(table), height + 2 * MARGIN, width + 2 * MARGIN, 2)
+
+
+def mean_magnitude(
+  series: Float[AnyArray, "k2 n"], height: int, width: int, *, num_frames: int, anchor_first_frame: bool
+) -> Float[Array, "h w"]:
+  """W [h w] of `make_series`, like `spectral.motion_magnitude` over every frame of the period."""
+  times = np.resize(np.arange(num_frames, dtype=np.float32), (-(-num_frames // _CHUNK), _CHUNK))
+  counted = np.float32(np.arange(times.size) < num_frames).reshape(times.shape)
+
+  def add_chunk(total, chunk):
+    times, counted = chunk
+    table = spectral.series_table(times, len(series) // 2, num_frames, anchor_first_frame=anchor_first_frame)
+    motion = evaluate_series(series, table, height, width)
+    return total + jnp.einsum("t,thw->hw", counted, jnp.sqrt(jnp.square(motion).sum(-1)), precision="highest"), None
+
+  start = jnp.zeros((height + 2 * MARGIN, width + 2 * MARGIN))
+  total, _ = jax.lax.scan(add_chunk, start, (times, counted))
+  return jnp.asarray(crop(total)) / num_frames
+
+
+def extend(values: Float[AnyArray, "h w *c"]) -> Float[Array, "hm wm *c"]:
+  """Repeats the edge of [h w ...] over the margin."""
+  return jnp.pad(values, [(MARGIN, MARGIN)] * 2 + [(0, 0)] * (values.ndim - 2), mode="edge")
+
+
+def show(
+  photo: MovingPhoto, flow: Float[AnyArray, "hm wm 2"], *, rest: Float[AnyArray, "h w 3"] | None = None
+) -> Float[Array, "height width 3"]:
+  """The frame [height width 3] in [0, 1] in which each place has moved by `flow` [hm wm 2], pixels of the grid.
+
+  Args:
+    photo: from `prepare`.
+    flow: of the grid with its margin; see `extend`.
+    rest: [h w 3] what to show, instead of splatted colours, where surfaces meet and where nothing lands.
+  """
+  inverse = jax.tree.map(crop, splat.invert_flow(flow, photo.depth, photo.image))
+  return gather(photo.spline, inverse, inverse.values if rest is None else rest)
+
+
+def crop(values: Float[AnyArray, "hm wm *c"]) -> Float[AnyArray, "h w *c"]:
+  """Takes the margin of `extend` off [hm wm ...] again."""
+  return values[MARGIN:-MARGIN, MARGIN:-MARGIN]
+
+
+def gather(
+  spline: Float[AnyArray, "_ _ 3"], inverse: splat.InverseFlow, rest: Float[AnyArray, "h w 3"]
+) -> Float[Array, "height width 3"]:
+  """The photo along an inverted flow, and `rest` where several surfaces meet and where nothing has landed.
+
+  Where nothing moves the photo is itself.
+
+  Args:
+    spline: of the photo, RGB in [0, 1] at the output size, from `warp.make_spline`.
+    inverse: the flow, on a grid [h w ...] of its own.
+    rest: [h w 3] on that grid.
+
+  Returns:
+    [height width 3] RGB in [0, 1], of the output size.
+  """
+  height, width = warp.spline_size(spline)
+  rows, columns = inverse.mass.shape[:2]
+  is_one = jnp.clip(2 - inverse.spread / _SPREAD, 0.0, 1.0)
+  share = jnp.clip(inverse.mass / _FULL_COVERAGE, 0.0, 1.0) * is_one
+  fields = jnp.concatenate([inverse.back, share, rest], axis=-1)
+  # As planes they are worked out once, and not again for every tap of the kernel.
+  u, v, share, *colours = warp.to_planes(_resize(_resize(fields, height, 0), width, 1))
+  moved = warp.sample_spline(spline, u * (width / columns), v * (height / rows))
+  share = share[..., None]
+  return jnp.clip(share * moved + (1 - share) * jnp.stack(colours, -1), 0.0, 1.0)
+
+
+def _resize(values: Array, size: int, axis: int) -> Array:
+  # Bilinear along one axis, pixel centres kept; `jax.image.resize` multiplies by a matrix, which costs far more.
+  side = values.shape[axis]
+  if side == size:
+    return values
+  places = np.clip((np.arange(size) + 0.5) * (side / size) - 0.5, 0, side - 1)
+  before = np.minimum(places.astype(int), max(side - 2, 0))
+  share = np.float32(places - before).reshape([-1 if i == axis else 1 for i in range(values.ndim)])
+  first, second = (values.take(index, axis, mode="clip") for index in (before, np.minimum(before + 1, side - 1)))
+  return first + share * (second - first)
