@@ -125,7 +125,7 @@ def _render_frames(model: Renderer | None, network: _Network | None, photo: Movi
       rest = None
       if model is not None:
         rest = _decode(model, network, moving_photo.crop(flow))
-      return (moving_photo.show(photo, flow, rest=rest) * 255 + 0.5).astype(jnp.uint8)
+      return moving_photo.show(photo, flow, rest=rest, dtype=jnp.uint8)
 
     return jax.lax.map(render_frame, moving_photo.evaluate_series(series, table, *size))
 

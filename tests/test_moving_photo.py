@@ -96,6 +96,16 @@ def test_a_series_has_the_motion_of_its_volume_with_a_margin(anchored):
   np.testing.assert_allclose(depth, spectral.motion_magnitude(volume, anchor_first_frame=anchored), atol=1e-5)
 
 
+def test_strips_of_rows_make_the_frame(monkeypatch):
+  rng = np.random.default_rng(10)
+  photo = rng.uniform(size=(33, 40, 3)).astype(np.float32)
+  flow = rng.normal(size=(16, 24, 2)).astype(np.float32)
+  operands = photo, rng.uniform(size=(16, 24, 3)).astype(np.float32), flow, np.abs(flow[..., 0])
+  whole = show(*operands)
+  monkeypatch.setattr(moving_photo, "_STRIP", 400)  # 4 of 9 rows, the last with 6
+  np.testing.assert_allclose(show.__wrapped__(*operands), whole, atol=1e-6)
+
+
 @pytest.mark.parametrize("size", [(7, 11), (13, 9), (8, 30)])
 def test_fields_are_enlarged_bilinearly(size):
   values = jnp.asarray(np.random.default_rng(9).normal(size=(7, 9, 2)), jnp.float32)

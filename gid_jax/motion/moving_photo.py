@@ -25,6 +25,7 @@ MARGIN = 16
 _FULL_COVERAGE = 0.5
 # Pixels by which what meets in one pixel may have moved apart: more, and it is no longer one thing.
 _SPREAD = 0.25
+_STRIP = 2**17  # pixels of a frame that are gathered at once
 _CHUNK = 10  # frames of which the mean magnitude is summed at once
 
 
@@ -100,17 +101,22 @@ def extend(values: Float[AnyArray, "h w *c"]) -> Float[Array, "hm wm *c"]:
 
 
 def show(
-  photo: MovingPhoto, flow: Float[AnyArray, "hm wm 2"], *, rest: Float[AnyArray, "h w 3"] | None = None
-) -> Float[Array, "height width 3"]:
-  """The frame [height width 3] in [0, 1] in which each place has moved by `flow` [hm wm 2], pixels of the grid.
+  photo: MovingPhoto,
+  flow: Float[AnyArray, "hm wm 2"],
+  *,
+  rest: Float[AnyArray, "h w 3"] | None = None,
+  dtype: type = jnp.float32,
+) -> Array:
+  """The frame [height width 3] in which each place has moved by `flow` [hm wm 2], pixels of the grid.
 
   Args:
     photo: from `prepare`.
     flow: of the grid with its margin; see `extend`.
     rest: [h w 3] what to show, instead of splatted colours, where surfaces meet and where nothing lands.
+    dtype: float32 in [0, 1], or uint8.
   """
   inverse = jax.tree.map(crop, splat.invert_flow(flow, photo.depth, photo.image))
-  return gather(photo.spline, inverse, inverse.values if rest is None else rest)
+  return gather(photo.spline, inverse, inverse.values if rest is None else rest, dtype=dtype)
 
 
 def crop(values: Float[AnyArray, "hm wm *c"]) -> Float[AnyArray, "h w *c"]:
@@ -119,39 +125,55 @@ def crop(values: Float[AnyArray, "hm wm *c"]) -> Float[AnyArray, "h w *c"]:
 
 
 def gather(
-  spline: Float[AnyArray, "_ _ 3"], inverse: splat.InverseFlow, rest: Float[AnyArray, "h w 3"]
-) -> Float[Array, "height width 3"]:
+  spline: Float[AnyArray, "_ _ 3"], inverse: splat.InverseFlow, rest: Float[AnyArray, "h w 3"], *, dtype: type
+) -> Array:
   """The photo along an inverted flow, and `rest` where several surfaces meet and where nothing has landed.
 
-  Where nothing moves the photo is itself.
+  Where nothing moves the photo is itself. Rows are worked on a strip at a time, so that memory stays small.
 
   Args:
     spline: of the photo, RGB in [0, 1] at the output size, from `warp.make_spline`.
     inverse: the flow, on a grid [h w ...] of its own.
     rest: [h w 3] on that grid.
+    dtype: of the frame, float32 or uint8.
 
   Returns:
-    [height width 3] RGB in [0, 1], of the output size.
+    [height width 3] RGB of the output size, in [0, 1] or 0 ... 255.
   """
   height, width = warp.spline_size(spline)
   rows, columns = inverse.mass.shape[:2]
   is_one = jnp.clip(2 - inverse.spread / _SPREAD, 0.0, 1.0)
   share = jnp.clip(inverse.mass / _FULL_COVERAGE, 0.0, 1.0) * is_one
-  fields = jnp.concatenate([inverse.back, share, rest], axis=-1)
-  # As planes they are worked out once, and not again for every tap of the kernel.
-  u, v, share, *colours = warp.to_planes(_resize(_resize(fields, height, 0), width, 1))
-  moved = warp.sample_spline(spline, u * (width / columns), v * (height / rows))
-  share = share[..., None]
-  return jnp.clip(share * moved + (1 - share) * jnp.stack(colours, -1), 0.0, 1.0)
+  fields = _resize(jnp.concatenate([inverse.back, share, rest], axis=-1), width, 1)
+
+  def gather_strip(strip):
+    top, before, after, weight = strip
+    above = fields[before]
+    # As planes they are worked out once, and not again for every tap of the kernel.
+    u, v, share, *colours = warp.to_planes(above + weight * (fields[after] - above))
+    moved = warp.sample_spline(spline, u * (width / columns), v * (height / rows), top=top)
+    share = share[..., None]
+    frame = jnp.clip(share * moved + (1 - share) * jnp.stack(colours, -1), 0.0, 1.0)
+    return (frame * 255 + 0.5).astype(dtype) if dtype == jnp.uint8 else frame
+
+  number = -(-height * width // _STRIP)
+  size = -(-height // number)
+  # Rows past the end repeat the last.
+  before, after, weight = (np.pad(array, (0, number * size - height), mode="edge") for array in _find(rows, height))
+  strips = before.reshape(-1, size), after.reshape(-1, size), weight.reshape(-1, size, 1, 1)
+  frame = jax.lax.map(gather_strip, (np.arange(number) * size, *strips))
+  return frame.reshape(-1, width, 3)[:height]
+
+
+def _find(side: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  # Between which two of `side` values each of `size` lies, and the weight of the second; pixel centres kept.
+  places = np.clip((np.arange(size) + 0.5) * (side / size) - 0.5, 0, side - 1)
+  before = np.minimum(places.astype(int), max(side - 2, 0))
+  return before, np.minimum(before + 1, side - 1), np.float32(places - before)
 
 
 def _resize(values: Array, size: int, axis: int) -> Array:
-  # Bilinear along one axis, pixel centres kept; `jax.image.resize` multiplies by a matrix, which costs far more.
-  side = values.shape[axis]
-  if side == size:
-    return values
-  places = np.clip((np.arange(size) + 0.5) * (side / size) - 0.5, 0, side - 1)
-  before = np.minimum(places.astype(int), max(side - 2, 0))
-  share = np.float32(places - before).reshape([-1 if i == axis else 1 for i in range(values.ndim)])
-  first, second = (values.take(index, axis, mode="clip") for index in (before, np.minimum(before + 1, side - 1)))
-  return first + share * (second - first)
+  # Bilinear along one axis; `jax.image.resize` multiplies by a matrix, which costs far more.
+  before, after, weight = _find(values.shape[axis], size)
+  first, second = (values.take(index, axis, mode="clip") for index in (before, after))
+  return first + weight.reshape([-1 if i == axis else 1 for i in range(values.ndim)]) * (second - first)

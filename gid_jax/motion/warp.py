@@ -118,14 +118,16 @@ def spline_size(spline: Float[AnyArray, "h2 w2 c"]) -> tuple[int, int]:
   return height, width
 
 
-def sample_spline(spline: Float[AnyArray, "h2 w2 c"], u: AnyArray, v: AnyArray) -> Float[Array, "h w c"]:
-  """Samples the spline of `make_spline` at the moved pixels, u, v [h w]; beyond the border the edge repeats.
+def sample_spline(
+  spline: Float[AnyArray, "h2 w2 c"], u: AnyArray, v: AnyArray, *, top: AnyArray | int = 0
+) -> Float[Array, "h w c"]:
+  """Samples the spline of `make_spline` at moved pixels, u, v [h w]; beyond the picture's border its edge repeats.
 
-  It passes through every value.
+  It passes through every value. The pixels are those of the picture's rows from `top` on.
   """
-  height, width = u.shape
+  height, width = spline_size(spline)
   x, y = _positions(u, v)
-  x, y = (2 * jnp.clip(a, 0, size - 1) + SPLINE_MARGIN for a, size in ((x, width), (y, height)))
+  x, y = (2 * jnp.clip(a, 0, size - 1) + SPLINE_MARGIN for a, size in ((x, width), (y + top, height)))
   return _sample(
     spline,
     x,
