@@ -107,8 +107,34 @@ def test_the_gate_is_the_minimum_of_the_penalised_logistic_loss():
   kernel, bias = swing.fit_gate(features, is_moving, penalty=0.1)
   np.testing.assert_allclose(kernel, best[:-1] / deviation, rtol=1e-4)
   np.testing.assert_allclose(bias, best[-1] - mean @ (best[:-1] / deviation), rtol=1e-4)
+  # A weight of two is the same as being there twice.
+  twice = np.r_[np.arange(60), np.arange(0, 60, 3)]
+  weights = 1.0 + (np.arange(60) % 3 == 0)
+  one, other = (swing.fit_gate(features[i], is_moving[i], penalty=0.1, weights=w)
+                for i, w in ((np.arange(60), weights), (twice, None)))  # fmt: skip
+  np.testing.assert_allclose(one[0], other[0], rtol=1e-6)
+  np.testing.assert_allclose(one[1], other[1], rtol=1e-6)
   with pytest.raises(UserError, match="give both"):
     swing.fit_gate(features, np.ones(60, bool), penalty=0.1)
+
+
+def test_places_are_drawn_where_a_window_moves_and_scenes_count_alike():
+  rng = np.random.default_rng(5)
+  # The first channel says how far a place swings, the second whose window it is.
+  sample, windows = swing.PlaceSample(), []
+  for scene, offset in (("a", 0.0), ("a", 0.0), ("b", 3.0)):
+    far = np.arange(200) < 50
+    features = np.stack([np.where(far, 5.0, 0.0), np.full(200, offset)], -1) + rng.normal(size=(200, 2), scale=0.1)
+    windows.append(features[far])
+    sample.add_window(scene, features, np.log(np.where(far, 1.0, 0.1) + swing.FAINT))
+  still = rng.normal(size=(40, 2))
+  sample.add_still(still)
+  is_moving = np.arange(190) < 150
+  weights = np.r_[np.full(100, 0.01), np.full(50, 0.02), np.ones(40)]
+  expected = swing.fit_gate(np.concatenate([*windows, still]), is_moving, penalty=0.1, weights=weights)
+  found = sample.fit_gate(0.1)
+  np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
+  np.testing.assert_allclose(found[1], expected[1], rtol=1e-6)
 
 
 def test_log_swing_is_that_of_the_trajectories_in_photo_pixels():
@@ -127,9 +153,10 @@ def test_a_fitted_head_finds_what_moves_and_calms_photos_of_nothing():
   stills = [RNG.normal(size=(5, 6, 7)) + shift for _ in range(10)]
   named = [(str(index), *window) for index, window in enumerate(windows)]
   head = swing.fit_swing(iter(named), iter(stills), penalty=0.01, gate_penalty=0.01)
-  apply = jax.jit(lambda features: SwingHead().apply({"params": head}, features))
+  apply = jax.jit(lambda head, features: SwingHead().apply({"params": head}, features))
   features = np.stack([features for features, _ in windows])
-  found = np.asarray(apply(features))
+  ungated = head | {"gate": 0 * head["gate"], "gate_bias": np.float32([100])}  # as if every place could move
+  found = np.asarray(apply(ungated, features))
   expected = (features - features.mean((1, 2), keepdims=True)) @ weights
   # A tenth of a pixel was added before the logarithm, and is taken off again.
   level = np.mean([target.mean() for _, target in windows])
@@ -145,10 +172,19 @@ def test_a_fitted_head_finds_what_moves_and_calms_photos_of_nothing():
   tops = np.percentile(found, 95, axis=(1, 2))
   swings = [max(np.exp(np.percentile(target, 95)) - 0.1, 0.1) for _, target in windows]
   np.testing.assert_allclose(head["depth"], np.mean(np.log(swings)) - np.log(0.1), rtol=1e-5)
-  assert tops.max() < 1e-5 and tops.min() > -0.3 * head["depth"]
-  calmed = np.asarray(apply(np.stack(stills)))
+  np.testing.assert_allclose(tops, 0, atol=1e-5)
+  found = np.asarray(apply(head, features))
+  moves = np.stack([target > np.log(np.exp(target).max() / 2) for _, target in windows])
+  assert found[moves].mean() > -0.3 * head["depth"]
+  # A place of nothing in a photo that moves rests alone.
+  mixed = features[:1].copy()
+  mixed[0, 2, 3] = stills[0][2, 3]
+  changed = np.asarray(apply(head, mixed))[0] - found[0]
+  others = np.delete(changed.ravel(), 2 * changed.shape[1] + 3)
+  assert changed[2, 3] < -0.5 * head["depth"] and np.abs(others).max() < 0.3 * head["depth"]
+  calmed = np.asarray(apply(head, np.stack(stills)))
   assert np.percentile(calmed, 95, axis=(1, 2)).max() < -0.7 * head["depth"]
-  extreme = np.asarray(apply(1e6 * features))
+  extreme = np.asarray(apply(ungated, 1e6 * features))
   widest = np.log((np.exp(SWING_RANGE[1]) - faint) / (1 - faint)) - SWING_RANGE[0]
   assert np.ptp(extreme, axis=(1, 2)).max() <= widest + 1e-5
 

@@ -306,8 +306,8 @@ class SwingHead(nn.Module):
   What moves more or less within a photo is linear in the features less their mean over the photo: the logarithm of the
   swing and a little more, `faint`, which flow cannot tell from rest and which is taken off again. It is relative to the
   place that 5 % of the photo exceed, as the strength of windows is (`gid_jax.data.examples.measure_strength`): how
-  strongly things move has nothing to do with how little beside them does. Whether anything moves there at all is a
-  logistic function of the mean features: it lowers the whole photo by up to `depth`.
+  strongly things move has nothing to do with how little beside them does. Whether a place is of a thing that moves at
+  all, as leaves are and rock is not, is a logistic function of its own features: it lowers the place by up to `depth`.
   """
 
   @nn.compact
@@ -322,7 +322,7 @@ class SwingHead(nn.Module):
     mean = features.mean(axis=(1, 2), keepdims=True)
     # The fit is exact, and hundreds of products add up; the default would round them on accelerators.
     project = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-    is_moving = jax.nn.sigmoid(project(mean, gate) + bias)  # [b 1 1]
+    is_moving = jax.nn.sigmoid(project(features, gate) + bias)
     swing = (jnp.exp(jnp.minimum(project(features - mean, kernel), SWING_RANGE[1])) - faint) / (1 - faint)
     swing = jnp.log(jnp.maximum(swing, math.exp(SWING_RANGE[0])))
     return swing - jnp.percentile(swing, 95, axis=(1, 2), keepdims=True) - depth * (1 - is_moving)

@@ -10,7 +10,7 @@ determine it: what they share, not what each looks like. Two fits make a `SwingH
 - Where: ridge regression of log(swing + 0.1 px) within each window, both sides less their mean over the window, so that
   a windy clip counts like a calm one. Features have unit deviation; the penalty leaves them few degrees of freedom. How
   much contrast the fit has is decided by scenes that it has not seen.
-- Whether: ridge logistic regression of the features' mean over a photo, windows of filmed clips and loops against the
+- Whether: ridge logistic regression of single places, those that move in filmed clips and loops against those of the
   photos of `--stills`, in which nothing sways.
 """
 
@@ -44,7 +44,9 @@ from gid_jax.weights.pretrained import export_weights
 
 FAINT = 0.1  # px: what swings less counts as this much more, as flow cannot tell it from rest
 STILL = 0.1  # px that 5 % of a photo without anything to move may exceed
-_NUM_NEWTON_STEPS = 20
+MOVES = 0.3  # of the swing that 5 % of a window exceed: from there on a place of it moves
+_NUM_PLACES = 60  # of a window or a photo, for whether a place moves
+_NUM_NEWTON_STEPS = 8
 _NUM_GROUPS = 100  # of scenes, left out one after the other
 
 
@@ -112,14 +114,19 @@ def fit_kernel(groups: Sequence[Ridge], *, penalty: float) -> Float[np.ndarray, 
 
 
 def fit_gate(
-  features: Float[np.ndarray, "n c"], is_moving: Bool[np.ndarray, "n"], *, penalty: float
+  features: Float[np.ndarray, "n c"],
+  is_moving: Bool[np.ndarray, "n"],
+  *,
+  penalty: float,
+  weights: Float[np.ndarray, "n"] | None = None,
 ) -> tuple[Float[np.ndarray, "c"], float]:
   """Ridge logistic regression, both classes of equal weight, by Newton's method.
 
   Args:
-    features: [n c] means over photos.
-    is_moving: [n] whether anything in them moves.
+    features: [n c] of places.
+    is_moving: [n] whether they move.
     penalty: relative to features of unit variance and a mean loss.
+    weights: [n] of the places within their class; all alike without.
 
   Returns:
     Weights [c] and bias of the log odds.
@@ -129,21 +136,59 @@ def fit_gate(
   """
   if is_moving.all() or not is_moving.any():
     raise UserError("the gate needs windows in which something moves and photos in which nothing does; give both")
-  share = np.where(is_moving, 0.5 / is_moving.sum(), 0.5 / (~is_moving).sum())
+  weights = np.ones(len(features)) if weights is None else weights
+  share = 0.5 * weights / np.where(is_moving, weights[is_moving].sum(), weights[~is_moving].sum())
   mean = share @ features
   deviation = np.sqrt(share @ (features - mean) ** 2)
   deviation = np.maximum(deviation, 1e-2 * deviation.max())
   x = np.concatenate([(features - mean) / deviation, np.ones((len(features), 1))], axis=1)
   ridge = penalty * np.eye(x.shape[1])
   ridge[-1, -1] = 0  # the bias is free
-  weights = np.zeros(x.shape[1])
+  fitted = np.zeros(x.shape[1])
   for _ in range(_NUM_NEWTON_STEPS):
-    odds = 1 / (1 + np.exp(-x @ weights))
-    slope = x.T @ (share * (odds - is_moving)) + ridge @ weights
+    odds = 1 / (1 + np.exp(-x @ fitted))
+    slope = x.T @ (share * (odds - is_moving)) + ridge @ fitted
     curvature = (x * (share * odds * (1 - odds))[:, None]).T @ x + ridge
-    weights -= np.linalg.solve(curvature, slope)
-  kernel = weights[:-1] / deviation
-  return kernel, float(weights[-1] - mean @ kernel)
+    fitted -= np.linalg.solve(curvature, slope)
+  kernel = fitted[:-1] / deviation
+  return kernel, float(fitted[-1] - mean @ kernel)
+
+
+class PlaceSample:
+  """Places that move and places that rest, drawn from windows and photos that are added one by one."""
+
+  def __init__(self):
+    """No places yet."""
+    self._rng = np.random.default_rng(0)
+    self._moving: list[tuple[str, np.ndarray]] = []
+    self._resting: list[np.ndarray] = []
+
+  def _draw(self, features: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "m c"]:
+    return features[self._rng.permutation(len(features))[:_NUM_PLACES]].astype(np.float64)
+
+  def add_window(self, scene: str, features: Float[np.ndarray, "n c"], log_swing: Float[np.ndarray, "n"]) -> None:
+    """Adds the moving places of a window: features [n c] and log swings [n] of all its places."""
+    swing = np.exp(log_swing) - FAINT
+    self._moving.append((scene, self._draw(features[swing >= MOVES * np.percentile(swing, 95)])))
+
+  def add_still(self, features: Float[np.ndarray, "n c"]) -> None:
+    """Adds a photo in which nothing moves: features [n c] of all its places."""
+    self._resting.append(self._draw(features))
+
+  def fit_gate(self, penalty: float) -> tuple[Float[np.ndarray, "c"], float]:
+    """Weights [c] and bias of the log odds that a place moves; scenes count alike, however many windows they have.
+
+    Raises:
+      UserError: there are no windows or no photos; see `fit_gate`.
+    """
+    counts: dict[str, int] = {}
+    for scene, features in self._moving:
+      counts[scene] = counts.get(scene, 0) + len(features)
+    drawn = [features for _, features in self._moving] + self._resting
+    weights = [np.full(len(features), 1 / max(counts[scene], 1)) for scene, features in self._moving]
+    weights += [np.ones(len(features)) for features in self._resting]
+    is_moving = np.arange(sum(map(len, drawn))) < sum(counts.values())
+    return fit_gate(np.concatenate(drawn), is_moving, penalty=penalty, weights=np.concatenate(weights))
 
 
 def find_log_swing(volume: SpectralVolume, *, stride: int, factor: int) -> Float[np.ndarray, "h2 w2"]:
@@ -174,19 +219,19 @@ def fit_swing(
   """
   groups: dict[int, Ridge] = {}
   scenes: dict[str, int] = {}
-  moving, levels, tops = [], [], []
+  places, levels, tops = PlaceSample(), [], []
   for scene, features, log_swing in windows:
     flat = features.reshape(-1, features.shape[-1])
     group = scenes.setdefault(scene, len(scenes) % _NUM_GROUPS)
     groups[group] = groups.get(group, start_ridge(flat.shape[1])).add(flat, log_swing.ravel())
-    moving.append(flat.mean(0))
+    places.add_window(scene, flat, log_swing.ravel())
     levels.append(float(log_swing.mean()))
     tops.append(float(np.log(np.maximum(np.exp(np.percentile(log_swing, 95)) - FAINT, STILL))))
   if not groups:
     raise UserError("there are no windows to learn from; build some with --clips or --loops")
-  resting = [features.mean((0, 1)) for features in stills]
-  is_moving = np.arange(len(moving) + len(resting)) < len(moving)
-  gate, bias = fit_gate(np.stack(moving + resting).astype(np.float64), is_moving, penalty=gate_penalty)
+  for features in stills:
+    places.add_still(features.reshape(-1, features.shape[-1]))
+  gate, bias = places.fit_gate(gate_penalty)
   fitted = {
     "kernel": fit_kernel(list(groups.values()), penalty=penalty),
     "gate": gate,
@@ -238,7 +283,7 @@ def fit(settings: TrainSettings, stills: str | Path, output: str | Path, *, pena
     stills: folder of photos in which nothing sways.
     output: file to write, .safetensors.
     penalty: of where, relative to features of unit variance.
-    gate_penalty: of whether anything moves.
+    gate_penalty: of whether a place moves.
 
   Raises:
     UserError: the model is of another kind, or data, photos or networks are missing or do not fit.
@@ -285,7 +330,7 @@ if __name__ == "__main__":
   flags.DEFINE_string("stills", None, "Folder of photos in which nothing sways.")
   flags.DEFINE_string("output", None, "File to write, .safetensors.")
   flags.DEFINE_float("penalty", 300.0, "Of where; of features with unit variance.")
-  flags.DEFINE_float("gate_penalty", 0.1, "Of whether anything moves.")
+  flags.DEFINE_float("gate_penalty", 0.03, "Of whether a place moves.")
   EXAMPLES = {"config": "configs/ldm.py:default", "stills": "photos", "output": "runs/swing.safetensors"}
   flags.mark_flags_as_required(list(EXAMPLES))
   app.run(main, flags_parser=functools.partial(parse_flags, examples=EXAMPLES))
