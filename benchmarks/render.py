@@ -3,9 +3,9 @@
   python -m benchmarks.render [--photo PHOTO] [--sizes 256x160 512x288 1920x1080 3840x2160] [--frames 48]
 
 Renders the photo, cut and enlarged to each size, along a volume of the embedded weights, and prints frames per second,
-processor time a frame (of what twice as many frames take more) and the peak memory until then. Its peer, in the same run, is the
-same method in PyTorch: the series by a product, displacements splatted by `index_add`, holes filled coarse to fine, and
-the photo gathered by `grid_sample`'s bicubic kernel. Encoding is not part of it. Needs the extra `parity`.
+processor time a frame (of what twice as many frames take more) and the peak memory until then. Its peer, in the same
+run, is the same method in PyTorch: the series by a product, displacements splatted by `index_add`, holes filled coarse
+to fine, and the photo gathered by `grid_sample`'s bicubic kernel. Encoding is not part of it. Needs the extra `parity`.
 """
 
 import argparse

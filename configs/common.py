@@ -48,7 +48,10 @@ def motion_model(size: str, *, coordination: str) -> ml_collections.ConfigDict:
     # Plain averages over 4x4 cells lose less than a small auto-encoder, and need no training
     # (docs/experiments/embedded-model.md).
     codec = dict(kind="photo", factor=4)
-    encoder |= dict(trunks=("efficientnet_lite0",), channels=48, hidden=96)
+    # Both say more than either, and of layers of the second these two (docs/experiments/embedded-model.md).
+    trunks = ("efficientnet_lite0", "dinov2_vits14")
+    encoder |= dict(trunks=trunks, trunk_fields=dict(dinov2_vits14=dict(layers=(9, 12), long_side=252)))
+    encoder |= dict(channels=48, hidden=96)
     # Twice as wide, it learns less in so few steps (docs/experiments/embedded-model.md).
     unet |= dict(channels=32, multipliers=(1, 2, 4), num_blocks=1, attention_levels=(1, 2), head_channels=32, groups=16)
     if size == "large":

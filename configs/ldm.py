@@ -5,9 +5,9 @@
 
 Needs: windows; at `default` and `large` the swing that `python -m gid_jax.training.swing` fits to them, at the other
 sizes the work folder of a trained `vae` (`--config.init.vae=runs/vae`). `default` and `large` see photos through
-EfficientNet-Lite0, whose ImageNet weights they take from the embedded weights, or from a PyTorch file given as
-`--config.init.encoder=FILE.safetensors`; `paper` trains a ResNet instead. Of several networks each has its file, with
-commas between, and nothing between two for the embedded weights.
+EfficientNet-Lite0 and DINOv2's ViT-S/14, which they take from the embedded weights, or from files of PyTorch's weights,
+`--config.init.encoder=EFFICIENTNET.safetensors,DINOV2.safetensors` (nothing before or after the comma for the embedded
+ones); `paper` trains a ResNet instead.
 
 `inpainting_512` is for photos of 512x288. It starts from an inpainting latent-diffusion model, such as Stable
 Diffusion's, whose safetensors file is named by `--config.init.unet=FILE.safetensors` (`gid_jax.weights.convert` says
@@ -24,7 +24,7 @@ def get_config(size: str = "default"):
     "ldm",
     size,
     # The paper does not say how long its larger model was fine-tuned.
-    num_steps=200_000 if size == "inpainting_512" else common.choose(size, 2_000, 750_000, large=300_000),
+    num_steps=200_000 if size == "inpainting_512" else common.choose(size, 4_000, 750_000, large=300_000),
     batch_size=common.choose(size, 8, 96, large=64),
     learning_rate=common.choose(size, 4e-4, 5e-5, large=2e-4),
   )

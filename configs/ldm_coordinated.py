@@ -15,7 +15,7 @@ def get_config(size: str = "default"):
   config = common.training(
     "ldm_coordinated",
     size,
-    num_steps=common.choose(size, 800, 200_000, large=100_000),
+    num_steps=common.choose(size, 1_500, 200_000, large=100_000),
     batch_size=common.choose(size, 2, 96, large=16),
     learning_rate=common.choose(size, 4e-4, 5e-5, large=2e-4),
   )

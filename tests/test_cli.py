@@ -106,7 +106,8 @@ def test_animate_writes_beside_the_photo_and_says_so(photo, engine, capsys):
 
 
 def test_animate_hands_over_every_option(photo, engine):
-  given = {"--seed": 7, "--steps": 3, "--frames": 4, "--fps": 12.5, "--magnify": -1.5, "--size": 640}
+  given = {"--seed": 7, "--steps": 3, "--frames": 4, "--fps": 12.5, "--wind": "windy", "--magnify": -1.5}
+  given |= {"--size": 640}
   flags = [text for option, value in given.items() for text in (option, str(value))]
   assert cli.main(["animate", photo, "--output", "out.webm", *flags]) == 0
   (_, key, image, steps, loop), render = engine.calls
@@ -115,7 +116,7 @@ def test_animate_hands_over_every_option(photo, engine):
   np.testing.assert_array_equal(jax.random.key_data(key), jax.random.key_data(jax.random.key(7)))
   np.testing.assert_array_equal(image, photos.read_image(photo))
   assert steps == 3 and not loop
-  assert render == ("render", "spectrum", 4, 12.5, -1.5, 640)
+  assert render == ("render", "spectrum", 4, 12.5, -3.0, 640)  # twice a breeze
   assert sorted(os.listdir()) == ["beach.png", "out.webm"]
 
 

@@ -194,6 +194,7 @@ def test_animate_refuses_videos_it_cannot_follow(calls, capsys):
   write_sound("sound.mp4")
   assert_refused(capsys, "animate", "swing.mp4", "--steps", "5", match="--steps is for photos; .* is measured")
   assert_refused(capsys, "animate", "swing.mp4", "--loop", match="--loop is for photos; .* is measured")
+  assert_refused(capsys, "animate", "swing.mp4", "--wind", "calm", match="--wind is for photos; .* is measured")
   assert_refused(capsys, "animate", "short.mp4", match="short.mp4 lasts 0.27 s; measuring motion needs 0.5 s or more")
   assert_refused(capsys, "animate", "text.mov", match="text.mov cannot be decoded")
   assert_refused(capsys, "animate", "sound.mp4", match="sound.mp4 has no video stream")

@@ -55,7 +55,8 @@ def test_help_names_every_option_and_version_is_the_package(capsys):
     cli.main(["animate", "--help"])
   assert end.value.code == 0
   text = capsys.readouterr().out
-  for option in ("--output", "--seed", "--steps", "--loop", "--frames", "--fps", "--magnify", "--size", "--force"):
+  options = ("--output", "--seed", "--steps", "--loop", "--frames", "--fps", "--wind", "--magnify", "--size", "--force")
+  for option in options:
     assert option in text
   assert "PHOTO or VIDEO" in text
   with pytest.raises(SystemExit):

@@ -67,7 +67,8 @@ def animate(request: AnimateRequest) -> None:
   from gid_jax.media.shots import is_video
 
   if is_video(source):
-    for option, given in (("--steps", request.steps is not None), ("--loop", request.loop)):
+    for_photos = ("--steps", request.steps is not None), ("--loop", request.loop), ("--wind", request.wind != "breeze")
+    for option, given in for_photos:
       if given:
         raise UserError(f"{option} is for photos; the motion of the video {source} is measured, not sampled")
     _animate_video(request, source, output)
@@ -140,6 +141,7 @@ def _animate_photo(request: AnimateRequest, photo: Path, output: Path) -> None:
   import jax
 
   from gid_jax.media import encoding, photos
+  from gid_jax.motion.spectral import WINDS
   from gid_jax.pipeline import Animator
 
   console = _console()
@@ -162,7 +164,7 @@ def _animate_photo(request: AnimateRequest, photo: Path, output: Path) -> None:
       num_frames = max(2, round(animator.period * request.fps))
       fps = num_frames / animator.period
     frames = animator.render(
-      image, spectrum, frames=num_frames, fps=fps, magnify=request.magnify, size=request.size
+      image, spectrum, frames=num_frames, fps=fps, magnify=request.magnify * WINDS[request.wind], size=request.size
     )
     rendered = progress.track(frames, total=num_frames, description="Rendering")
     video = encoding.write_video(output, rendered, fps=request.fps, overwrite=request.force)

@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -36,6 +36,7 @@ class AnimateRequest:
       exactly too, every 5 seconds (150 frames at 30 fps), but crosses the seam as fast as any other moment.
     frames: Number of frames to render. Default: 150; of a video, the first 5 seconds.
     fps: Frames per second of the video; the motion keeps its speed.
+    wind: How hard it blows in a photo: calm, breeze or windy, as in 15, 50 and 85 % of clips filmed outdoors.
     magnify: Scales the motion; 0 is a still, 2 moves twice as far.
     size: Long side of the video in pixels; a photo is never enlarged.
     weights: Folder of motion.safetensors, and renderer.safetensors for a trained renderer, from `gid export`.
@@ -52,8 +53,9 @@ class AnimateRequest:
   loop: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
   frames: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
   fps: float = 30.0
+  wind: Literal["calm", "breeze", "windy"] = "breeze"
   magnify: float = 1.0
-  size: int = 512
+  size: int = 1080
   weights: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None
   force: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
 

@@ -162,6 +162,12 @@ def spectrum_to_motion(
   return evaluate_motion(spectrum, jnp.arange(spectrum.num_frames), anchor_first_frame=anchor_first_frame)
 
 
+# Factors on the motion of a breeze: 15, 50 and 85 % of 31 filmed outdoor scenes swing by no more than 1.8, 3.7 and
+# 7.2 px at 256 px across. The spectrum keeps its shape: the logarithm of a band grows 0.92 to 1.16 times as fast as
+# that of the swing.
+WINDS = {"calm": 0.5, "breeze": 1.0, "windy": 2.0}
+
+
 def magnify(spectrum: SpectralVolume, factor: float) -> SpectralVolume:
   """Scales every displacement by `factor`; below 1 calms the motion, above 1 exaggerates it (section 6)."""
   return spectrum.replace(coefficients=spectrum.coefficients * factor)

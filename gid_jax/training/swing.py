@@ -329,7 +329,7 @@ if __name__ == "__main__":
   config_flags.DEFINE_config_file("config", None, "Motion model and data, such as configs/ldm.py:default.")
   flags.DEFINE_string("stills", None, "Folder of photos in which nothing sways.")
   flags.DEFINE_string("output", None, "File to write, .safetensors.")
-  flags.DEFINE_float("penalty", 300.0, "Of where; of features with unit variance.")
+  flags.DEFINE_float("penalty", 10.0, "Of where; of features with unit variance.")
   flags.DEFINE_float("gate_penalty", 0.03, "Of whether a place moves.")
   EXAMPLES = {"config": "configs/ldm.py:default", "stills": "photos", "output": "runs/swing.safetensors"}
   flags.mark_flags_as_required(list(EXAMPLES))

@@ -1,11 +1,19 @@
-"""Where the parameters of the frozen image networks come from."""
+"""Where the parameters of the frozen image networks come from, and how the package carries them."""
 
-from gid_jax.configuration import ModelSettings
+from pathlib import Path
+
+from gid_jax.configuration import ModelSettings, WeightsSettings
 from gid_jax.errors import UserError
 from gid_jax.models.encoders import FROZEN_TRUNK, TRUNKS, name_trunk
 from gid_jax.parsing import look_up
 from gid_jax.types import Params
-from gid_jax.weights.pretrained import MOTION_WEIGHTS, load_pretrained
+from gid_jax.weights.pretrained import (
+  MOTION_WEIGHTS,
+  TRUNK_WEIGHTS,
+  export_weights,
+  import_weights,
+  load_pretrained,
+)
 
 
 def read_trunks(model: ModelSettings, paths: str) -> Params:
@@ -38,3 +46,22 @@ def _read_trunk(kind: str, name: str, path: str) -> Params:
   if name not in embedded:
     raise UserError(f"the embedded weights hold no {kind}; name a file of it by --config.init.encoder=FILE")
   return embedded[name]
+
+
+def embed(path: str | Path, folder: str | Path) -> None:
+  """Splits exported motion weights into the two files that the package carries; those in `folder` are replaced.
+
+  Args:
+    path: from `gid export --motion`.
+    folder: where to write `MOTION_WEIGHTS` and `TRUNK_WEIGHTS`.
+
+  Raises:
+    UserError: see `import_weights`.
+  """
+  params, settings = import_weights(path)
+  encoder = params["encoder"]
+  frozen = {name: part for name, part in encoder.items() if name.startswith(FROZEN_TRUNK)}
+  rest = {name: part for name, part in encoder.items() if name not in frozen}
+  export_weights(Path(folder) / MOTION_WEIGHTS, params | {"encoder": rest}, settings=settings)
+  described = WeightsSettings("encoder", label=settings.label)
+  export_weights(Path(folder) / TRUNK_WEIGHTS, {"encoder": frozen}, settings=described)

@@ -20,6 +20,8 @@ from gid_jax.parsing import parse, to_plain
 
 MOTION_WEIGHTS = "motion.safetensors"
 RENDERER_WEIGHTS = "renderer.safetensors"
+# The embedded motion weights' frozen image networks: the large part, which new weights leave as it is.
+TRUNK_WEIGHTS = "trunks.safetensors"
 _FORMAT = "gid-jax weights"
 _VERSION = 1
 
@@ -36,8 +38,11 @@ def load_pretrained(name: str, *, directory: str | Path | None = None) -> tuple[
   """
   if directory is not None:
     return import_weights(Path(directory) / name)
-  with importlib.resources.as_file(importlib.resources.files("gid_jax") / "pretrained" / name) as path:
-    return import_weights(path)
+  with importlib.resources.as_file(importlib.resources.files("gid_jax") / "pretrained") as folder:
+    params, settings = import_weights(folder / name)
+    if name == MOTION_WEIGHTS:
+      params["encoder"] |= import_weights(folder / TRUNK_WEIGHTS)[0]["encoder"]
+  return params, settings
 
 
 def load_renderer(directory: str | Path | None) -> tuple[dict[str, Any], WeightsSettings] | None:
