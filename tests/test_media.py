@@ -1,5 +1,6 @@
 """Photos and clips: what is read, what is refused, and that what is written comes back."""
 
+import io
 import os
 import struct
 import subprocess
@@ -10,6 +11,8 @@ import zlib
 import av
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageCms
 from videos import SWATCHES, assert_refused, moving_frames, read_swatches, swatch_frame
 
@@ -303,3 +306,66 @@ def test_writing_to_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
   for name, line in zip(names, lines, strict=True):
     assert line.startswith(f"cannot write {name}: ")
   assert os.listdir(tmp_path) == []
+
+
+def png_with(name, payload):
+  """A 20 x 30 PNG with a chunk of that name before its pixels, and the pixels."""
+  pixels = np.random.default_rng(3).integers(0, 256, (20, 30, 3), np.uint8)
+  buffer = io.BytesIO()
+  Image.fromarray(pixels).save(buffer, "PNG")
+  data, chunk = buffer.getvalue(), name + payload
+  chunk = struct.pack(">I", len(payload)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+  return data[:33] + chunk + data[33:], pixels
+
+
+@pytest.mark.parametrize(
+  "name, payload",
+  [
+    (b"zTXt", b"workflow\0\0" + zlib.compress(b'{"node": 1}' * 300_000)),
+    (b"iTXt", b"prompt\0\0\0\0\0" + b"x" * 3_000_000),
+    (b"iCCP", b"monitor\0\0" + zlib.compress(bytes(4_000_000))),
+    (b"eXIf", b"MM\0*\0\0\0\x08\0\x01broken"),
+  ],
+)
+def test_what_stands_beside_the_pixels_does_not_keep_a_photo_out(tmp_path, name, payload, recwarn):
+  data, pixels = png_with(name, payload)
+  (tmp_path / "a.png").write_bytes(data)
+  np.testing.assert_allclose(photos.read_image(tmp_path / "a.png"), pixels / 255, atol=1e-6)
+  assert not recwarn.list
+
+
+def exif_block(*, orientation=(3, b"\0\x06\0\0"), altitude=(5, b"\0\0\0\x40")):
+  """An EXIF block of two tags, of the (type, four bytes) that are given; the altitude stands in the block of GPS."""
+  entry = lambda tag, kind, value: struct.pack(">HHI", tag, kind, 4 if kind == 2 else 1) + value
+  first = struct.pack(">H", 2) + entry(0x0112, *orientation) + entry(0x8825, 4, struct.pack(">I", 38)) + bytes(4)
+  return b"Exif\0\0MM\0*\0\0\0\x08" + first + struct.pack(">H", 1) + entry(6, *altitude) + bytes(4)
+
+
+@pytest.mark.parametrize("wrong", ["altitude", "orientation", "end"])
+def test_a_wrong_exif_tag_does_not_keep_a_photo_out(tmp_path, wrong, recwarn):
+  pixels = np.full((24, 32, 3), 128, np.uint8)
+  pixels[:8, :8] = 255
+  text = (2, b"12m\0")
+  block = exif_block() if wrong == "end" else exif_block(**{wrong: text})
+  Image.fromarray(pixels).save(tmp_path / "a.jpg", quality=95, exif=block[: -20 if wrong == "end" else None])
+  found = photos.read_image(tmp_path / "a.jpg")
+  upright = pixels if wrong == "orientation" else np.rot90(pixels, -1)
+  np.testing.assert_allclose(found, upright / 255, atol=0.15)
+  assert not recwarn.list
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(["JPEG", "PNG", "WEBP", "TIFF", "GIF", "AVIF"]), st.integers(0, 2**32 - 1))
+def test_broken_files_are_photos_or_one_line(tmp_path, kind, seed):
+  """Bytes changed at random places, and a cut: a picture or a `UserError`, never an exception of a library."""
+  rng = np.random.default_rng(seed)
+  buffer = io.BytesIO()
+  Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8)).save(buffer, kind)
+  data = np.frombuffer(buffer.getvalue(), np.uint8).copy()
+  places = rng.integers(0, len(data), rng.integers(1, 8))
+  data[places] = rng.integers(0, 256, len(places))
+  (tmp_path / "a").write_bytes(data[: rng.integers(len(data) // 2, len(data) + 1)].tobytes())
+  try:
+    assert photos.read_image(tmp_path / "a").dtype == np.float32
+  except UserError as error:
+    assert "\n" not in str(error)

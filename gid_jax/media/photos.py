@@ -4,14 +4,15 @@ Everything inside the library is display-referred sRGB: photos are float32 [h w 
 uint8 [h w 3]. Colour profiles and camera orientation end here.
 """
 
+import contextlib
 import io
-import struct
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 from gid_jax.errors import UserError
 from gid_jax.files import PathLike
@@ -19,14 +20,25 @@ from gid_jax.media.decoding import open_to_read
 
 MIN_SIDE = 16
 MAX_MEGAPIXELS = 100
+_MAX_METADATA = 2**28  # bytes of text and profiles in a PNG
+# EXIF orientation to what brings the picture upright.
+_TURNS = {
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_270,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_90,
+}
 
 
 def read_image(path: PathLike) -> Float[np.ndarray, "h w 3"]:
   """Reads a photo as it is meant to be seen: upright, sRGB, opaque.
 
-  The EXIF orientation is applied and an embedded colour profile is converted to sRGB. Transparency is shown
-  over white, as viewers do by default. Grey, palette, CMYK and 16-bit images are accepted, as is the first
-  frame of an animation.
+  The EXIF orientation is applied and an embedded colour profile is converted to sRGB; whatever else stands beside the
+  pixels, and is broken, is passed over. Transparency is shown over white, as viewers do by default. Grey, palette, CMYK
+  and 16-bit images are accepted, as is the first frame of an animation.
 
   Args:
     path: any file that Pillow decodes.
@@ -38,15 +50,12 @@ def read_image(path: PathLike) -> Float[np.ndarray, "h w 3"]:
     UserError: no such readable file, not an image, damaged, under 16 pixels on a side or over 100 megapixels.
   """
   path = Path(path)
-  with open_to_read(path) as file:
+  with open_to_read(path) as file, _lenient_pillow():
     try:
-      with warnings.catch_warnings():
-        # Pillow warns below our limit and raises above it; one message of ours covers both.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        image = Image.open(file)
+      image = Image.open(file)
     except Image.DecompressionBombError:
       raise _too_large(path, "") from None
-    except (OSError, SyntaxError, ValueError, struct.error) as error:
+    except Exception as error:  # decoders raise all kinds on broken files
       file.seek(0)
       raise UserError(f"{path} is not an image{_describe_unknown_image(file.read(16))}") from error
     width, height = image.size
@@ -56,9 +65,32 @@ def read_image(path: PathLike) -> Float[np.ndarray, "h w 3"]:
       raise UserError(f"{path} is {width} x {height} pixels; a photo needs at least {MIN_SIDE} x {MIN_SIDE}")
     try:
       image.load()
-      return _image_to_srgb(ImageOps.exif_transpose(image))
-    except (OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error) as error:
+      return _image_to_srgb(_turn_upright(image))
+    except Exception as error:
       raise UserError(f"{path} is truncated or damaged ({error}); save or download it again") from error
+
+
+@contextlib.contextmanager
+def _lenient_pillow() -> Iterator[None]:
+  """Pillow without warnings and with room for what others write beside the pixels."""
+  limits = PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
+  PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = _MAX_METADATA
+  try:
+    with warnings.catch_warnings():
+      warnings.simplefilter("ignore")  # of broken EXIF; and of size, for which `read_image` has a limit of its own
+      yield
+  finally:
+    PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = limits
+
+
+def _turn_upright(image: Image.Image) -> Image.Image:
+  """Applies the EXIF orientation. Only this tag is read: any other may be wrong without harm."""
+  try:
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+  except Exception:
+    return image
+  method = _TURNS.get(orientation) if isinstance(orientation, int) else None
+  return image if method is None else image.transpose(method)
 
 
 def _too_large(path: Path, size: str) -> UserError:
