@@ -7,6 +7,9 @@ import contextlib
 import os
 from pathlib import Path
 
+from gid_jax.errors import UserError
+from gid_jax.files import first_line
+
 # Small programs are kept too: sampling runs many of them.
 _CACHE_SETTINGS = {"jax_persistent_cache_min_compile_time_secs": 0.0, "jax_persistent_cache_min_entry_size_bytes": -1}
 
@@ -15,7 +18,10 @@ def configure_jax() -> None:
   """Prepares JAX for a program that has the machine to itself; call before the first JAX operation.
 
   GPU memory is taken as it is needed; every CPU core is a device, for optical flow splits its frames over devices;
-  compiled programs are kept, see `use_compilation_cache`.
+  floats have 32 bits; compiled programs are kept, see `use_compilation_cache`.
+
+  Raises:
+    UserError: JAX cannot use the platform that was asked for.
   """
   os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
   import jax
@@ -24,7 +30,14 @@ def configure_jax() -> None:
   if jax.config.values["jax_num_cpu_devices"] < 0 and not is_chosen:
     with contextlib.suppress(RuntimeError):  # JAX has begun, and has the devices that it has.
       jax.config.update("jax_num_cpu_devices", count_cores())
+  jax.config.update("jax_enable_x64", False)  # the networks are of float32, whatever the shell says
   use_compilation_cache()
+  try:
+    jax.devices()
+  except (RuntimeError, AssertionError) as error:
+    chosen = jax.config.values["jax_platforms"] or "its choice"
+    raise UserError(f"JAX cannot use {chosen} here: {first_line(error)}; unset JAX_PLATFORMS to run on the CPU, or "
+                    "install JAX for this accelerator") from error  # fmt: skip
 
 
 def use_compilation_cache() -> None:

@@ -1,11 +1,14 @@
 """The `gid` command: what it says, what it refuses, and that it never leaves half a file."""
 
+import io
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
 import tempfile
+import time
 import types
 import zlib
 from pathlib import Path
@@ -317,3 +320,33 @@ def test_interrupt_is_quiet_and_leaves_nothing(photo, engine, capsys, monkeypatc
   assert cli.main(["animate", photo, "--frames", "4"]) == 130
   assert "Traceback" not in capsys.readouterr().err
   assert os.listdir() == ["beach.png"]
+
+
+def test_a_library_that_fails_is_one_line(photo, engine, capsys, monkeypatch):
+  monkeypatch.setattr(engine, "failure", ZeroDivisionError("a fault\nof ours"))
+  assert_refused(capsys, photo, match="ZeroDivisionError: a fault; this should not have happened")
+  monkeypatch.setenv("GID_TRACEBACK", "1")
+  with pytest.raises(ZeroDivisionError):
+    cli.main(["animate", photo, "--frames", "4"])
+
+
+def test_sigterm_leaves_nothing(photo, engine, capsys, monkeypatch):
+  def render(self, *_, **options):
+    yield np.zeros((32, 48, 3), np.uint8)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(10)
+
+  monkeypatch.setattr(engine, "render", render)
+  before = signal.getsignal(signal.SIGTERM)
+  assert cli.main(["animate", photo, "--frames", "4"]) == 143
+  assert capsys.readouterr().err == "gid: terminated; nothing was written\n"
+  assert os.listdir() == ["beach.png"]
+  assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_console_that_cannot_print_a_name_is_no_failure(photo, engine, capsys, monkeypatch):
+  console = io.TextIOWrapper(io.BytesIO(), encoding="cp1252", write_through=True)
+  monkeypatch.setattr(sys, "stdout", console)
+  os.rename(photo, "\u5199\u771f.png")
+  assert cli.main(["animate", "\u5199\u771f.png", "--frames", "2"]) == 0
+  assert b"Wrote \\u5199\\u771f_animated.mp4: " in console.buffer.getvalue()

@@ -100,3 +100,22 @@ program.main([])
 """
   folder = tmp_path / "gid-jax" / "xla"
   assert run(code, XDG_CACHE_HOME=str(tmp_path)) == [str(folder), str(num_devices)]
+
+
+def test_floats_have_32_bits_whatever_the_shell_says(tmp_path):
+  code = CONFIGURE + "print(jax.numpy.ones(2).dtype)"
+  assert run(code, JAX_ENABLE_X64="1", XDG_CACHE_HOME=str(tmp_path))[-1] == "float32"
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu", "nonsense"])
+def test_a_platform_that_is_not_there_is_one_line(platform):
+  code = """
+from gid_jax.devices import configure_jax
+from gid_jax.errors import UserError
+try:
+  configure_jax()
+except UserError as error:
+  print(error)
+"""
+  line = " ".join(run(code, JAX_PLATFORMS=platform))
+  assert line.startswith(f"JAX cannot use {platform} here: ") and "unset JAX_PLATFORMS" in line

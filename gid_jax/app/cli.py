@@ -4,11 +4,16 @@ Whatever can be refused is refused before JAX is imported, so that help is insta
 cost minutes of sampling. This file therefore imports nothing heavy at its top.
 """
 
+import contextlib
 import dataclasses
 import importlib.util
+import io
+import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import tyro
@@ -17,40 +22,76 @@ from gid_jax import __version__
 from gid_jax.app.options import AnimateRequest, ExportRequest, InspectRequest, check_animate, check_inspect
 from gid_jax.devices import configure_jax
 from gid_jax.errors import UserError
+from gid_jax.files import first_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the command line and returns the exit status: 0 done, 2 refused or failed, 130 interrupted.
+  """Runs the command line and returns the exit status: 0 done, 2 refused or failed, 130 interrupted, 143 terminated.
 
   Args:
     argv: arguments without the program's name; those of the process by default.
   """
-  arguments = list(sys.argv[1:] if argv is None else argv)
-  if arguments == ["--version"]:
-    print(f"gid {__version__}")
-    return 0
-  if not arguments:
-    arguments = ["--help"]
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):  # a console that cannot print a name shows its code points
+      stream.reconfigure(errors="backslashreplace")
   try:
-    request = tyro.extras.subcommand_cli_from_dict(
-      {"animate": AnimateRequest, "inspect": InspectRequest, "export": ExportRequest},
-      prog="gid",
-      description="Generative Image Dynamics: one still photo in, natural oscillating motion out. "
-      "`gid --version` prints the version.",
-      args=arguments,
-    )
-    if isinstance(request, AnimateRequest):
-      animate(request)
-    elif isinstance(request, InspectRequest):
-      inspect(request)
-    else:
-      export(request)
+    with _sigterm_ends():
+      return _run(list(sys.argv[1:] if argv is None else argv))
   except UserError as error:
     print("gid: error: " + " ".join(str(error).splitlines()), file=sys.stderr)
     return 2
   except KeyboardInterrupt:
     print("gid: interrupted; nothing was written", file=sys.stderr)
     return 130
+  except _Terminated:
+    print("gid: terminated; nothing was written", file=sys.stderr)
+    return 143
+  except Exception as error:
+    if os.environ.get("GID_TRACEBACK"):
+      raise
+    print(f"gid: error: {type(error).__name__}: {first_line(error)}; this should not have happened: please report it "
+          "with what GID_TRACEBACK=1 in the environment prints", file=sys.stderr)  # fmt: skip
+    return 2
+
+
+class _Terminated(BaseException):
+  """What SIGTERM becomes, so that nothing half-written is left behind."""
+
+
+@contextlib.contextmanager
+def _sigterm_ends() -> Iterator[None]:
+  def end(*_):
+    raise _Terminated
+
+  if threading.current_thread() is not threading.main_thread():  # only it can
+    yield
+    return
+  before = signal.signal(signal.SIGTERM, end)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, before)
+
+
+def _run(arguments: list[str]) -> int:
+  if arguments == ["--version"]:
+    print(f"gid {__version__}")
+    return 0
+  if not arguments:
+    arguments = ["--help"]
+  request = tyro.extras.subcommand_cli_from_dict(
+    {"animate": AnimateRequest, "inspect": InspectRequest, "export": ExportRequest},
+    prog="gid",
+    description="Generative Image Dynamics: one still photo in, natural oscillating motion out. "
+    "`gid --version` prints the version.",
+    args=arguments,
+  )
+  if isinstance(request, AnimateRequest):
+    animate(request)
+  elif isinstance(request, InspectRequest):
+    inspect(request)
+  else:
+    export(request)
   return 0
 
 
