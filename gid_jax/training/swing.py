@@ -45,6 +45,7 @@ from gid_jax.weights.pretrained import export_weights
 FAINT = 0.1  # px: what swings less counts as this much more, as flow cannot tell it from rest
 STILL = 0.1  # px that 5 % of a photo without anything to move may exceed
 MOVES = 0.3  # of the swing that 5 % of a window exceed: from there on a place of it moves
+CAUTION = 1.0  # of the log odds that a place moves: a wall that sways is worse than a leaf that rests
 _NUM_PLACES = 60  # of a window or a photo, for whether a place moves
 _NUM_NEWTON_STEPS = 8
 _NUM_GROUPS = 100  # of scenes, left out one after the other
@@ -176,7 +177,9 @@ class PlaceSample:
     self._resting.append(self._draw(features))
 
   def fit_gate(self, penalty: float) -> tuple[Float[np.ndarray, "c"], float]:
-    """Weights [c] and bias of the log odds that a place moves; scenes count alike, however many windows they have.
+    """Weights [c] and bias of the log odds that a place moves, less `CAUTION`.
+
+    Scenes count alike, however many windows they have.
 
     Raises:
       UserError: there are no windows or no photos; see `fit_gate`.
@@ -188,7 +191,8 @@ class PlaceSample:
     weights = [np.full(len(features), 1 / max(counts[scene], 1)) for scene, features in self._moving]
     weights += [np.ones(len(features)) for features in self._resting]
     is_moving = np.arange(sum(map(len, drawn))) < sum(counts.values())
-    return fit_gate(np.concatenate(drawn), is_moving, penalty=penalty, weights=np.concatenate(weights))
+    kernel, bias = fit_gate(np.concatenate(drawn), is_moving, penalty=penalty, weights=np.concatenate(weights))
+    return kernel, bias - CAUTION
 
 
 def find_log_swing(volume: SpectralVolume, *, stride: int, factor: int) -> Float[np.ndarray, "h2 w2"]:
