@@ -19,7 +19,7 @@ from pathlib import Path
 import tyro
 
 from gid_jax import __version__
-from gid_jax.app.options import AnimateRequest, ExportRequest, InspectRequest, check_animate, check_inspect
+from gid_jax.app.options import AnimateRequest, ExportRequest, InspectRequest, check_animate, check_inspect, is_bundle
 from gid_jax.devices import configure_jax
 from gid_jax.errors import UserError
 from gid_jax.files import first_line
@@ -107,9 +107,11 @@ def animate(request: AnimateRequest) -> None:
   source, output = check_animate(request)
   from gid_jax.media.shots import is_video
 
-  if is_video(source):
+  if is_bundle(source):
+    _animate_bundle(request, source, output)
+  elif is_video(source):
     for_photos = ("--steps", request.steps is not None), ("--loop", request.loop), ("--wind", request.wind != "breeze")
-    for option, given in for_photos:
+    for option, given in (*for_photos, ("--save", request.save is not None)):
       if given:
         raise UserError(f"{option} is for photos; the motion of the video {source} is measured, not sampled")
     _animate_video(request, source, output)
@@ -181,8 +183,7 @@ def _animate_photo(request: AnimateRequest, photo: Path, output: Path) -> None:
   configure_jax()
   import jax
 
-  from gid_jax.media import encoding, photos
-  from gid_jax.motion.spectral import WINDS
+  from gid_jax.media import photos
   from gid_jax.pipeline import Animator
 
   console = _console()
@@ -199,17 +200,53 @@ def _animate_photo(request: AnimateRequest, photo: Path, output: Path) -> None:
       loop=request.loop,
       progress=lambda done, total: progress.update(sampling, completed=done, total=total, description="Sampling"),
     )
-    num_frames, fps = request.frames or 150, request.fps
-    if request.loop:
-      # The frames share the period evenly, so that the one after the last is the first, whatever the frame rate.
-      num_frames = max(2, round(animator.period * request.fps))
-      fps = num_frames / animator.period
-    frames = animator.render(
-      image, spectrum, frames=num_frames, fps=fps, magnify=request.magnify * WINDS[request.wind], size=request.size
-    )
-    rendered = progress.track(frames, total=num_frames, description="Rendering")
-    video = encoding.write_video(output, rendered, fps=request.fps, overwrite=request.force)
+    period = animator.period if request.loop else None
+    video = _write_moving_photo(request, animator, image, spectrum, output, progress, loop_period=period)
   _print_video(console, video, request.fps, start)
+  if request.save is not None:
+    from gid_jax.bundle import Bundle, save_bundle
+
+    settings = {"steps": request.steps, "loop": request.loop}
+    bundle = Bundle((image * 255 + 0.5).astype("uint8"), spectrum, request.seed, settings,
+                    weights_label=animator.motion_settings.label)  # fmt: skip
+    save_bundle(request.save, bundle, overwrite=request.force)
+    console.print(f"Wrote {request.save}: {_format_bytes(request.save.stat().st_size)}")
+
+
+def _animate_bundle(request: AnimateRequest, source: Path, output: Path) -> None:
+  start = time.perf_counter()
+  from gid_jax.bundle import load_bundle
+
+  bundle = load_bundle(source)
+  configure_jax()
+  from gid_jax.pipeline import ImageRenderer
+
+  console = _console()
+  _print_devices(console)
+  renderer = ImageRenderer.from_pretrained(request.weights)
+  image, spectrum = bundle.photo.astype("float32") / 255, bundle.spectrum
+  is_loop = bundle.settings.get("loop") is True and request.frames is None
+  period = spectrum.num_frames / spectrum.fps if is_loop else None
+  with _progress(console) as progress:
+    video = _write_moving_photo(request, renderer, image, spectrum, output, progress, loop_period=period)
+  _print_video(console, video, request.fps, start)
+
+
+def _write_moving_photo(request: AnimateRequest, renderer, image, spectrum, output: Path, progress, *, loop_period):
+  """Renders a photo that moves along a sampled spectrum, one period of it if that is a loop's."""
+  from gid_jax.media import encoding
+  from gid_jax.motion.spectral import WINDS
+
+  num_frames, fps = request.frames or 150, request.fps
+  if loop_period is not None:
+    # The frames share the period evenly, so that the one after the last is the first, whatever the frame rate.
+    num_frames = max(2, round(loop_period * request.fps))
+    fps = num_frames / loop_period
+  frames = renderer.render(
+    image, spectrum, frames=num_frames, fps=fps, magnify=request.magnify * WINDS[request.wind], size=request.size
+  )
+  rendered = progress.track(frames, total=num_frames, description="Rendering")
+  return encoding.write_video(output, rendered, fps=request.fps, overwrite=request.force)
 
 
 def _animate_video(request: AnimateRequest, source: Path, output: Path) -> None:

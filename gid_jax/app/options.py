@@ -17,6 +17,7 @@ from gid_jax.errors import UserError
 # Those of gid_jax.media.encoding (a test compares them); importing them would load NumPy.
 VIDEO_SUFFIXES = (".mp4", ".webm", ".gif", ".webp")
 PICTURE_SUFFIXES = (".png",)
+BUNDLE_SUFFIX = ".gid"
 DEMO_PHOTO = Path(__file__).parents[1] / "pretrained" / "photo.jpg"
 
 
@@ -25,7 +26,7 @@ class AnimateRequest:
   """Animate a photo: predict how it moves, render the motion and write a video.
 
   Given a video (or a GIF of half a second or more), its own measured motion animates its first frame instead, and
-  the result is compared with the film.
+  the result is compared with the film. A .gid file that --save wrote is rendered again, without sampling.
 
   Attributes:
     source: The photo, or the video, to animate; without one, a demonstration photo is animated into ./gid_demo.mp4.
@@ -39,9 +40,10 @@ class AnimateRequest:
     wind: How hard it blows in a photo: calm, breeze or windy, as in 15, 50 and 85 % of clips filmed outdoors.
     magnify: Scales the motion; 0 is a still, 2 moves twice as far.
     size: Long side of the video in pixels; a photo is never enlarged.
+    save: Write a photo and its sampled motion to this .gid file too, which can be animated again at once.
     weights: Folder of motion.safetensors, and renderer.safetensors for a trained renderer, from `gid export`.
       Default: the embedded weights.
-    force: Replace the output if it exists.
+    force: Replace the output, and what --save writes, if they exist.
   """
 
   source: Annotated[
@@ -56,6 +58,7 @@ class AnimateRequest:
   wind: Literal["calm", "breeze", "windy"] = "breeze"
   magnify: float = 1.0
   size: int = 1080
+  save: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
   weights: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None
   force: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
 
@@ -130,8 +133,20 @@ def check_animate(request: AnimateRequest) -> tuple[Path, Path]:
   output = default if request.output is None else request.output
   if output.suffix.lower() == ".gif" and request.fps > 50:
     raise UserError(f"{output}: GIF plays at most 50 frames per second; lower --fps or write .mp4")
-  _check_files(source, output, give="a photo or a video", suffixes=VIDEO_SUFFIXES, force=request.force)
+  _check_files(source, output, give="a photo or a video, or a .gid file", suffixes=VIDEO_SUFFIXES, force=request.force)
+  if is_bundle(source):
+    given = ("--seed", request.seed != 0), ("--steps", request.steps is not None), ("--loop", request.loop)
+    for option, is_given in (*given, ("--save", request.save is not None)):
+      if is_given:
+        raise UserError(f"{option} is for photos; the motion in {source} is sampled already")
+  if request.save is not None:
+    _check_files(None, request.save, give="", suffixes=(BUNDLE_SUFFIX,), force=request.force)
   return source, output
+
+
+def is_bundle(source: Path) -> bool:
+  """Whether a file's name says that it is a photo with its sampled motion, from `gid animate --save`."""
+  return source.suffix.lower() == BUNDLE_SUFFIX
 
 
 def check_inspect(request: InspectRequest) -> Path:
@@ -176,7 +191,7 @@ def _check_source(source: Path, give: str) -> None:
 
 def _check_output(output: Path, source: Path | None, suffixes: Sequence[str], force: bool) -> None:
   if output.suffix.lower() not in suffixes:
-    kind = "video" if len(suffixes) > 1 else "picture"
+    kind = "video" if len(suffixes) > 1 else "bundle" if BUNDLE_SUFFIX in suffixes else "picture"
     choice = f"use one of {', '.join(suffixes)}" if len(suffixes) > 1 else f"use {suffixes[0]}"
     raise UserError(f"{output}: unknown {kind} format '{output.suffix}'; {choice}")
   if not output.parent.is_dir():
