@@ -1,4 +1,4 @@
-"""The `gid` command on `.gid` files: written beside the video, and rendered again without sampling."""
+"""The `gid` command on `.gid` files, written beside the video and rendered without sampling, and its editing."""
 
 import os
 import types
@@ -12,8 +12,10 @@ from PIL import Image
 
 from gid_jax import pipeline
 from gid_jax.app import cli
+from gid_jax.app.options import parse_bands
 from gid_jax.bundle import Bundle, load_bundle, save_bundle
 from gid_jax.media import clips
+from gid_jax.motion.editing import choose_bands, mask_motion, turn_motion
 
 
 class FakeRenderer:
@@ -21,6 +23,7 @@ class FakeRenderer:
 
   calls: ClassVar[list] = []
   period = 2.0
+  num_bands = 4
   motion_settings = types.SimpleNamespace(label="of the test")
 
   @classmethod
@@ -120,3 +123,101 @@ def test_broken_bundles_are_one_line(calls, capsys):
   assert_refused(capsys, "empty.gid", match="empty.gid is empty")
   assert_refused(capsys, "missing.gid", match="cannot read missing.gid: no such file")
   assert calls == []
+
+
+# Editing
+
+
+def save_mask(path, *, size=(32, 48), white=slice(24, None)):
+  pixels = np.zeros(size, np.uint8)
+  pixels[:, white] = 255
+  Image.fromarray(pixels).save(path)
+
+
+def find_rendered(calls):
+  """The coefficients that were rendered last."""
+  return np.asarray(calls[-1][2].coefficients)
+
+
+@pytest.mark.parametrize("source", ["beach.png", "pond.gid"])
+def test_edits_reach_the_renderer(calls, source):
+  save_mask("white.png")
+  volume = make_volume() if source == "beach.png" else load_bundle(source).spectrum
+  run = lambda *options: cli.main(["animate", source, "--frames", "2", "--force", *options])
+  assert run("--bands", "1-2, 3") == 0
+  np.testing.assert_allclose(find_rendered(calls), choose_bands(volume, [1, 2, 3]).coefficients)
+  assert run("--direction", "30") == 0
+  np.testing.assert_allclose(find_rendered(calls), turn_motion(volume, 30, pixel_aspect=6 / (32 / 6)).coefficients)
+  right = np.zeros((32, 48), np.float32)
+  right[:, 24:] = 1
+  assert run("--mask", "white.png") == 0
+  np.testing.assert_allclose(find_rendered(calls), mask_motion(volume, right).coefficients)
+  assert run("--still", "white.png") == 0
+  np.testing.assert_allclose(find_rendered(calls), mask_motion(volume, 1 - right).coefficients)
+  assert run("--mask", "white.png", "--still", "white.png") == 0
+  assert (find_rendered(calls) == 0).all()
+  assert run() == 0
+  np.testing.assert_array_equal(find_rendered(calls), volume.coefficients)
+
+
+def test_what_is_saved_is_not_edited(calls):
+  save_mask("white.png")
+  options = ["--bands", "1", "--mask", "white.png", "--direction", "90", "--speed", "0.5", "--frames", "2"]
+  assert cli.main(["animate", "beach.png", *options, "--save", "x.gid"]) == 0
+  assert not (find_rendered(calls) == make_volume().coefficients).all()
+  np.testing.assert_allclose(load_bundle("x.gid").spectrum.coefficients, make_volume().coefficients, rtol=1e-3)
+
+
+def test_slow_motion_lies_closer_in_time(calls):
+  run = lambda *options: cli.main(["animate", "--force", "--speed", "0.25", *options])
+  assert run("pond.gid", "--frames", "5", "--fps", "20") == 0
+  assert run("pond.gid", "--fps", "20") == 0
+  assert run("beach.png", "--loop", "--fps", "20") == 0
+  asked = [options for kind, *_, options in calls if kind == "render"]
+  # The period is 2 s, in slow motion 8 s.
+  assert [(options["frames"], options["fps"]) for options in asked] == [(5, 80), (600, 80), (160, 80)]
+  clip = clips.read_clip("beach_animated.mp4")
+  np.testing.assert_allclose(np.diff(clip.times), 1 / 20, atol=1e-3)
+
+
+def test_masks_of_another_size_and_of_another_photo(calls, capsys):
+  save_mask("large.png", size=(320, 480), white=slice(240, None))
+  save_mask("same.png")
+  save_mask("tall.png", size=(48, 32))
+  found = []
+  for name in ("large.png", "same.png"):
+    assert cli.main(["animate", "pond.gid", "--frames", "2", "--force", "--mask", name]) == 0
+    found.append(find_rendered(calls))
+  np.testing.assert_allclose(*found)
+  calls.clear()
+  Path("text.png").write_text("not a picture")
+  match = "tall.png is 32 x 48 and the photo 48 x 32 pixels"
+  for source in ("pond.gid", "beach.png"):
+    assert_refused(capsys, source, "--output", "o.mp4", "--mask", "tall.png", match=match)
+    assert_refused(capsys, source, "--output", "o.mp4", "--still", "missing.png", match="cannot read missing.png")
+    assert_refused(capsys, source, "--output", "o.mp4", "--still", "text.png", match="text.png is not an image")
+  assert calls == []
+
+
+def test_refuses_edits_that_make_no_sense_before_sampling(calls, capsys):
+  for source in ("pond.gid", "beach.png"):
+    for bands in ("", "a", "3-1", "1,", "-1", "1.5", "99999", "\u0663"):
+      assert_refused(capsys, source, f"--bands={bands}", match="give numbers and ranges such as 1-4,7")
+    assert_refused(capsys, source, "--bands", "2-9", match="no band 4; this motion has the bands 0 to 3")
+    assert_refused(capsys, source, "--direction", "nan", match="--direction is nan")
+    for speed in ("0", "-1", "nan", "100"):
+      assert_refused(capsys, source, "--speed", speed, match="--speed is")
+  assert calls == []
+
+
+def test_bands_are_parsed():
+  assert parse_bands("1-4,7") == (1, 2, 3, 4, 7)
+  assert parse_bands(" 0 , 2 - 3 ") == (0, 2, 3)
+
+
+def test_a_film_is_not_edited(calls, capsys, monkeypatch):
+  monkeypatch.setattr("gid_jax.media.shots.is_video", lambda path: True)
+  save_mask("white.png")
+  for option in (["--bands", 1], ["--mask", "white.png"], ["--still", "white.png"], ["--direction", 5],
+                 ["--speed", 2], ["--save", "x.gid"]):
+    assert_refused(capsys, "beach.png", *option, match=f"{option[0]} is for photos; the motion of the video")

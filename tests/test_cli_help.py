@@ -57,7 +57,7 @@ def test_help_names_every_option_and_version_is_the_package(capsys):
   assert end.value.code == 0
   text = capsys.readouterr().out
   options = ("--output", "--seed", "--steps", "--loop", "--frames", "--fps", "--wind", "--magnify", "--size", "--save",
-             "--force")  # fmt: skip
+             "--force", "--bands", "--mask", "--still", "--direction", "--speed")  # fmt: skip
   for option in options:
     assert option in text
   assert "PHOTO or VIDEO" in text

@@ -19,7 +19,15 @@ from pathlib import Path
 import tyro
 
 from gid_jax import __version__
-from gid_jax.app.options import AnimateRequest, ExportRequest, InspectRequest, check_animate, check_inspect, is_bundle
+from gid_jax.app.options import (
+  AnimateRequest,
+  ExportRequest,
+  InspectRequest,
+  check_animate,
+  check_inspect,
+  is_bundle,
+  list_edits,
+)
 from gid_jax.devices import configure_jax
 from gid_jax.errors import UserError
 from gid_jax.files import first_line
@@ -111,7 +119,7 @@ def animate(request: AnimateRequest) -> None:
     _animate_bundle(request, source, output)
   elif is_video(source):
     for_photos = ("--steps", request.steps is not None), ("--loop", request.loop), ("--wind", request.wind != "breeze")
-    for option, given in (*for_photos, ("--save", request.save is not None)):
+    for option, given in (*for_photos, *list_edits(request), ("--save", request.save is not None)):
       if given:
         raise UserError(f"{option} is for photos; the motion of the video {source} is measured, not sampled")
     _animate_video(request, source, output)
@@ -183,14 +191,19 @@ def _animate_photo(request: AnimateRequest, photo: Path, output: Path) -> None:
   configure_jax()
   import jax
 
+  from gid_jax.app.edits import read_edits
   from gid_jax.media import photos
+  from gid_jax.motion.editing import check_bands
   from gid_jax.pipeline import Animator
 
   console = _console()
   image = photos.read_image(photo)
+  edits = read_edits(request, image)
   _print_devices(console)
   with console.status("Loading the model"):
     animator = Animator.from_pretrained(request.weights)
+  if edits.bands is not None:
+    check_bands(edits.bands, animator.num_bands)
   with _progress(console) as progress:
     sampling = progress.add_task("Compiling", total=request.steps)
     spectrum = animator.predict_spectrum(
@@ -201,7 +214,8 @@ def _animate_photo(request: AnimateRequest, photo: Path, output: Path) -> None:
       progress=lambda done, total: progress.update(sampling, completed=done, total=total, description="Sampling"),
     )
     period = animator.period if request.loop else None
-    video = _write_moving_photo(request, animator, image, spectrum, output, progress, loop_period=period)
+    edited = edits.apply(spectrum)
+    video = _write_moving_photo(request, animator, image, edited, output, progress, loop_period=period)
   _print_video(console, video, request.fps, start)
   if request.save is not None:
     from gid_jax.bundle import Bundle, save_bundle
@@ -219,12 +233,14 @@ def _animate_bundle(request: AnimateRequest, source: Path, output: Path) -> None
 
   bundle = load_bundle(source)
   configure_jax()
+  from gid_jax.app.edits import read_edits
   from gid_jax.pipeline import ImageRenderer
 
   console = _console()
+  image = bundle.photo.astype("float32") / 255
+  spectrum = read_edits(request, image).apply(bundle.spectrum)
   _print_devices(console)
   renderer = ImageRenderer.from_pretrained(request.weights)
-  image, spectrum = bundle.photo.astype("float32") / 255, bundle.spectrum
   is_loop = bundle.settings.get("loop") is True and request.frames is None
   period = spectrum.num_frames / spectrum.fps if is_loop else None
   with _progress(console) as progress:
@@ -237,10 +253,11 @@ def _write_moving_photo(request: AnimateRequest, renderer, image, spectrum, outp
   from gid_jax.media import encoding
   from gid_jax.motion.spectral import WINDS
 
-  num_frames, fps = request.frames or 150, request.fps
+  # Slower motion is the same series at times that lie closer together.
+  num_frames, fps = request.frames or max(2, round(150 / request.speed)), request.fps / request.speed
   if loop_period is not None:
     # The frames share the period evenly, so that the one after the last is the first, whatever the frame rate.
-    num_frames = max(2, round(loop_period * request.fps))
+    num_frames = max(2, round(loop_period * fps))
     fps = num_frames / loop_period
   frames = renderer.render(
     image, spectrum, frames=num_frames, fps=fps, magnify=request.magnify * WINDS[request.wind], size=request.size

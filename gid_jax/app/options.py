@@ -6,6 +6,7 @@ Nothing heavy is imported here, so that help is instant and a typing error is an
 import dataclasses
 import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -35,10 +36,15 @@ class AnimateRequest:
     steps: Sampling steps of a photo, 1 to 1000; more is slower and finer. Default: what the weights were tuned for.
     loop: Write one period of motion that is guided to slow down across its seam; without this a photo's motion repeats
       exactly too, every 5 seconds (150 frames at 30 fps), but crosses the seam as fast as any other moment.
-    frames: Number of frames to render. Default: 150; of a video, the first 5 seconds.
+    frames: Number of frames to render. Default: 150 / speed; of a video, the first 5 seconds.
     fps: Frames per second of the video; the motion keeps its speed.
     wind: How hard it blows in a photo: calm, breeze or windy, as in 15, 50 and 85 % of clips filmed outdoors.
     magnify: Scales the motion; 0 is a still, 2 moves twice as far.
+    bands: Frequencies of a photo's motion to keep, such as 1-4,7; band i swings i times in 5 seconds.
+    mask: Picture over the photo: white may move, black rests.
+    still: Picture over the photo: white rests.
+    direction: Turns a photo's motion, in degrees counter-clockwise; 90 makes upwards of rightwards.
+    speed: Speed of a photo's motion; 0.25 is slow motion with true frames in between.
     size: Long side of the video in pixels; a photo is never enlarged.
     save: Write a photo and its sampled motion to this .gid file too, which can be animated again at once.
     weights: Folder of motion.safetensors, and renderer.safetensors for a trained renderer, from `gid export`.
@@ -57,6 +63,11 @@ class AnimateRequest:
   fps: float = 30.0
   wind: Literal["calm", "breeze", "windy"] = "breeze"
   magnify: float = 1.0
+  bands: Annotated[str | None, tyro.conf.arg(metavar="BANDS", help_behavior_hint="")] = None
+  mask: Annotated[Path | None, tyro.conf.arg(metavar="PICTURE", help_behavior_hint="")] = None
+  still: Annotated[Path | None, tyro.conf.arg(metavar="PICTURE", help_behavior_hint="")] = None
+  direction: float = 0.0
+  speed: float = 1.0
   size: int = 1080
   save: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
   weights: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None
@@ -120,12 +131,16 @@ def check_animate(request: AnimateRequest) -> tuple[Path, Path]:
     "--frames": (2 if request.frames is None else request.frames, 2, 100_000),
     "--fps": (request.fps, 0.1, 240),
     "--size": (request.size, 64, 4096),
+    "--speed": (request.speed, 0.05, 20),
   }
   for option, (value, low, high) in limits.items():
     if not low <= value <= high:
       raise UserError(f"{option} is {value}; it must be between {low} and {high}")
-  if not math.isfinite(request.magnify):
-    raise UserError(f"--magnify is {request.magnify}; it must be a finite number")
+  for option, value in (("--magnify", request.magnify), ("--direction", request.direction)):
+    if not math.isfinite(value):
+      raise UserError(f"{option} is {value}; it must be a finite number")
+  if request.bands is not None:
+    parse_bands(request.bands)
   if request.loop and request.frames is not None:
     raise UserError(f"--loop and --frames {request.frames}: a loop is exactly one period long; leave out one of them")
   source = DEMO_PHOTO if request.source is None else request.source
@@ -139,9 +154,35 @@ def check_animate(request: AnimateRequest) -> tuple[Path, Path]:
     for option, is_given in (*given, ("--save", request.save is not None)):
       if is_given:
         raise UserError(f"{option} is for photos; the motion in {source} is sampled already")
+  for picture in (request.mask, request.still):
+    if picture is not None:
+      _check_readable(picture, give="a picture")
   if request.save is not None:
     _check_files(None, request.save, give="", suffixes=(BUNDLE_SUFFIX,), force=request.force)
   return source, output
+
+
+def parse_bands(text: str) -> tuple[int, ...]:
+  """The numbers of frequency bands that a text such as "1-4,7" names.
+
+  Raises:
+    UserError: it names none.
+  """
+  bands: list[int] = []
+  for part in text.split(","):
+    match = re.fullmatch(r"\s*([0-9]{1,4})\s*(?:-\s*([0-9]{1,4})\s*)?", part)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+    if last < first:
+      raise UserError(f"--bands is {text!r}; give numbers and ranges such as 1-4,7")
+    bands += range(first, last + 1)
+  return tuple(bands)
+
+
+def list_edits(request: AnimateRequest) -> tuple[tuple[str, bool], ...]:
+  """The options that edit a sampled motion, and whether each was given."""
+  pictures = ("--mask", request.mask is not None), ("--still", request.still is not None)
+  numbers = ("--direction", request.direction != 0), ("--speed", request.speed != 1)
+  return ("--bands", request.bands is not None), *pictures, *numbers
 
 
 def is_bundle(source: Path) -> bool:
@@ -174,6 +215,13 @@ def _check_files(source: Path | None, output: Path, *, give: str, suffixes: Sequ
     if source is not None:
       _check_source(source, give)
     _check_output(output, source, suffixes, force)
+  except OSError as error:
+    raise UserError(f"{error.filename}: {error.strerror}") from error
+
+
+def _check_readable(source: Path, give: str) -> None:
+  try:
+    _check_source(source, give)
   except OSError as error:
     raise UserError(f"{error.filename}: {error.strerror}") from error
 
