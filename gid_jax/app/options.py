@@ -24,14 +24,16 @@ DEMO_PHOTO = Path(__file__).parents[1] / "pretrained" / "photo.jpg"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AnimateRequest:
-  """Animate a photo: predict how it moves, render the motion and write a video.
+  """Animate photos: predict how they move, render the motion and write a video of each.
 
   Given a video (or a GIF of half a second or more), its own measured motion animates its first frame instead, and
   the result is compared with the film. A .gid file that --save wrote is rendered again, without sampling.
 
   Attributes:
-    source: The photo, or the video, to animate; without one, a demonstration photo is animated into ./gid_demo.mp4.
-    output: Video to write, .mp4, .webm, .gif or .webp. Default: SOURCE_animated.mp4 beside the source.
+    sources: The photo, or the video, to animate; without one, a demonstration photo is animated into ./gid_demo.mp4.
+      Several are animated in turn, of folders their photos, and a quoted '*.jpg' stands for what it matches.
+    output: Video to write, .mp4, .webm, .gif or .webp; of several inputs a folder. Default: SOURCE_animated.mp4 beside
+      the source.
     seed: Another seed gives another motion of a photo.
     steps: Sampling steps of a photo, 1 to 1000; more is slower and finer. Default: what the weights were tuned for.
     loop: Write one period of motion that is guided to slow down across its seam; without this a photo's motion repeats
@@ -52,9 +54,9 @@ class AnimateRequest:
     force: Replace the output, and what --save writes, if they exist.
   """
 
-  source: Annotated[
-    Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[PHOTO or VIDEO]", help_behavior_hint="")
-  ] = None
+  sources: Annotated[
+    tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[PHOTO or VIDEO ...]", help_behavior_hint="")
+  ] = ()
   output: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
   seed: int = 0
   steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
@@ -113,14 +115,11 @@ class ExportRequest:
   label: str = ""
 
 
-def check_animate(request: AnimateRequest) -> tuple[Path, Path]:
-  """Checks everything that needs neither JAX nor the pixels.
+def check_values(request: AnimateRequest) -> None:
+  """Checks what can be wrong with the options whatever the source.
 
   Args:
     request: the options.
-
-  Returns:
-    The photo or video to read and the video to write.
 
   Raises:
     UserError: naming the first thing that is wrong.
@@ -143,8 +142,26 @@ def check_animate(request: AnimateRequest) -> tuple[Path, Path]:
     parse_bands(request.bands)
   if request.loop and request.frames is not None:
     raise UserError(f"--loop and --frames {request.frames}: a loop is exactly one period long; leave out one of them")
-  source = DEMO_PHOTO if request.source is None else request.source
-  default = Path("gid_demo.mp4") if request.source is None else source.parent / f"{source.stem}_animated.mp4"
+  for picture in (request.mask, request.still):
+    if picture is not None:
+      _check_readable(picture, give="a picture")
+
+
+def check_animate(request: AnimateRequest) -> tuple[Path, Path]:
+  """Checks everything that needs neither JAX nor the pixels, for one source or none.
+
+  Args:
+    request: the options.
+
+  Returns:
+    The photo or video to read and the video to write.
+
+  Raises:
+    UserError: naming the first thing that is wrong.
+  """
+  check_values(request)
+  source = request.sources[0] if request.sources else DEMO_PHOTO
+  default = source.parent / name_output(source) if request.sources else Path("gid_demo.mp4")
   output = default if request.output is None else request.output
   if output.suffix.lower() == ".gif" and request.fps > 50:
     raise UserError(f"{output}: GIF plays at most 50 frames per second; lower --fps or write .mp4")
@@ -154,12 +171,14 @@ def check_animate(request: AnimateRequest) -> tuple[Path, Path]:
     for option, is_given in (*given, ("--save", request.save is not None)):
       if is_given:
         raise UserError(f"{option} is for photos; the motion in {source} is sampled already")
-  for picture in (request.mask, request.still):
-    if picture is not None:
-      _check_readable(picture, give="a picture")
   if request.save is not None:
     _check_files(None, request.save, give="", suffixes=(BUNDLE_SUFFIX,), force=request.force)
   return source, output
+
+
+def name_output(source: Path) -> str:
+  """The name of the video of a source, where none is given."""
+  return f"{source.stem}_animated.mp4"
 
 
 def parse_bands(text: str) -> tuple[int, ...]:
