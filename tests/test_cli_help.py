@@ -30,7 +30,7 @@ def run_isolated(code, **environment):
 @pytest.mark.parametrize(
   "arguments, status",
   [(["--help"], 0), ([], 0), (["animate", "--help"], 0), (["--version"], 0), (["animate", "missing.jpg"], 2),
-   (["animate", "missing.gid"], 2),
+   (["animate", "missing.gid"], 2), (["animate", "missing.jpg", "absent.jpg"], 2),
    (["animate", "--steps", "0"], 2), (["animate", "--steps", "many"], 2), (["dance"], 2),
    (["inspect", "--help"], 0), (["inspect"], 2), (["inspect", "missing.mp4"], 2)],
 )

@@ -48,7 +48,7 @@ class AnimateRequest:
     direction: Turns a photo's motion, in degrees counter-clockwise; 90 makes upwards of rightwards.
     speed: Speed of a photo's motion; 0.25 is slow motion with true frames in between.
     size: Long side of the video in pixels; a photo is never enlarged.
-    save: Write a photo and its sampled motion to this .gid file too, which can be animated again at once.
+    save: Write the photo and its sampled motion, not yet edited, to this .gid file too, to animate it again at once.
     weights: Folder of motion.safetensors, and renderer.safetensors for a trained renderer, from `gid export`.
       Default: the embedded weights.
     force: Replace the output, and what --save writes, if they exist.
