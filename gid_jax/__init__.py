@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
   from gid_jax import app as app
+  from gid_jax import bundle as bundle
   from gid_jax import configuration as configuration
   from gid_jax import data as data
   from gid_jax import devices as devices
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
   from gid_jax import training as training
   from gid_jax import types as types
   from gid_jax import weights as weights
+  from gid_jax.bundle import Bundle as Bundle
+  from gid_jax.bundle import load_bundle as load_bundle
+  from gid_jax.bundle import save_bundle as save_bundle
   from gid_jax.flow.estimate import estimate_flow as estimate_flow
   from gid_jax.flow.tracking import measure_motion as measure_motion
   from gid_jax.media.clips import read_clip as read_clip
@@ -48,15 +52,18 @@ if TYPE_CHECKING:
 
 __all__ = [
   "Animator",
+  "Bundle",
   "ImageRenderer",
   "SpectralVolume",
   "__version__",
   "estimate_flow",
+  "load_bundle",
   "load_pretrained",
   "measure_motion",
   "motion_to_spectrum",
   "read_clip",
   "read_image",
+  "save_bundle",
   "softmax_splat",
   "spectrum_to_motion",
   "write_video",
@@ -65,22 +72,25 @@ __all__ = [
 # The file of each public name.
 _HOMES = {
   "Animator": "gid_jax.pipeline",
+  "Bundle": "gid_jax.bundle",
   "ImageRenderer": "gid_jax.pipeline",
   "SpectralVolume": "gid_jax.types",
   "estimate_flow": "gid_jax.flow.estimate",
+  "load_bundle": "gid_jax.bundle",
   "load_pretrained": "gid_jax.weights.pretrained",
   "measure_motion": "gid_jax.flow.tracking",
   "motion_to_spectrum": "gid_jax.motion.spectral",
   "read_clip": "gid_jax.media.clips",
   "read_image": "gid_jax.media.photos",
+  "save_bundle": "gid_jax.bundle",
   "softmax_splat": "gid_jax.motion.splat",
   "spectrum_to_motion": "gid_jax.motion.spectral",
   "write_video": "gid_jax.media.encoding",
 }
 # `train` and `evaluate` are programs, for `python -m`, and need extras.
 _MODULES = (
-  "app", "configuration", "data", "devices", "diffusion", "errors", "evaluation", "extras", "files", "flow", "media",
-  "models", "motion", "parsing", "pipeline", "training", "types", "weights",
+  "app", "bundle", "configuration", "data", "devices", "diffusion", "errors", "evaluation", "extras", "files", "flow",
+  "media", "models", "motion", "parsing", "pipeline", "training", "types", "weights",
 )  # fmt: skip
 
 

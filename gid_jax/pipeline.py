@@ -304,6 +304,11 @@ class Animator(ImageRenderer):
     model = expect_model(ModelSettings, self.motion_settings)
     return model.num_frames / model.fps
 
+  @property
+  def num_bands(self) -> int:
+    """How many frequency bands every sampled volume has."""
+    return expect_model(ModelSettings, self.motion_settings).num_bands
+
   def predict_spectrum(
     self,
     key: PRNGKey,

@@ -56,6 +56,21 @@ MUTANTS = [
     ("return blocks.mean((-4, -2)) / stride", "return blocks.mean((-4, -2))"),
   ),
   *mutate(
+    "motion/editing.py",
+    "editing",
+    ("[[cos, -sin * pixel_aspect], [sin / pixel_aspect,", "[[cos, sin * pixel_aspect], [-sin / pixel_aspect,"),
+    ("[[cos, -sin * pixel_aspect], [sin / pixel_aspect,", "[[cos, -sin / pixel_aspect], [sin * pixel_aspect,"),
+    ("cv2.erode(weights", "cv2.dilate(weights"),
+    ("rows, columns = min(height, mask.shape[0]), min(width, mask.shape[1])", "rows, columns = mask.shape"),
+  ),
+  *mutate(
+    "bundle.py",
+    "bundle",
+    ("np.frexp(largest)[1] - 15", "np.frexp(largest.max())[1] - 15 + 0 * np.frexp(largest)[1]"),
+    ("if not np.isfinite(coefficients).all():", "if np.isnan(coefficients).all():"),
+    (' or metadata.get("sha256") != checksum(tensors, text)', ""),
+  ),
+  *mutate(
     "motion/normalization.py",
     "normalization",
     ("return normalized * jnp.abs(normalized) * _expand(scale)", "return normalized * normalized * _expand(scale)"),

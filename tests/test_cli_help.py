@@ -30,6 +30,7 @@ def run_isolated(code, **environment):
 @pytest.mark.parametrize(
   "arguments, status",
   [(["--help"], 0), ([], 0), (["animate", "--help"], 0), (["--version"], 0), (["animate", "missing.jpg"], 2),
+   (["animate", "missing.gid"], 2), (["animate", "missing.jpg", "absent.jpg"], 2),
    (["animate", "--steps", "0"], 2), (["animate", "--steps", "many"], 2), (["dance"], 2),
    (["inspect", "--help"], 0), (["inspect"], 2), (["inspect", "missing.mp4"], 2)],
 )
@@ -55,7 +56,8 @@ def test_help_names_every_option_and_version_is_the_package(capsys):
     cli.main(["animate", "--help"])
   assert end.value.code == 0
   text = capsys.readouterr().out
-  options = ("--output", "--seed", "--steps", "--loop", "--frames", "--fps", "--wind", "--magnify", "--size", "--force")
+  options = ("--output", "--seed", "--steps", "--loop", "--frames", "--fps", "--wind", "--magnify", "--size", "--save",
+             "--force", "--bands", "--mask", "--still", "--direction", "--speed")  # fmt: skip
   for option in options:
     assert option in text
   assert "PHOTO or VIDEO" in text

@@ -27,6 +27,7 @@ WINGS = (
   "gid_jax.models",
   "gid_jax.diffusion",
   "gid_jax.weights",
+  "gid_jax.bundle",
   "gid_jax.pipeline",
   "gid_jax.data",
   "gid_jax.training",

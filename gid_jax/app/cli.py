@@ -6,6 +6,7 @@ cost minutes of sampling. This file therefore imports nothing heavy at its top.
 
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import io
 import os
@@ -19,7 +20,16 @@ from pathlib import Path
 import tyro
 
 from gid_jax import __version__
-from gid_jax.app.options import AnimateRequest, ExportRequest, InspectRequest, check_animate, check_inspect
+from gid_jax.app.batch import is_batch, split_batch
+from gid_jax.app.options import (
+  AnimateRequest,
+  ExportRequest,
+  InspectRequest,
+  check_animate,
+  check_inspect,
+  is_bundle,
+  list_edits,
+)
 from gid_jax.devices import configure_jax
 from gid_jax.errors import UserError
 from gid_jax.files import first_line
@@ -37,21 +47,24 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     with _sigterm_ends():
       return _run(list(sys.argv[1:] if argv is None else argv))
-  except UserError as error:
-    print("gid: error: " + " ".join(str(error).splitlines()), file=sys.stderr)
-    return 2
-  except KeyboardInterrupt:
-    print("gid: interrupted; nothing was written", file=sys.stderr)
+  except KeyboardInterrupt as error:
+    print(f"gid: interrupted; {str(error) or 'nothing was written'}", file=sys.stderr)
     return 130
-  except _Terminated:
-    print("gid: terminated; nothing was written", file=sys.stderr)
+  except _Terminated as error:
+    print(f"gid: terminated; {str(error) or 'nothing was written'}", file=sys.stderr)
     return 143
   except Exception as error:
-    if os.environ.get("GID_TRACEBACK"):
+    if os.environ.get("GID_TRACEBACK") and not isinstance(error, UserError):
       raise
-    print(f"gid: error: {type(error).__name__}: {first_line(error)}; this should not have happened: please report it "
-          "with what GID_TRACEBACK=1 in the environment prints", file=sys.stderr)  # fmt: skip
+    print(f"gid: error: {_describe(error)}", file=sys.stderr)
     return 2
+
+
+def _describe(error: Exception) -> str:
+  if isinstance(error, UserError):
+    return " ".join(str(error).splitlines())
+  return (f"{type(error).__name__}: {first_line(error)}; this should not have happened: please report it "
+          "with what GID_TRACEBACK=1 in the environment prints")  # fmt: skip
 
 
 class _Terminated(BaseException):
@@ -87,34 +100,88 @@ def _run(arguments: list[str]) -> int:
     args=arguments,
   )
   if isinstance(request, AnimateRequest):
-    animate(request)
-  elif isinstance(request, InspectRequest):
+    return animate(request)
+  if isinstance(request, InspectRequest):
     inspect(request)
   else:
     export(request)
   return 0
 
 
-def animate(request: AnimateRequest) -> None:
+def animate(request: AnimateRequest) -> int:
   """Carries out `gid animate`.
 
   Args:
     request: the options.
 
+  Returns:
+    The exit status: 0, or 2 when some of several sources failed.
+
   Raises:
     UserError: an option out of range, an unreadable photo or video, or an unwritable output.
   """
+  models = _Models(request.weights)
+  if not is_batch(request):
+    _animate_one(request, models)
+    return 0
+  animated: dict[Path, Path] = {}  # outputs and their sources
+  failed = 0
+  for one in split_batch(request):
+    source, output = one.sources[0], one.output
+    assert output is not None
+    try:
+      if output in animated:
+        raise UserError(f"{output} is already that of {animated[output]}; rename one of them")
+      if source.is_dir():
+        raise UserError(f"{source} holds no photos; give files, or a folder of them")
+      _animate_one(one, models)
+      animated[output] = source
+    except Exception as error:
+      if os.environ.get("GID_TRACEBACK") and not isinstance(error, UserError):
+        raise
+      reason = _describe(error)
+      named = "" if str(source) in reason else f"{source}: "
+      print(f"gid: error: {named}{reason}", file=sys.stderr)
+      failed += 1
+    except (KeyboardInterrupt, _Terminated) as end:
+      raise type(end)(f"{len(animated)} animated, {failed} failed") from None
+  print(f"{len(animated)} animated, {failed} failed")
+  return 2 if failed else 0
+
+
+class _Models:
+  """What animates, loaded when it is first needed and kept for the sources that follow."""
+
+  def __init__(self, weights: Path | None):
+    self._weights = weights
+
+  @functools.cached_property
+  def animator(self):
+    from gid_jax.pipeline import Animator
+
+    return Animator.from_pretrained(self._weights)
+
+  @functools.cached_property
+  def renderer(self):
+    from gid_jax.pipeline import ImageRenderer
+
+    return ImageRenderer.from_pretrained(self._weights)
+
+
+def _animate_one(request: AnimateRequest, models: _Models) -> None:
   source, output = check_animate(request)
   from gid_jax.media.shots import is_video
 
-  if is_video(source):
+  if is_bundle(source):
+    _animate_bundle(request, source, output, models)
+  elif is_video(source):
     for_photos = ("--steps", request.steps is not None), ("--loop", request.loop), ("--wind", request.wind != "breeze")
-    for option, given in for_photos:
+    for option, given in (*for_photos, *list_edits(request), ("--save", request.save is not None)):
       if given:
         raise UserError(f"{option} is for photos; the motion of the video {source} is measured, not sampled")
-    _animate_video(request, source, output)
+    _animate_video(request, source, output, models)
   else:
-    _animate_photo(request, source, output)
+    _animate_photo(request, source, output, models)
 
 
 def inspect(request: InspectRequest) -> None:
@@ -176,20 +243,23 @@ def export(request: ExportRequest) -> None:
     print(f"Wrote {path}: {_format_bytes(path.stat().st_size)}")
 
 
-def _animate_photo(request: AnimateRequest, photo: Path, output: Path) -> None:
+def _animate_photo(request: AnimateRequest, photo: Path, output: Path, models: _Models) -> None:
   start = time.perf_counter()
   configure_jax()
   import jax
 
-  from gid_jax.media import encoding, photos
-  from gid_jax.motion.spectral import WINDS
-  from gid_jax.pipeline import Animator
+  from gid_jax.app.edits import read_edits
+  from gid_jax.media import photos
+  from gid_jax.motion.editing import check_bands
 
   console = _console()
   image = photos.read_image(photo)
+  edits = read_edits(request, image)
   _print_devices(console)
   with console.status("Loading the model"):
-    animator = Animator.from_pretrained(request.weights)
+    animator = models.animator
+  if edits.bands is not None:
+    check_bands(edits.bands, animator.num_bands)
   with _progress(console) as progress:
     sampling = progress.add_task("Compiling", total=request.steps)
     spectrum = animator.predict_spectrum(
@@ -199,33 +269,71 @@ def _animate_photo(request: AnimateRequest, photo: Path, output: Path) -> None:
       loop=request.loop,
       progress=lambda done, total: progress.update(sampling, completed=done, total=total, description="Sampling"),
     )
-    num_frames, fps = request.frames or 150, request.fps
-    if request.loop:
-      # The frames share the period evenly, so that the one after the last is the first, whatever the frame rate.
-      num_frames = max(2, round(animator.period * request.fps))
-      fps = num_frames / animator.period
-    frames = animator.render(
-      image, spectrum, frames=num_frames, fps=fps, magnify=request.magnify * WINDS[request.wind], size=request.size
-    )
-    rendered = progress.track(frames, total=num_frames, description="Rendering")
-    video = encoding.write_video(output, rendered, fps=request.fps, overwrite=request.force)
+    period = animator.period if request.loop else None
+    edited = edits.apply(spectrum)
+    video = _write_moving_photo(request, animator, image, edited, output, progress, loop_period=period)
+  _print_video(console, video, request.fps, start)
+  if request.save is not None:
+    from gid_jax.bundle import Bundle, save_bundle
+
+    settings = {"steps": request.steps, "loop": request.loop}
+    bundle = Bundle((image * 255 + 0.5).astype("uint8"), spectrum, request.seed, settings,
+                    weights_label=animator.motion_settings.label)  # fmt: skip
+    save_bundle(request.save, bundle, overwrite=request.force)
+    console.print(f"Wrote {request.save}: {_format_bytes(request.save.stat().st_size)}")
+
+
+def _animate_bundle(request: AnimateRequest, source: Path, output: Path, models: _Models) -> None:
+  start = time.perf_counter()
+  from gid_jax.bundle import load_bundle
+
+  bundle = load_bundle(source)
+  configure_jax()
+  from gid_jax.app.edits import read_edits
+
+  console = _console()
+  image = bundle.photo.astype("float32") / 255
+  spectrum = read_edits(request, image).apply(bundle.spectrum)
+  _print_devices(console)
+  renderer = models.renderer
+  is_loop = bundle.settings.get("loop") is True and request.frames is None
+  period = spectrum.num_frames / spectrum.fps if is_loop else None
+  with _progress(console) as progress:
+    video = _write_moving_photo(request, renderer, image, spectrum, output, progress, loop_period=period)
   _print_video(console, video, request.fps, start)
 
 
-def _animate_video(request: AnimateRequest, source: Path, output: Path) -> None:
+def _write_moving_photo(request: AnimateRequest, renderer, image, spectrum, output: Path, progress, *, loop_period):
+  """Renders a photo that moves along a sampled spectrum, one period of it if that is a loop's."""
+  from gid_jax.media import encoding
+  from gid_jax.motion.spectral import WINDS
+
+  # Slower motion is the same series at times that lie closer together.
+  num_frames, fps = request.frames or max(2, round(150 / request.speed)), request.fps / request.speed
+  if loop_period is not None:
+    # The frames share the period evenly, so that the one after the last is the first, whatever the frame rate.
+    num_frames = max(2, round(loop_period * fps))
+    fps = num_frames / loop_period
+  frames = renderer.render(
+    image, spectrum, frames=num_frames, fps=fps, magnify=request.magnify * WINDS[request.wind], size=request.size
+  )
+  rendered = progress.track(frames, total=num_frames, description="Rendering")
+  return encoding.write_video(output, rendered, fps=request.fps, overwrite=request.force)
+
+
+def _animate_video(request: AnimateRequest, source: Path, output: Path, models: _Models) -> None:
   start = time.perf_counter()
   configure_jax()
   import numpy as np
 
   from gid_jax.app.inspection import FilmComparison, fit_working_size, measure_spectrum
   from gid_jax.media import encoding, shots
-  from gid_jax.pipeline import ImageRenderer
 
   console = _console()
   shot = shots.read_shot(source, size=fit_working_size)
   image = shots.read_first_frame(source).astype(np.float32) / 255
   _print_devices(console)
-  renderer = ImageRenderer.from_pretrained(request.weights)
+  renderer = models.renderer
   num_frames = request.frames or max(2, round(len(shot.frames) * request.fps / shot.fps))
   comparison = FilmComparison(shot, fps=request.fps)
   with _progress(console) as progress:

@@ -6,6 +6,7 @@ Nothing heavy is imported here, so that help is instant and a typing error is an
 import dataclasses
 import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,36 +18,45 @@ from gid_jax.errors import UserError
 # Those of gid_jax.media.encoding (a test compares them); importing them would load NumPy.
 VIDEO_SUFFIXES = (".mp4", ".webm", ".gif", ".webp")
 PICTURE_SUFFIXES = (".png",)
+BUNDLE_SUFFIX = ".gid"
 DEMO_PHOTO = Path(__file__).parents[1] / "pretrained" / "photo.jpg"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AnimateRequest:
-  """Animate a photo: predict how it moves, render the motion and write a video.
+  """Animate photos: predict how they move, render the motion and write a video of each.
 
   Given a video (or a GIF of half a second or more), its own measured motion animates its first frame instead, and
-  the result is compared with the film.
+  the result is compared with the film. A .gid file that --save wrote is rendered again, without sampling.
 
   Attributes:
-    source: The photo, or the video, to animate; without one, a demonstration photo is animated into ./gid_demo.mp4.
-    output: Video to write, .mp4, .webm, .gif or .webp. Default: SOURCE_animated.mp4 beside the source.
+    sources: The photo, or the video, to animate; without one, a demonstration photo is animated into ./gid_demo.mp4.
+      Several are animated in turn, of folders their photos, and a quoted '*.jpg' stands for what it matches.
+    output: Video to write, .mp4, .webm, .gif or .webp; of several inputs a folder. Default: SOURCE_animated.mp4 beside
+      the source.
     seed: Another seed gives another motion of a photo.
     steps: Sampling steps of a photo, 1 to 1000; more is slower and finer. Default: what the weights were tuned for.
     loop: Write one period of motion that is guided to slow down across its seam; without this a photo's motion repeats
       exactly too, every 5 seconds (150 frames at 30 fps), but crosses the seam as fast as any other moment.
-    frames: Number of frames to render. Default: 150; of a video, the first 5 seconds.
+    frames: Number of frames to render. Default: 150 / speed; of a video, the first 5 seconds.
     fps: Frames per second of the video; the motion keeps its speed.
     wind: How hard it blows in a photo: calm, breeze or windy, as in 15, 50 and 85 % of clips filmed outdoors.
     magnify: Scales the motion; 0 is a still, 2 moves twice as far.
+    bands: Frequencies of a photo's motion to keep, such as 1-4,7; band i swings i times in 5 seconds.
+    mask: Picture over the photo: white may move, black rests.
+    still: Picture over the photo: white rests.
+    direction: Turns a photo's motion, in degrees counter-clockwise; 90 makes upwards of rightwards.
+    speed: Speed of a photo's motion; 0.25 is slow motion with true frames in between.
     size: Long side of the video in pixels; a photo is never enlarged.
+    save: Write the photo and its sampled motion, not yet edited, to this .gid file too, to animate it again at once.
     weights: Folder of motion.safetensors, and renderer.safetensors for a trained renderer, from `gid export`.
       Default: the embedded weights.
-    force: Replace the output if it exists.
+    force: Replace the output, and what --save writes, if they exist.
   """
 
-  source: Annotated[
-    Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[PHOTO or VIDEO]", help_behavior_hint="")
-  ] = None
+  sources: Annotated[
+    tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[PHOTO or VIDEO ...]", help_behavior_hint="")
+  ] = ()
   output: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
   seed: int = 0
   steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
@@ -55,7 +65,13 @@ class AnimateRequest:
   fps: float = 30.0
   wind: Literal["calm", "breeze", "windy"] = "breeze"
   magnify: float = 1.0
+  bands: Annotated[str | None, tyro.conf.arg(metavar="BANDS", help_behavior_hint="")] = None
+  mask: Annotated[Path | None, tyro.conf.arg(metavar="PICTURE", help_behavior_hint="")] = None
+  still: Annotated[Path | None, tyro.conf.arg(metavar="PICTURE", help_behavior_hint="")] = None
+  direction: float = 0.0
+  speed: float = 1.0
   size: int = 1080
+  save: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
   weights: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None
   force: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
 
@@ -99,14 +115,11 @@ class ExportRequest:
   label: str = ""
 
 
-def check_animate(request: AnimateRequest) -> tuple[Path, Path]:
-  """Checks everything that needs neither JAX nor the pixels.
+def check_values(request: AnimateRequest) -> None:
+  """Checks what can be wrong with the options whatever the source.
 
   Args:
     request: the options.
-
-  Returns:
-    The photo or video to read and the video to write.
 
   Raises:
     UserError: naming the first thing that is wrong.
@@ -117,21 +130,83 @@ def check_animate(request: AnimateRequest) -> tuple[Path, Path]:
     "--frames": (2 if request.frames is None else request.frames, 2, 100_000),
     "--fps": (request.fps, 0.1, 240),
     "--size": (request.size, 64, 4096),
+    "--speed": (request.speed, 0.05, 20),
   }
   for option, (value, low, high) in limits.items():
     if not low <= value <= high:
       raise UserError(f"{option} is {value}; it must be between {low} and {high}")
-  if not math.isfinite(request.magnify):
-    raise UserError(f"--magnify is {request.magnify}; it must be a finite number")
+  for option, value in (("--magnify", request.magnify), ("--direction", request.direction)):
+    if not math.isfinite(value):
+      raise UserError(f"{option} is {value}; it must be a finite number")
+  if request.bands is not None:
+    parse_bands(request.bands)
   if request.loop and request.frames is not None:
     raise UserError(f"--loop and --frames {request.frames}: a loop is exactly one period long; leave out one of them")
-  source = DEMO_PHOTO if request.source is None else request.source
-  default = Path("gid_demo.mp4") if request.source is None else source.parent / f"{source.stem}_animated.mp4"
+  for picture in (request.mask, request.still):
+    if picture is not None:
+      _check_readable(picture, give="a picture")
+
+
+def check_animate(request: AnimateRequest) -> tuple[Path, Path]:
+  """Checks everything that needs neither JAX nor the pixels, for one source or none.
+
+  Args:
+    request: the options.
+
+  Returns:
+    The photo or video to read and the video to write.
+
+  Raises:
+    UserError: naming the first thing that is wrong.
+  """
+  check_values(request)
+  source = request.sources[0] if request.sources else DEMO_PHOTO
+  default = source.parent / name_output(source) if request.sources else Path("gid_demo.mp4")
   output = default if request.output is None else request.output
   if output.suffix.lower() == ".gif" and request.fps > 50:
     raise UserError(f"{output}: GIF plays at most 50 frames per second; lower --fps or write .mp4")
-  _check_files(source, output, give="a photo or a video", suffixes=VIDEO_SUFFIXES, force=request.force)
+  _check_files(source, output, give="a photo or a video, or a .gid file", suffixes=VIDEO_SUFFIXES, force=request.force)
+  if is_bundle(source):
+    given = ("--seed", request.seed != 0), ("--steps", request.steps is not None), ("--loop", request.loop)
+    for option, is_given in (*given, ("--save", request.save is not None)):
+      if is_given:
+        raise UserError(f"{option} is for photos; the motion in {source} is sampled already")
+  if request.save is not None:
+    _check_files(None, request.save, give="", suffixes=(BUNDLE_SUFFIX,), force=request.force)
   return source, output
+
+
+def name_output(source: Path) -> str:
+  """The name of the video of a source, where none is given."""
+  return f"{source.stem}_animated.mp4"
+
+
+def parse_bands(text: str) -> tuple[int, ...]:
+  """The numbers of frequency bands that a text such as "1-4,7" names.
+
+  Raises:
+    UserError: it names none.
+  """
+  bands: list[int] = []
+  for part in text.split(","):
+    match = re.fullmatch(r"\s*([0-9]{1,4})\s*(?:-\s*([0-9]{1,4})\s*)?", part)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+    if last < first:
+      raise UserError(f"--bands is {text!r}; give numbers and ranges such as 1-4,7")
+    bands += range(first, last + 1)
+  return tuple(bands)
+
+
+def list_edits(request: AnimateRequest) -> tuple[tuple[str, bool], ...]:
+  """The options that edit a sampled motion, and whether each was given."""
+  pictures = ("--mask", request.mask is not None), ("--still", request.still is not None)
+  numbers = ("--direction", request.direction != 0), ("--speed", request.speed != 1)
+  return ("--bands", request.bands is not None), *pictures, *numbers
+
+
+def is_bundle(source: Path) -> bool:
+  """Whether a file's name says that it is a photo with its sampled motion, from `gid animate --save`."""
+  return source.suffix.lower() == BUNDLE_SUFFIX
 
 
 def check_inspect(request: InspectRequest) -> Path:
@@ -163,6 +238,13 @@ def _check_files(source: Path | None, output: Path, *, give: str, suffixes: Sequ
     raise UserError(f"{error.filename}: {error.strerror}") from error
 
 
+def _check_readable(source: Path, give: str) -> None:
+  try:
+    _check_source(source, give)
+  except OSError as error:
+    raise UserError(f"{error.filename}: {error.strerror}") from error
+
+
 def _check_source(source: Path, give: str) -> None:
   if not source.exists():
     raise UserError(f"cannot read {source}: no such file")
@@ -176,7 +258,7 @@ def _check_source(source: Path, give: str) -> None:
 
 def _check_output(output: Path, source: Path | None, suffixes: Sequence[str], force: bool) -> None:
   if output.suffix.lower() not in suffixes:
-    kind = "video" if len(suffixes) > 1 else "picture"
+    kind = "video" if len(suffixes) > 1 else "bundle" if BUNDLE_SUFFIX in suffixes else "picture"
     choice = f"use one of {', '.join(suffixes)}" if len(suffixes) > 1 else f"use {suffixes[0]}"
     raise UserError(f"{output}: unknown {kind} format '{output.suffix}'; {choice}")
   if not output.parent.is_dir():

@@ -99,8 +99,7 @@ def export_weights(
       value = stored
     tensors[name] = np.ascontiguousarray(value)
   text = json.dumps(to_plain(settings), sort_keys=True)
-  checksum = _checksum(tensors, text)
-  metadata = {"format": _FORMAT, "version": str(_VERSION), "settings": text, "sha256": checksum}
+  metadata = {"format": _FORMAT, "version": str(_VERSION), "settings": text, "sha256": checksum(tensors, text)}
   path.parent.mkdir(parents=True, exist_ok=True)
   with complete_or_nothing(path, overwrite=True) as temporary:
     temporary.write_bytes(safetensors.numpy.save(tensors, metadata))
@@ -129,7 +128,7 @@ def import_weights(path: str | Path) -> tuple[dict[str, Any], WeightsSettings]:
   if version.isascii() and version.isdecimal() and int(version) > _VERSION:
     raise UserError(f"{path}: of format {version}, this gid-jax reads {_VERSION}; upgrade gid-jax")
   text = metadata.get("settings", "")
-  if version != str(_VERSION) or metadata.get("sha256") != _checksum(tensors, text):
+  if version != str(_VERSION) or metadata.get("sha256") != checksum(tensors, text):
     raise UserError(f"{path}: damaged, its checksum does not match; fetch it again")
   floating = lambda value: np.issubdtype(value.dtype, np.floating)
   params = {name: value.astype(np.float32) if floating(value) else value for name, value in tensors.items()}
@@ -137,7 +136,8 @@ def import_weights(path: str | Path) -> tuple[dict[str, Any], WeightsSettings]:
   return flax.traverse_util.unflatten_dict(params, sep="/"), settings
 
 
-def _checksum(tensors: Mapping[str, np.ndarray], settings: str) -> str:
+def checksum(tensors: Mapping[str, np.ndarray], settings: str) -> str:
+  """SHA-256 of named arrays, with their types and shapes, and of the text beside them."""
   digest = hashlib.sha256(settings.encode())
   for name in sorted(tensors):
     value = tensors[name]
