@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 
 from gid_jax.errors import UserError
-from gid_jax.files import first_line
 
 # Small programs are kept too: sampling runs many of them.
 _CACHE_SETTINGS = {"jax_persistent_cache_min_compile_time_secs": 0.0, "jax_persistent_cache_min_entry_size_bytes": -1}
@@ -36,7 +35,8 @@ def configure_jax() -> None:
     jax.devices()
   except (RuntimeError, AssertionError) as error:
     chosen = jax.config.values["jax_platforms"] or "its choice"
-    raise UserError(f"JAX cannot use {chosen} here: {first_line(error)}; unset JAX_PLATFORMS to run on the CPU, or "
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    raise UserError(f"JAX cannot use {chosen} here: {reason[0]}; unset JAX_PLATFORMS to run on the CPU, or "
                     "install JAX for this accelerator") from error  # fmt: skip
 
 

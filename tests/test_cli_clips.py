@@ -147,7 +147,7 @@ def test_animate_hands_over_the_options_of_a_video(calls, capsys):
   assert calls[-1][2]["frames"] == 36
 
 
-class Captured(Exception):
+class Captured(BaseException):
   """Carries a renderer out of the command."""
 
 

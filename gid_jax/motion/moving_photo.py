@@ -169,7 +169,7 @@ def _find(side: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   # Between which two of `side` values each of `size` lies, and the weight of the second; pixel centres kept.
   places = np.clip((np.arange(size) + 0.5) * (side / size) - 0.5, 0, side - 1)
   before = np.minimum(places.astype(int), max(side - 2, 0))
-  return before, np.minimum(before + 1, side - 1), np.float32(places - before)
+  return before, np.minimum(before + 1, side - 1), np.asarray(places - before, np.float32)
 
 
 def _resize(values: Array, size: int, axis: int) -> Array:
