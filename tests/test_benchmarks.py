@@ -253,6 +253,12 @@ def test_motion_model(run, world):
   assert gain == pytest.approx(loss - alone, abs=2e-4)
 
 
+def test_held_out(run, world):
+  out = run("held_out", "--data", world.data, "--weights", world.weights, "--seeds", 2)
+  means = [line for line in out.splitlines() if line.startswith("log swing: ")]
+  assert means and all(-1 <= find_numbers(line)[0] <= 1 for line in means)
+
+
 def test_overfit(run, tmp_path, monkeypatch):
   script = importlib.import_module("benchmarks.overfit")
   window = next(script.make_windows())
