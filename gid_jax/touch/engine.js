@@ -408,6 +408,22 @@ export class Scene {
     this.free = poke(this.basis, this.free, [point], [velocity]);
   }
 
+  /** Strikes a point as a tap does: along the line on which it moves most, to about twice its usual swing. */
+  tap(point) {
+    const shapes = modesAt(this.basis, point);
+    let [xx, xy, yy] = [0, 0, 0];
+    for (let i = 0; i < shapes.length; i += 4) {
+      xx += shapes[i] ** 2 + shapes[i + 2] ** 2;
+      xy += shapes[i] * shapes[i + 1] + shapes[i + 2] * shapes[i + 3];
+      yy += shapes[i + 1] ** 2 + shapes[i + 3] ** 2;
+    }
+    const side = Math.max(this.basis.width, this.basis.height);
+    const swing = Math.min(Math.max(2 * Math.sqrt(xx + yy), 0.012 * side), 0.05 * side);
+    const speed = swing * Math.sqrt(this.basis.mobility / Math.max(this.basis.compliance, TINY));
+    const angle = 0.5 * Math.atan2(2 * xy, xx - yy);
+    this.poke(point, [speed * Math.cos(angle), speed * Math.sin(angle)]);
+  }
+
   /** Advances everything by dt seconds. */
   advance(dt) {
     if (!(dt > 0)) return;
@@ -487,7 +503,7 @@ export class Scene {
   }
 }
 
-/** Modes as the exporter wrote them: int16 [k h w 4], one scale a mode, to Float32. */
+/** Modes as gid_jax/touch/export.py writes them: int16 [k h w 4], one scale a mode, to Float32. */
 export function decodeModes(values, scales) {
   const size = values.length / scales.length;
   return Float32Array.from(values, (value, i) => value * scales[Math.floor(i / size)]);
