@@ -199,6 +199,18 @@ export function grab(basis, points, displacements, options) {
   return pullShape(basis, shapesOf(basis, points), displacements, options);
 }
 
+/** How many times as far as a point, when it is pulled, the place goes that goes farthest. */
+export function leverage(basis, point) {
+  const shapes = [modesAt(basis, point)];
+  const field = new Float32Array(2 * basis.width * basis.height);
+  let farthest = 0;
+  for (const direction of [[1, 0], [0, 1]]) {
+    displacementField(basis, pullShape(basis, shapes, [direction]), field);
+    for (let i = 0; i < field.length; i += 2) farthest = Math.max(farthest, Math.hypot(field[i], field[i + 1]));
+  }
+  return Math.max(1, farthest);
+}
+
 /** The state in which a grab ends: its shape, moving on with the velocities of the pointers. */
 export function release(basis, points, displacements, velocities, options) {
   return { q: grab(basis, points, displacements, options), v: grab(basis, points, velocities, options) };
@@ -507,4 +519,30 @@ export class Scene {
 export function decodeModes(values, scales) {
   const size = values.length / scales.length;
   return Float32Array.from(values, (value, i) => value * scales[Math.floor(i / size)]);
+}
+
+/**
+ * Modes and W in which a place beside something that moves much more moves along with it.
+ *
+ * The grid of motion is coarser than the photo, so the rim of a leaf lies in cells that are half leaf. With this it
+ * stays whole, and what is stretched when the leaf moves away is the background.
+ */
+export function widen(modes, depth, width, height, { ratio = 1.5 } = {}) {
+  const size = width * height;
+  const [wide, deep] = [modes.slice(), depth.slice()];
+  for (let p = 0; p < size; p++) {
+    const [column, row] = [p % width, Math.floor(p / width)];
+    let best = p;
+    for (let y = Math.max(row - 1, 0); y <= Math.min(row + 1, height - 1); y++) {
+      for (let x = Math.max(column - 1, 0); x <= Math.min(column + 1, width - 1); x++) {
+        if (depth[y * width + x] > depth[best]) best = y * width + x;
+      }
+    }
+    if (depth[best] <= ratio * depth[p]) continue;
+    deep[p] = depth[best];
+    for (let k = 0; k < modes.length; k += 4 * size) {
+      for (let c = 0; c < 4; c++) wide[k + 4 * p + c] = modes[k + 4 * best + c];
+    }
+  }
+  return { modes: wide, depth: deep };
 }

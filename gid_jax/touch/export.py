@@ -14,6 +14,7 @@ import re
 from pathlib import Path
 
 import cv2
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -28,13 +29,16 @@ _MAX_BYTES = 6_000_000
 # Numbers of all modes together: 2 bytes each, 2.7 as text. Of more, the grid is made coarser.
 _MAX_NUMBERS = 1_000_000
 _QUALITIES = (90, 84, 76, 66, 54, 40, 25)
-_PLATE_SIDE = 960
+_PLATE_SIDE = 768
 _PLATE_QUALITY = 82
 # What a pull may uncover, as a part of the long side.
-_REACH = 0.08
+_REACH = 0.06
 # What moves this many times as much as something within reach is in front of it.
 _RATIO = 2.0
 _FOLDER = Path(__file__).parent
+
+_fill_holes = jax.jit(splat.fill_holes)
+_motion_magnitude = jax.jit(spectral.motion_magnitude)
 
 
 def export_html(
@@ -80,13 +84,16 @@ def make_plate(image: Float[np.ndarray, "h w 3"], depth: Float[AnyArray, "h2 w2"
   depth = cv2.resize(depth, (width, height), interpolation=cv2.INTER_LINEAR)
   highest = max(float(depth.max()), 1e-6)
   around = lambda radius: np.ones((2 * round(radius) + 1,) * 2, np.uint8)
-  least = cv2.erode(depth, around(_REACH * max(height, width)))
-  front = np.uint8(depth > _RATIO * least + 0.05 * highest)
+  reach = around(_REACH * max(height, width))
+  is_front = lambda least: np.uint8((depth > _RATIO * least) & (depth > 0.1 * highest))
+  # Only beside a sharp edge: what moves more and more along a stem uncovers nothing.
+  edge = is_front(cv2.erode(depth, around(2.5 * cell)))
+  front = is_front(cv2.erode(depth, reach)) & cv2.dilate(edge, reach)
   # The grid of motion is coarse: a leaf's rim lies beside what moves.
   front = cv2.dilate(front, around(1.5 * cell))
   mass = jnp.asarray(1.0 - front, jnp.float32)[..., None]
-  weights = jnp.asarray(np.exp(-12 * depth / highest))[..., None]
-  return np.clip(splat.fill_holes(jnp.asarray(image, jnp.float32), mass, weights=weights), 0, 1)
+  weights = jnp.asarray((0.02 + depth / highest) ** -2)[..., None]
+  return np.clip(_fill_holes(jnp.asarray(image, jnp.float32), mass, weights=weights), 0, 1)
 
 
 def _make_page(image: np.ndarray, spectrum: SpectralVolume, title: str, size: int) -> str:
@@ -95,7 +102,7 @@ def _make_page(image: np.ndarray, spectrum: SpectralVolume, title: str, size: in
     spectrum = spectral.resize_spectrum(spectrum, *_coarsen(*spectrum.coefficients.shape[:3]))
     basis = modal.spectrum_to_basis(spectrum)
   still = spectrum.replace(coefficients=jnp.asarray(spectrum.coefficients).at[0].set(0.0))
-  depth = np.asarray(spectral.motion_magnitude(still))
+  depth = np.asarray(_motion_magnitude(still))
   photo = _shrink(image, size)
   values, scales = _quantize(np.asarray(basis.modes))
   data = {

@@ -1,5 +1,5 @@
 // Draws the photo where its modes have moved it, and turns fingers, mouse and keys into grabs. Raw WebGL2.
-import { Scene, decodeModes, displacementField, grabability, makeBasis } from "./engine.js";
+import { Scene, decodeModes, displacementField, grabability, leverage, makeBasis, widen } from "./engine.js";
 
 const $ = (id) => document.getElementById(id);
 const data = JSON.parse($("data").textContent);
@@ -10,8 +10,12 @@ const stage = $("stage");
 const toBytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer;
 
 const { width, height } = data;
-const basis = makeBasis(decodeModes(new Int16Array(toBytes(data.modes)), data.scales), width, height, data.omega);
-const depth = Float32Array.from(new Uint16Array(toBytes(data.depth)), (value) => value / 65535);
+const { modes, depth } = widen(
+  decodeModes(new Int16Array(toBytes(data.modes)), data.scales),
+  Float32Array.from(new Uint16Array(toBytes(data.depth)), (value) => value / 65535),
+  width, height,
+);
+const basis = makeBasis(modes, width, height, data.omega);
 const grip = grabability(basis);
 const scene = new Scene(basis);
 
@@ -19,8 +23,8 @@ const TAP_TIME = 260; // ms
 const TAP_REACH = 8; // px that a finger may slip in a tap
 const DOUBLE_TIME = 340; // ms between two taps on one point
 const DOUBLE_REACH = 28; // px
-const LIMIT = 0.12 * Math.max(width, height); // pull that is followed exactly; beyond, the photo resists
-const KEY_PULL = 0.35 * LIMIT; // grid px per second that a held arrow key adds, at first
+const LIMIT = 0.07 * Math.max(width, height); // how far a pull may move anything; beyond, the photo resists
+const MARGIN = 0.1; // by which the photo, mirrored, goes on beyond its edges, so that what moves in comes from somewhere
 const SOFT = 0.02 * basis.compliance; // below this a point resists, as in the engine
 const FINER = 2; // triangles of the mesh for one cell of the grid of motion, per axis
 
@@ -66,7 +70,7 @@ void main() {
   float turned = dx.x * dy.y - dx.y * dy.x;
   float sum = dot(dx, dx) + dot(dy, dy);
   float squeezed = sqrt(max(0.0, 0.5 * (sum - sqrt(max(0.0, sum * sum - 4.0 * turned * turned)))));
-  float solid = smoothstep(0.3, 0.5, squeezed);
+  float solid = smoothstep(0.4, 0.62, squeezed);
   if (turned > 0.0 || solid < 0.02) discard;
   float soft = texture(grip, uv).r;
   vec3 marked = mix(seen * 0.45, mix(seen, accent, 0.62), soft);
@@ -110,25 +114,25 @@ function makeProgram(gl, vertex, fragment) {
   return { program, at };
 }
 
-function makeTexture(gl, unit, filter, fill) {
+function makeTexture(gl, unit, filter, wrap, fill) {
   gl.activeTexture(gl.TEXTURE0 + unit);
   gl.bindTexture(gl.TEXTURE_2D, gl.createTexture());
-  for (const side of [gl.TEXTURE_WRAP_S, gl.TEXTURE_WRAP_T]) gl.texParameteri(gl.TEXTURE_2D, side, gl.CLAMP_TO_EDGE);
+  for (const side of [gl.TEXTURE_WRAP_S, gl.TEXTURE_WRAP_T]) gl.texParameteri(gl.TEXTURE_2D, side, wrap);
   gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, filter);
   gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MAG_FILTER, filter === gl.NEAREST ? gl.NEAREST : gl.LINEAR);
   gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
   fill();
 }
 
-function makeMesh(gl, columns, rows) {
+function makeMesh(gl, columns, rows, margin) {
   const places = new Float32Array(2 * (columns + 1) * (rows + 1));
   const corners = new Uint32Array(6 * columns * rows);
   let p = 0;
   let c = 0;
   for (let y = 0; y <= rows; y++) {
     for (let x = 0; x <= columns; x++) {
-      places[p++] = x / columns;
-      places[p++] = y / rows;
+      places[p++] = (1 + 2 * margin) * (x / columns) - margin;
+      places[p++] = (1 + 2 * margin) * (y / rows) - margin;
       if (x === columns || y === rows) continue;
       const a = y * (columns + 1) + x;
       const b = a + columns + 1;
@@ -155,22 +159,23 @@ const GRIP = 4;
 
 /** Everything on the GPU, made anew when a context is lost and comes back. */
 function makeScreen(gl, images) {
-  const mesh = makeMesh(gl, FINER * width, FINER * height);
-  const square = makeMesh(gl, 1, 1);
+  const edge = gl.CLAMP_TO_EDGE;
+  const mesh = makeMesh(gl, FINER * width, FINER * height, MARGIN);
+  const square = makeMesh(gl, 1, 1, 0);
   const moved = makeProgram(gl, VERTEX, FRAGMENT);
   const behind = makeProgram(gl, PLATE_VERTEX, PLATE_FRAGMENT);
-  makeTexture(gl, FIELD, gl.NEAREST, () => gl.texStorage2D(gl.TEXTURE_2D, 1, gl.RG32F, width, height));
-  makeTexture(gl, DEPTH, gl.NEAREST, () =>
+  makeTexture(gl, FIELD, gl.NEAREST, edge, () => gl.texStorage2D(gl.TEXTURE_2D, 1, gl.RG32F, width, height));
+  makeTexture(gl, DEPTH, gl.NEAREST, edge, () =>
     gl.texImage2D(gl.TEXTURE_2D, 0, gl.R32F, width, height, 0, gl.RED, gl.FLOAT, depth));
   const upload = (image) => {
     gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, gl.RGBA, gl.UNSIGNED_BYTE, image);
     gl.generateMipmap(gl.TEXTURE_2D);
   };
-  makeTexture(gl, PHOTO, gl.LINEAR_MIPMAP_LINEAR, () => upload(images.photo));
-  makeTexture(gl, PLATE, gl.LINEAR_MIPMAP_LINEAR, () => upload(images.plate));
+  makeTexture(gl, PHOTO, gl.LINEAR_MIPMAP_LINEAR, gl.MIRRORED_REPEAT, () => upload(images.photo));
+  makeTexture(gl, PLATE, gl.LINEAR_MIPMAP_LINEAR, edge, () => upload(images.plate));
   const most = Math.sqrt(2 * basis.compliance);
   const shades = Uint8Array.from(grip, (value) => 255 * Math.min(1, Math.sqrt(value) / most));
-  makeTexture(gl, GRIP, gl.LINEAR, () =>
+  makeTexture(gl, GRIP, gl.LINEAR, edge, () =>
     gl.texImage2D(gl.TEXTURE_2D, 0, gl.R8, width, height, 0, gl.RED, gl.UNSIGNED_BYTE, shades));
   gl.enable(gl.DEPTH_TEST);
   gl.depthFunc(gl.LEQUAL);
@@ -300,11 +305,12 @@ function gripAt([x, y]) {
   return grip[row * width + column];
 }
 
-function limit([x, y]) {
+// A finger is followed exactly as long as nothing goes farther than LIMIT.
+function limit([x, y], most) {
   const size = Math.hypot(x, y);
-  if (size <= LIMIT) return [x, y];
-  const give = LIMIT / 2;
-  const scale = (LIMIT + give * (1 - Math.exp((LIMIT - size) / give))) / size;
+  if (size <= most) return [x, y];
+  const give = most / 2;
+  const scale = (most + give * (1 - Math.exp((most - size) / give))) / size;
   return [x * scale, y * scale];
 }
 
@@ -355,7 +361,8 @@ canvas.addEventListener("pointerdown", (event) => {
   }
   const place = findPlace(event);
   const point = scene.findPoint(place);
-  fingers.set(event.pointerId, { point, x: event.clientX, y: event.clientY, time: event.timeStamp, tap: true });
+  const most = LIMIT / leverage(basis, point);
+  fingers.set(event.pointerId, { point, most, x: event.clientX, y: event.clientY, time: event.timeStamp, tap: true });
   scene.hold(event.pointerId, point);
   canvas.classList.add("holding");
   wake();
@@ -369,7 +376,7 @@ canvas.addEventListener("pointermove", (event) => {
     return;
   }
   if (Math.hypot(event.clientX - finger.x, event.clientY - finger.y) > TAP_REACH) finger.tap = false;
-  scene.move(event.pointerId, limit([place[0] - finger.point[0], place[1] - finger.point[1]]));
+  scene.move(event.pointerId, limit([place[0] - finger.point[0], place[1] - finger.point[1]], finger.most));
   wake();
 });
 
@@ -400,6 +407,7 @@ canvas.addEventListener("contextmenu", (event) => event.preventDefault());
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const keys = new Set();
 let pace = 0;
+let keyLimit = LIMIT;
 let crosshair = findSoftest();
 
 function findSoftest() {
@@ -416,10 +424,10 @@ function pullByKeys(dt) {
   pace += dt;
   let [x, y] = hold.at;
   for (const key of keys) {
-    x += ARROWS[key][0] * KEY_PULL * (1 + 2 * pace) * dt;
-    y += ARROWS[key][1] * KEY_PULL * (1 + 2 * pace) * dt;
+    x += ARROWS[key][0] * keyLimit * (0.4 + 0.8 * pace) * dt;
+    y += ARROWS[key][1] * keyLimit * (0.4 + 0.8 * pace) * dt;
   }
-  scene.move("keys", limit([x, y]));
+  scene.move("keys", limit([x, y], keyLimit));
 }
 
 function dropKeys() {
@@ -441,7 +449,9 @@ canvas.addEventListener("keydown", (event) => {
     showAll();
     if (!keys.size) {
       pace = 0;
-      scene.hold("keys", scene.findPoint(crosshair));
+      const point = scene.findPoint(crosshair);
+      keyLimit = LIMIT / leverage(basis, point);
+      scene.hold("keys", point);
     }
     keys.add(event.key);
     wake();
