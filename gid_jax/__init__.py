@@ -28,6 +28,7 @@ if TYPE_CHECKING:
   from gid_jax import motion as motion
   from gid_jax import parsing as parsing
   from gid_jax import pipeline as pipeline
+  from gid_jax import touch as touch
   from gid_jax import training as training
   from gid_jax import types as types
   from gid_jax import weights as weights
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
   from gid_jax.motion.splat import softmax_splat as softmax_splat
   from gid_jax.pipeline import Animator as Animator
   from gid_jax.pipeline import ImageRenderer as ImageRenderer
+  from gid_jax.touch.export import export_html as export_html
   from gid_jax.types import SpectralVolume as SpectralVolume
   from gid_jax.weights.pretrained import load_pretrained as load_pretrained
 
@@ -52,6 +54,7 @@ __all__ = [
   "SpectralVolume",
   "__version__",
   "estimate_flow",
+  "export_html",
   "load_pretrained",
   "measure_motion",
   "motion_to_spectrum",
@@ -68,6 +71,7 @@ _HOMES = {
   "ImageRenderer": "gid_jax.pipeline",
   "SpectralVolume": "gid_jax.types",
   "estimate_flow": "gid_jax.flow.estimate",
+  "export_html": "gid_jax.touch.export",
   "load_pretrained": "gid_jax.weights.pretrained",
   "measure_motion": "gid_jax.flow.tracking",
   "motion_to_spectrum": "gid_jax.motion.spectral",
@@ -80,7 +84,7 @@ _HOMES = {
 # `train` and `evaluate` are programs, for `python -m`, and need extras.
 _MODULES = (
   "app", "configuration", "data", "devices", "diffusion", "errors", "evaluation", "extras", "files", "flow", "media",
-  "models", "motion", "parsing", "pipeline", "training", "types", "weights",
+  "models", "motion", "parsing", "pipeline", "touch", "training", "types", "weights",
 )  # fmt: skip
 
 

@@ -239,3 +239,229 @@ def test_the_point_that_is_seen_somewhere_is_found(basis):
     scene.advance(1 / 60);
     return scene.findPoint([17, 8.5]);""")
   assert found == pytest.approx([15, 10], abs=0.05)
+
+
+@with_node
+def test_what_moves_less_beside_what_moves_more_moves_along():
+  rng = np.random.default_rng(0)
+  modes = rng.normal(size=(3, 4, 5, 4)).astype(np.float32)
+  depth = np.float32([[1, 1, 1, 1, 1], [1, 1.2, 1, 1, 1], [1, 1, 1, 9, 1], [1, 1, 1, 1, 1]])
+  script = f"""
+    import {{ widen }} from "{(FOLDER / "engine.js").as_uri()}";
+    const {{ modes, depth }} = widen(
+      Float32Array.from({modes.ravel().tolist()}), Float32Array.from({depth.ravel().tolist()}), 5, 4);
+    process.stdout.write(JSON.stringify([[...modes], [...depth]]));"""
+  result = subprocess.run([str(NODE), "--input-type=module", "-e", script], capture_output=True, text=True, check=True)
+  found_modes, found_depth = json.loads(result.stdout)
+  beside = np.zeros((4, 5), bool)
+  beside[1:4, 2:5] = True
+  expected = np.where(beside[..., None], modes[:, 2:3, 3:4], modes)
+  np.testing.assert_allclose(np.reshape(found_modes, modes.shape), expected, rtol=1e-6)
+  np.testing.assert_allclose(np.reshape(found_depth, depth.shape), np.where(beside, 9, depth))
+
+
+DOT = (0.5, 0.5)  # of the picture; the brightest place, in the middle of what moves
+
+
+def make_photo(height=360, width=540, *, noise=0.0):
+  """A dark picture with a white dot in the middle."""
+  y, x = np.mgrid[:height, :width]
+  image = np.full((height, width, 3), 0.2, np.float32)
+  image += np.random.default_rng(0).uniform(-noise, noise, image.shape).astype(np.float32)
+  far = np.hypot(x - DOT[0] * width, y - DOT[1] * height)
+  return np.where((far < 5)[..., None], 1.0, np.clip(image, 0, 1)).astype(np.float32)
+
+
+def read_data(path):
+  return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', path.read_text())[1])
+
+
+def to_array(text, dtype):
+  return np.frombuffer(base64.b64decode(text), dtype)
+
+
+def test_the_file_holds_photo_and_modes_and_asks_for_nothing(tmp_path):
+  path, volume, photo = tmp_path / "a.html", make_volume(), make_photo()
+  gid.export_html(photo, volume, path, title='</title><script>alert("x")</script> {{data}} & more')
+  text = path.read_text()
+  assert not re.search(r"(https?:)?//[\w.-]+\.\w", re.sub(r'"[A-Za-z0-9+/=]{200,}"', "", text))
+  assert not re.search(r"<(link|img|iframe)\b|\bfetch\(|XMLHttpRequest|\bimport\b.*\bfrom\b|@import|url\(", text)
+  assert "<title>&lt;/title&gt;&lt;script&gt;alert(&quot;x&quot;)" in text and "{{data}} &amp; more" in text
+  assert "alert(" not in text.replace("&lt;script&gt;alert(", "")
+  data, basis = read_data(path), modal.spectrum_to_basis(volume)
+  modes, scales = modes_to_channels(basis.modes), np.float32(data["scales"])
+  found = to_array(data["modes"], "<i2").reshape(modes.shape) * scales[:, None, None, None]
+  assert (data["height"], data["width"]) == (HEIGHT, WIDTH)
+  assert np.all(np.abs(found - modes) <= 0.51 * scales[:, None, None, None])
+  assert np.all(scales < 1e-4 * np.abs(modes).max((1, 2, 3)))
+  np.testing.assert_allclose(data["omega"], basis.omega, rtol=1e-6)
+  depth = to_array(data["depth"], "<u2").reshape(HEIGHT, WIDTH) / 65535
+  assert depth.max() == 1 and depth[0, 0] < 0.01 and depth[HEIGHT // 2, WIDTH // 2] > 0.5
+  shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data["photo"]))).convert("RGB")) / 255
+  assert shown.shape == photo.shape and np.abs(shown - photo).mean() < 0.01
+
+
+@with_node
+def test_the_engine_reads_the_modes_as_they_were_written(tmp_path):
+  path, volume = tmp_path / "a.html", make_volume()
+  gid.export_html(make_photo(), volume, path)
+  data, basis = read_data(path), modal.spectrum_to_basis(volume)
+  values = to_array(data["modes"], "<i2").tolist()
+  found = run_engine(
+    basis, "return engine.decodeModes(Int16Array.from(given.values), given.scales);",
+    values=values, scales=data["scales"])  # fmt: skip
+  assert_near(found, modes_to_channels(basis.modes).ravel())
+
+
+def test_a_large_noisy_photo_and_a_fine_grid_stay_below_six_megabytes(tmp_path):
+  path = tmp_path / "large.html"
+  gid.export_html(make_photo(1080, 1920, noise=0.2), make_volume(16, 150, 144, 256), path)
+  assert path.stat().st_size <= 6e6
+  data = read_data(path)
+  assert 0.95e6 < (len(data["scales"]) * data["width"] * data["height"] * 4) <= 1e6
+  assert data["width"] / data["height"] == pytest.approx(256 / 144, rel=0.02)
+  photo = Image.open(io.BytesIO(base64.b64decode(data["photo"])))
+  assert photo.size == (1920, 1080)
+
+
+def test_a_photo_is_brought_to_the_size_asked_for(tmp_path):
+  gid.export_html(make_photo(), make_volume(), tmp_path / "a.html", size=270)
+  photo = Image.open(io.BytesIO(base64.b64decode(read_data(tmp_path / "a.html")["photo"])))
+  assert photo.size == (270, 180)
+
+
+def test_pages_that_cannot_be_written_are_refused(tmp_path):
+  photo, volume, path = make_photo(), make_volume(), tmp_path / "a.html"
+  with pytest.raises(UserError, match=r"unknown page format '\.htm'; use \.html"):
+    gid.export_html(photo, volume, tmp_path / "a.htm")
+  path.write_text("mine")
+  with pytest.raises(UserError, match="already exists"):
+    gid.export_html(photo, volume, path)
+  with pytest.raises(UserError, match="take one of the batch"):
+    gid.export_html(photo, volume.replace(coefficients=volume.coefficients[None]), path, overwrite=True)
+  assert path.read_text() == "mine" and [file.name for file in tmp_path.iterdir()] == ["a.html"]
+  gid.export_html(photo, volume, path, overwrite=True)
+  assert path.read_text().startswith("<!doctype html>")
+
+
+def test_the_plate_shows_what_is_behind_and_leaves_the_rest():
+  height, width = 96, 144
+  y, x = np.mgrid[:height, :width]
+  plant = np.abs(x - 72) < 8
+  image = np.where(plant[..., None], np.float32([0.1, 0.9, 0.1]), np.float32([0.6, 0.5, 0.4]))
+  plate = export.make_plate(image, np.float32(plant)[::4, ::4] * 3)
+  np.testing.assert_allclose(plate, np.broadcast_to(np.float32([0.6, 0.5, 0.4]), plate.shape), atol=0.02)
+  # What moves more and more without an edge hides nothing.
+  np.testing.assert_allclose(export.make_plate(image, np.float32(1 + y / height)), image, atol=1e-6)
+  np.testing.assert_allclose(export.make_plate(image, np.zeros((24, 36), np.float32)), image, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def browser():
+  """A browser that draws without a graphics card."""
+  playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+  path = shutil.which("chromium")
+  if path is None:
+    pytest.skip("chromium is not installed")
+  options = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+  with playwright.sync_playwright() as player:
+    browser = player.chromium.launch(executable_path=path, args=options)
+    yield browser
+    browser.close()
+
+
+def open_page(browser, path, **options):
+  """The page in a window of its own, drawn and at rest, and what it complains of."""
+  page = browser.new_page(viewport={"width": 800, "height": 640}, reduced_motion="reduce", **options)
+  complaints = []
+  page.on("console", lambda message: complaints.append(message.text))
+  page.on("pageerror", lambda error: complaints.append(str(error)))
+  page.on("request", lambda request: request.url.startswith(("data:", "file:")) or complaints.append(request.url))
+  page.goto(path.as_uri())
+  page.wait_for_function("document.getElementById('canvas').width > 400")
+  page.wait_for_timeout(300)
+  return page, complaints
+
+
+def find_dot(page):
+  """The centre of the white dot, pixels of the window."""
+  image = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("L"), np.float64)
+  box = page.locator("#canvas").bounding_box()
+  left, top = round(box["x"]), round(box["y"])
+  image = image[top + 12 : round(top + box["height"] - 60), left + 12 : round(left + box["width"]) - 12]
+  weights = np.clip(image - 140, 0, None)
+  y, x = np.mgrid[: image.shape[0], : image.shape[1]]
+  return np.array([(weights * x).sum(), (weights * y).sum()]) / weights.sum() + [left + 12.5, top + 12.5]
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory):
+  path = tmp_path_factory.mktemp("page") / "touch.html"
+  gid.export_html(make_photo(), make_volume(), path)
+  return path
+
+
+# The ring around a finger would be taken for the dot.
+HIDE_MARKS = "#marks { display: none }"
+
+
+def test_a_dragged_feature_stays_under_the_pointer_and_swings_back(browser, page_file):
+  page, complaints = open_page(browser, page_file)
+  page.add_style_tag(content=HIDE_MARKS)
+  start = find_dot(page)
+  page.mouse.move(*start)
+  page.mouse.down()
+  page.mouse.move(*(start + [20, 0]), steps=5)
+  page.wait_for_timeout(300)
+  assert np.abs(find_dot(page) - start - [20, 0]).max() < 1.5
+  page.mouse.up()
+  page.wait_for_timeout(150)
+  assert np.linalg.norm(find_dot(page) - start - [20, 0]) > 1.5
+  page.locator("#reset").click()
+  page.wait_for_timeout(200)
+  assert np.abs(find_dot(page) - start).max() < 0.5
+  assert complaints == []
+
+
+def test_keys_pull_play_and_pin(browser, page_file):
+  page, complaints = open_page(browser, page_file)
+  page.keyboard.press("Tab")
+  assert page.evaluate("document.activeElement.id") == "canvas"
+  assert page.locator("#crosshair").is_visible()
+  page.keyboard.press("Space")
+  assert page.locator("#play").get_attribute("aria-pressed") == "true"
+  page.keyboard.press("Space")
+  page.keyboard.press("p")
+  assert page.locator(".pin").count() == 1 and page.locator("#unpin").is_enabled()
+  page.keyboard.press("u")
+  page.wait_for_timeout(100)
+  assert page.locator(".pin").count() == 0
+  page.keyboard.down("ArrowRight")
+  page.wait_for_timeout(300)
+  assert page.locator(".finger").count() == 1
+  page.keyboard.up("ArrowRight")
+  page.wait_for_timeout(100)
+  assert page.locator(".finger").count() == 0
+  assert complaints == []
+
+
+def test_a_lost_context_comes_back(browser, page_file):
+  page, complaints = open_page(browser, page_file)
+  page.add_style_tag(content=HIDE_MARKS)
+  before = find_dot(page)
+  lose = "window.lost = document.getElementById('canvas').getContext('webgl2').getExtension('WEBGL_lose_context')"
+  page.evaluate(f"{lose}; window.lost.loseContext()")
+  page.wait_for_timeout(200)
+  page.evaluate("window.lost.restoreContext()")
+  page.wait_for_timeout(500)
+  assert np.abs(find_dot(page) - before).max() < 0.5
+  assert [text for text in complaints if "CONTEXT_LOST" not in text] == []
+
+
+def test_without_webgl_the_page_says_so(browser, page_file):
+  page = browser.new_page()
+  page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
+  page.goto(page_file.as_uri())
+  page.wait_for_timeout(200)
+  assert "WebGL 2" in page.locator("#message").inner_text()
+  assert not page.locator("#controls").is_visible()

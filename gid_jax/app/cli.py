@@ -19,7 +19,7 @@ from pathlib import Path
 import tyro
 
 from gid_jax import __version__
-from gid_jax.app.options import AnimateRequest, ExportRequest, InspectRequest, check_animate, check_inspect
+from gid_jax.app.options import PAGE_SUFFIX, AnimateRequest, ExportRequest, InspectRequest, check_animate, check_inspect
 from gid_jax.devices import configure_jax
 from gid_jax.errors import UserError
 from gid_jax.files import first_line
@@ -108,6 +108,8 @@ def animate(request: AnimateRequest) -> None:
   from gid_jax.media.shots import is_video
 
   if is_video(source):
+    if output.suffix.lower() == PAGE_SUFFIX:
+      raise UserError(f"{output}: a page answers to touch with a photo, and {source} is a video; write .mp4 instead")
     for_photos = ("--steps", request.steps is not None), ("--loop", request.loop), ("--wind", request.wind != "breeze")
     for option, given in for_photos:
       if given:
@@ -199,6 +201,10 @@ def _animate_photo(request: AnimateRequest, photo: Path, output: Path) -> None:
       loop=request.loop,
       progress=lambda done, total: progress.update(sampling, completed=done, total=total, description="Sampling"),
     )
+    if output.suffix.lower() == PAGE_SUFFIX:
+      _write_page(request, image, spectrum, output)
+      console.print(f"Wrote {output}: {_format_bytes(output.stat().st_size)}, in {time.perf_counter() - start:.1f} s")
+      return
     num_frames, fps = request.frames or 150, request.fps
     if request.loop:
       # The frames share the period evenly, so that the one after the last is the first, whatever the frame rate.
@@ -210,6 +216,15 @@ def _animate_photo(request: AnimateRequest, photo: Path, output: Path) -> None:
     rendered = progress.track(frames, total=num_frames, description="Rendering")
     video = encoding.write_video(output, rendered, fps=request.fps, overwrite=request.force)
   _print_video(console, video, request.fps, start)
+
+
+def _write_page(request: AnimateRequest, image, spectrum, output: Path) -> None:
+  from gid_jax.motion.spectral import WINDS, magnify
+  from gid_jax.touch.export import export_html
+
+  spectrum = magnify(spectrum, request.magnify * WINDS[request.wind])
+  title = "A photo to touch" if request.source is None else request.source.stem
+  export_html(image, spectrum, output, title=title, size=request.size, overwrite=request.force)
 
 
 def _animate_video(request: AnimateRequest, source: Path, output: Path) -> None:
