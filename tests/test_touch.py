@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import gid_jax as gid
+from gid_jax.app import cli
 from gid_jax.errors import UserError
 from gid_jax.motion import modal
 from gid_jax.touch import export
@@ -356,6 +357,33 @@ def test_the_plate_shows_what_is_behind_and_leaves_the_rest():
   np.testing.assert_allclose(export.make_plate(image, np.zeros((24, 36), np.float32)), image, atol=1e-6)
 
 
+class FakeAnimator:
+  """Predicts one motion at once."""
+
+  @classmethod
+  def from_pretrained(cls, directory=None):
+    return cls()
+
+  def predict_spectrum(self, key, image, **_):
+    return make_volume()
+
+
+def test_the_command_writes_a_page_of_a_photo_and_refuses_a_video(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr("gid_jax.pipeline.Animator", FakeAnimator)
+  monkeypatch.setattr(cli, "configure_jax", lambda: None)
+  monkeypatch.chdir(tmp_path)
+  Image.fromarray(np.uint8(255 * make_photo(90, 120))).save("garden.png")
+  assert cli.main(["animate", "garden.png", "--output", "a.html", "--magnify", "3", "--wind", "calm"]) == 0
+  assert "Wrote a.html: " in capsys.readouterr().out
+  assert "<title>garden</title>" in Path("a.html").read_text()
+  largest = np.abs(modes_to_channels(modal.spectrum_to_basis(make_volume()).modes)).max((1, 2, 3))
+  np.testing.assert_allclose(read_data(Path("a.html"))["scales"], 1.5 * largest / 32767, rtol=1e-5)
+  gid.write_video("film.mp4", (np.full((32, 48, 3), 20 * i, np.uint8) for i in range(10)), fps=10)
+  assert cli.main(["animate", "film.mp4", "--output", "b.html"]) == 2
+  assert "b.html: a page answers to touch with a photo, and film.mp4 is a video" in capsys.readouterr().err
+  assert not Path("b.html").exists()
+
+
 @pytest.fixture(scope="module")
 def browser():
   """A browser that draws without a graphics card."""
@@ -401,6 +429,11 @@ def page_file(tmp_path_factory):
   return path
 
 
+DOUBLE_TAP = """(where) => {
+  for (const kind of ["pointerdown", "pointerup", "pointerdown", "pointerup"]) {
+    document.getElementById("canvas").dispatchEvent(new PointerEvent(kind, where));
+  }
+}"""
 # The ring around a finger would be taken for the dot.
 HIDE_MARKS = "#marks { display: none }"
 
@@ -411,7 +444,7 @@ def test_a_dragged_feature_stays_under_the_pointer_and_swings_back(browser, page
   start = find_dot(page)
   page.mouse.move(*start)
   page.mouse.down()
-  page.mouse.move(*(start + [20, 0]), steps=5)
+  page.mouse.move(start[0] + 20, start[1], steps=5)
   page.wait_for_timeout(300)
   assert np.abs(find_dot(page) - start - [20, 0]).max() < 1.5
   page.mouse.up()
@@ -432,16 +465,40 @@ def test_keys_pull_play_and_pin(browser, page_file):
   assert page.locator("#play").get_attribute("aria-pressed") == "true"
   page.keyboard.press("Space")
   page.keyboard.press("p")
-  assert page.locator(".pin").count() == 1 and page.locator("#unpin").is_enabled()
+  page.wait_for_selector(".pin", state="attached")
+  assert page.locator("#unpin").is_enabled()
   page.keyboard.press("u")
-  page.wait_for_timeout(100)
-  assert page.locator(".pin").count() == 0
+  page.wait_for_selector(".pin", state="detached")
   page.keyboard.down("ArrowRight")
-  page.wait_for_timeout(300)
-  assert page.locator(".finger").count() == 1
+  page.wait_for_selector(".finger", state="attached")
   page.keyboard.up("ArrowRight")
-  page.wait_for_timeout(100)
-  assert page.locator(".finger").count() == 0
+  page.wait_for_selector(".finger", state="detached")
+  assert complaints == []
+
+
+def test_several_fingers_a_tap_and_a_double_tap(browser, page_file):
+  page, complaints = open_page(browser, page_file, has_touch=True)
+  x, y = find_dot(page)
+  client = page.context.new_cdp_session(page)
+
+  def touch(kind, *points):
+    client.send("Input.dispatchTouchEvent", {
+      "type": kind, "touchPoints": [{"x": a, "y": b, "id": i} for i, (a, b) in enumerate(points)]})  # fmt: skip
+
+  touch("touchStart", (x, y), (x + 60, y))
+  touch("touchMove", (x - 15, y), (x + 60, y - 12))
+  page.wait_for_function("document.querySelectorAll('.finger').length === 2")
+  touch("touchEnd")
+  page.wait_for_selector(".finger", state="detached")
+  page.locator("#reset").click()
+  page.add_style_tag(content=HIDE_MARKS)
+  page.wait_for_timeout(500)
+  page.touchscreen.tap(x, y)
+  assert max(np.linalg.norm(find_dot(page) - [x, y]) for _ in range(10)) > 1
+  page.locator("#reset").click()
+  # Both taps in one go, however busy the machine is.
+  page.evaluate(DOUBLE_TAP, {"clientX": x, "clientY": y, "pointerId": 7, "pointerType": "touch"})
+  page.wait_for_selector(".pin", state="attached")
   assert complaints == []
 
 

@@ -17,7 +17,7 @@ import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from PIL import Image
 
 from gid_jax.errors import UserError
@@ -85,7 +85,7 @@ def make_plate(image: Float[np.ndarray, "h w 3"], depth: Float[AnyArray, "h2 w2"
   highest = max(float(depth.max()), 1e-6)
   around = lambda radius: np.ones((2 * round(radius) + 1,) * 2, np.uint8)
   reach = around(_REACH * max(height, width))
-  is_front = lambda least: np.uint8((depth > _RATIO * least) & (depth > 0.1 * highest))
+  is_front = lambda least: ((depth > _RATIO * least) & (depth > 0.1 * highest)).astype(np.uint8)
   # Only beside a sharp edge: what moves more and more along a stem uncovers nothing.
   edge = is_front(cv2.erode(depth, around(2.5 * cell)))
   front = is_front(cv2.erode(depth, reach)) & cv2.dilate(edge, reach)
@@ -93,7 +93,7 @@ def make_plate(image: Float[np.ndarray, "h w 3"], depth: Float[AnyArray, "h2 w2"
   front = cv2.dilate(front, around(1.5 * cell))
   mass = jnp.asarray(1.0 - front, jnp.float32)[..., None]
   weights = jnp.asarray((0.02 + depth / highest) ** -2)[..., None]
-  return np.clip(_fill_holes(jnp.asarray(image, jnp.float32), mass, weights=weights), 0, 1)
+  return np.clip(np.asarray(_fill_holes(jnp.asarray(image, jnp.float32), mass, weights=weights)), 0, 1)
 
 
 def _make_page(image: np.ndarray, spectrum: SpectralVolume, title: str, size: int) -> str:
@@ -104,7 +104,7 @@ def _make_page(image: np.ndarray, spectrum: SpectralVolume, title: str, size: in
   still = spectrum.replace(coefficients=jnp.asarray(spectrum.coefficients).at[0].set(0.0))
   depth = np.asarray(_motion_magnitude(still))
   photo = _shrink(image, size)
-  values, scales = _quantize(np.asarray(basis.modes))
+  values, scales = _quantize(basis.modes)
   data = {
     "width": basis.modes.shape[2],
     "height": basis.modes.shape[1],
@@ -115,16 +115,12 @@ def _make_page(image: np.ndarray, spectrum: SpectralVolume, title: str, size: in
     "plate": _to_text(_encode(make_plate(_shrink(image, min(size, _PLATE_SIDE)), depth), _PLATE_QUALITY)),
     "photo": "",
   }
-  parts = {"title": html.escape(title), "script": _read_script(), "data": ""}
-  parts["data"] = json.dumps(data)
-  empty = _fill((_FOLDER / "page.html").read_text(encoding="utf-8"), parts)
-  room = _MAX_BYTES - len(empty.encode())
+  room = _MAX_BYTES - len(_fill_page(title, data).encode())
   for quality in _QUALITIES:
     data["photo"] = _to_text(_encode(photo, quality))
     if len(data["photo"]) <= room:
       break
-  parts["data"] = json.dumps(data)
-  return _fill((_FOLDER / "page.html").read_text(encoding="utf-8"), parts)
+  return _fill_page(title, data)
 
 
 def _coarsen(num_bands: int, height: int, width: int) -> tuple[int, int]:
@@ -132,9 +128,9 @@ def _coarsen(num_bands: int, height: int, width: int) -> tuple[int, int]:
   return max(2, int(height * scale)), max(2, int(width * scale))
 
 
-def _quantize(modes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _quantize(modes: Complex[AnyArray, "k h w 2"]) -> tuple[np.ndarray, np.ndarray]:
   """Complex modes [k h w 2] as int16 [k h w 4] and what each mode's numbers are multiplied by [k]."""
-  channels = np.concatenate([modes.real, modes.imag], -1)
+  channels = np.concatenate([np.real(modes), np.imag(modes)], -1)
   scales = np.maximum(np.abs(channels).max((1, 2, 3)), 1e-12) / 32767
   return np.round(channels / scales[:, None, None, None]).astype("<i2"), scales
 
@@ -150,7 +146,8 @@ def _shrink(image: np.ndarray, size: int) -> np.ndarray:
 
 def _encode(image: np.ndarray, quality: int) -> bytes:
   buffer = io.BytesIO()
-  Image.fromarray(np.uint8(np.clip(image, 0, 1) * 255 + 0.5)).save(buffer, "WEBP", quality=quality, method=5)
+  pixels = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+  Image.fromarray(pixels).save(buffer, "WEBP", quality=quality, method=5)
   return buffer.getvalue()
 
 
@@ -164,6 +161,8 @@ def _read_script() -> str:
   return engine + re.sub(r"^import .*$\n", "", page, flags=re.MULTILINE)
 
 
-def _fill(template: str, parts: dict[str, str]) -> str:
+def _fill_page(title: str, data: dict) -> str:
+  parts = {"title": html.escape(title), "script": _read_script(), "data": json.dumps(data)}
+  template = (_FOLDER / "page.html").read_text(encoding="utf-8")
   # In one pass, so that a title cannot name another place.
   return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
