@@ -24,7 +24,7 @@ const TAP_REACH = 8; // px that a finger may slip in a tap
 const DOUBLE_TIME = 340; // ms between two taps on one point
 const DOUBLE_REACH = 28; // px
 const LIMIT = 0.07 * Math.max(width, height); // how far a pull may move anything; beyond, the photo resists
-const MARGIN = 0.1; // by which the photo, mirrored, goes on beyond its edges, so that what moves in comes from somewhere
+const MARGIN = 0.1; // by which the photo, mirrored, goes on beyond its edges: what moves in comes from there
 const SOFT = 0.02 * basis.compliance; // below this a point resists, as in the engine
 const FINER = 2; // triangles of the mesh for one cell of the grid of motion, per axis
 
@@ -507,6 +507,7 @@ $("unpin").addEventListener("click", () => unpin(pins().pop()));
 $("reset").addEventListener("click", reset);
 
 function reset() {
+  canvas.classList.remove("holding");
   fingers.clear();
   keys.clear();
   setPlaying(false);
