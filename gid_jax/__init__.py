@@ -29,6 +29,7 @@ if TYPE_CHECKING:
   from gid_jax import motion as motion
   from gid_jax import parsing as parsing
   from gid_jax import pipeline as pipeline
+  from gid_jax import touch as touch
   from gid_jax import training as training
   from gid_jax import types as types
   from gid_jax import weights as weights
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
   from gid_jax.motion.splat import softmax_splat as softmax_splat
   from gid_jax.pipeline import Animator as Animator
   from gid_jax.pipeline import ImageRenderer as ImageRenderer
+  from gid_jax.touch.export import export_html as export_html
   from gid_jax.types import SpectralVolume as SpectralVolume
   from gid_jax.weights.pretrained import load_pretrained as load_pretrained
 
@@ -57,6 +59,7 @@ __all__ = [
   "SpectralVolume",
   "__version__",
   "estimate_flow",
+  "export_html",
   "load_bundle",
   "load_pretrained",
   "measure_motion",
@@ -76,6 +79,7 @@ _HOMES = {
   "ImageRenderer": "gid_jax.pipeline",
   "SpectralVolume": "gid_jax.types",
   "estimate_flow": "gid_jax.flow.estimate",
+  "export_html": "gid_jax.touch.export",
   "load_bundle": "gid_jax.bundle",
   "load_pretrained": "gid_jax.weights.pretrained",
   "measure_motion": "gid_jax.flow.tracking",
@@ -90,7 +94,7 @@ _HOMES = {
 # `train` and `evaluate` are programs, for `python -m`, and need extras.
 _MODULES = (
   "app", "bundle", "configuration", "data", "devices", "diffusion", "errors", "evaluation", "extras", "files", "flow",
-  "media", "models", "motion", "parsing", "pipeline", "training", "types", "weights",
+  "media", "models", "motion", "parsing", "pipeline", "touch", "training", "types", "weights",
 )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ WINGS = (
   "gid_jax.motion",
   "gid_jax.flow",
   "gid_jax.media",
+  "gid_jax.touch",
   "gid_jax.models",
   "gid_jax.diffusion",
   "gid_jax.weights",

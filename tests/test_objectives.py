@@ -332,8 +332,9 @@ def test_stage_one_leaves_imagenet_features_and_what_was_fitted_alone():
   assert shorten(trained) == {"encoder", "unet"}
   assert shorten(kept) == {"encoder", "swing_head", "strength"} | CONSTANTS
   inside = {path for path in kept if path.startswith("encoder/")}
-  assert shorten(inside, depth=2) == {"encoder/frozen_trunk_efficientnet_lite0"}
-  assert "encoder/frozen_trunk_efficientnet_lite0" not in shorten(trained, depth=2) and len(inside) > 50
+  frozen = {f"encoder/frozen_trunk_{name}" for name in ("efficientnet_lite0", "dinov2_vits14")}
+  assert shorten(inside, depth=2) == frozen
+  assert not frozen & shorten(trained, depth=2) and len(inside) > 50
 
 
 @pytest.mark.parametrize("freeze", [True, False])

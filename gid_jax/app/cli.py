@@ -22,6 +22,7 @@ import tyro
 from gid_jax import __version__
 from gid_jax.app.batch import is_batch, split_batch
 from gid_jax.app.options import (
+  PAGE_SUFFIX,
   AnimateRequest,
   ExportRequest,
   InspectRequest,
@@ -175,6 +176,8 @@ def _animate_one(request: AnimateRequest, models: _Models) -> None:
   if is_bundle(source):
     _animate_bundle(request, source, output, models)
   elif is_video(source):
+    if output.suffix.lower() == PAGE_SUFFIX:
+      raise UserError(f"{output}: a page answers to touch with a photo, and {source} is a video; write .mp4 instead")
     for_photos = ("--steps", request.steps is not None), ("--loop", request.loop), ("--wind", request.wind != "breeze")
     for option, given in (*for_photos, *list_edits(request), ("--save", request.save is not None)):
       if given:
@@ -269,10 +272,8 @@ def _animate_photo(request: AnimateRequest, photo: Path, output: Path, models: _
       loop=request.loop,
       progress=lambda done, total: progress.update(sampling, completed=done, total=total, description="Sampling"),
     )
-    period = animator.period if request.loop else None
-    edited = edits.apply(spectrum)
-    video = _write_moving_photo(request, animator, image, edited, output, progress, loop_period=period)
-  _print_video(console, video, request.fps, start)
+  period = animator.period if request.loop else None
+  _write_moving_photo(request, animator, image, edits.apply(spectrum), photo, output, start, loop_period=period)
   if request.save is not None:
     from gid_jax.bundle import Bundle, save_bundle
 
@@ -291,34 +292,40 @@ def _animate_bundle(request: AnimateRequest, source: Path, output: Path, models:
   configure_jax()
   from gid_jax.app.edits import read_edits
 
-  console = _console()
   image = bundle.photo.astype("float32") / 255
   spectrum = read_edits(request, image).apply(bundle.spectrum)
-  _print_devices(console)
-  renderer = models.renderer
+  _print_devices(_console())
   is_loop = bundle.settings.get("loop") is True and request.frames is None
   period = spectrum.num_frames / spectrum.fps if is_loop else None
-  with _progress(console) as progress:
-    video = _write_moving_photo(request, renderer, image, spectrum, output, progress, loop_period=period)
-  _print_video(console, video, request.fps, start)
+  _write_moving_photo(request, models.renderer, image, spectrum, source, output, start, loop_period=period)
 
 
-def _write_moving_photo(request: AnimateRequest, renderer, image, spectrum, output: Path, progress, *, loop_period):
-  """Renders a photo that moves along a sampled spectrum, one period of it if that is a loop's."""
+def _write_moving_photo(
+  request: AnimateRequest, renderer, image, spectrum, source: Path, output: Path, start: float, *, loop_period
+) -> None:
+  """Renders a photo that moves along a sampled spectrum, one period of it if that is a loop's, or writes its page."""
   from gid_jax.media import encoding
-  from gid_jax.motion.spectral import WINDS
+  from gid_jax.motion.spectral import WINDS, magnify
 
+  console, factor = _console(), request.magnify * WINDS[request.wind]
+  if output.suffix.lower() == PAGE_SUFFIX:
+    from gid_jax.touch.export import export_html
+
+    title = source.stem if request.sources else "A photo to touch"
+    export_html(image, magnify(spectrum, factor), output, title=title, size=request.size, overwrite=request.force)
+    console.print(f"Wrote {output}: {_format_bytes(output.stat().st_size)}, in {time.perf_counter() - start:.1f} s")
+    return
   # Slower motion is the same series at times that lie closer together.
   num_frames, fps = request.frames or max(2, round(150 / request.speed)), request.fps / request.speed
   if loop_period is not None:
     # The frames share the period evenly, so that the one after the last is the first, whatever the frame rate.
     num_frames = max(2, round(loop_period * fps))
     fps = num_frames / loop_period
-  frames = renderer.render(
-    image, spectrum, frames=num_frames, fps=fps, magnify=request.magnify * WINDS[request.wind], size=request.size
-  )
-  rendered = progress.track(frames, total=num_frames, description="Rendering")
-  return encoding.write_video(output, rendered, fps=request.fps, overwrite=request.force)
+  frames = renderer.render(image, spectrum, frames=num_frames, fps=fps, magnify=factor, size=request.size)
+  with _progress(console) as progress:
+    rendered = progress.track(frames, total=num_frames, description="Rendering")
+    video = encoding.write_video(output, rendered, fps=request.fps, overwrite=request.force)
+  _print_video(console, video, request.fps, start)
 
 
 def _animate_video(request: AnimateRequest, source: Path, output: Path, models: _Models) -> None:

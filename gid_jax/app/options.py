@@ -17,6 +17,7 @@ from gid_jax.errors import UserError
 
 # Those of gid_jax.media.encoding (a test compares them); importing them would load NumPy.
 VIDEO_SUFFIXES = (".mp4", ".webm", ".gif", ".webp")
+PAGE_SUFFIX = ".html"
 PICTURE_SUFFIXES = (".png",)
 BUNDLE_SUFFIX = ".gid"
 DEMO_PHOTO = Path(__file__).parents[1] / "pretrained" / "photo.jpg"
@@ -32,8 +33,8 @@ class AnimateRequest:
   Attributes:
     sources: The photo, or the video, to animate; without one, a demonstration photo is animated into ./gid_demo.mp4.
       Several are animated in turn, of folders their photos, and a quoted '*.jpg' stands for what it matches.
-    output: Video to write, .mp4, .webm, .gif or .webp; of several inputs a folder. Default: SOURCE_animated.mp4 beside
-      the source.
+    output: Video to write, .mp4, .webm, .gif or .webp, or, of a photo, an .html page in which it answers to touch; of
+      several inputs a folder. Default: SOURCE_animated.mp4 beside the source.
     seed: Another seed gives another motion of a photo.
     steps: Sampling steps of a photo, 1 to 1000; more is slower and finer. Default: what the weights were tuned for.
     loop: Write one period of motion that is guided to slow down across its seam; without this a photo's motion repeats
@@ -165,7 +166,8 @@ def check_animate(request: AnimateRequest) -> tuple[Path, Path]:
   output = default if request.output is None else request.output
   if output.suffix.lower() == ".gif" and request.fps > 50:
     raise UserError(f"{output}: GIF plays at most 50 frames per second; lower --fps or write .mp4")
-  _check_files(source, output, give="a photo or a video, or a .gid file", suffixes=VIDEO_SUFFIXES, force=request.force)
+  suffixes = (*VIDEO_SUFFIXES, PAGE_SUFFIX)
+  _check_files(source, output, give="a photo or a video, or a .gid file", suffixes=suffixes, force=request.force)
   if is_bundle(source):
     given = ("--seed", request.seed != 0), ("--steps", request.steps is not None), ("--loop", request.loop)
     for option, is_given in (*given, ("--save", request.save is not None)):

@@ -1,0 +1,168 @@
+"""One HTML file in which a photo answers to touch: photo, modes, what is behind, engine and page; needs no network.
+
+`engine.js` is `gid_jax.motion.modal` again, `page.js` draws and listens, `page.html` holds both and the data:
+
+  modes   [k h w 4] int16, one scale a mode      depth   [h w] uint16, W as a part of its maximum
+  photo   WebP, at most `size` pixels long       plate   WebP, what is seen where something has moved away
+"""
+
+import base64
+import html
+import io
+import json
+import re
+from pathlib import Path
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Complex, Float
+from PIL import Image
+
+from gid_jax.errors import UserError
+from gid_jax.files import PathLike, complete_or_nothing
+from gid_jax.motion import modal, spectral, splat
+from gid_jax.types import AnyArray, SpectralVolume
+
+_MAX_BYTES = 6_000_000
+# Numbers of all modes together: 2 bytes each, 2.7 as text. Of more, the grid is made coarser.
+_MAX_NUMBERS = 1_000_000
+_QUALITIES = (90, 84, 76, 66, 54, 40, 25)
+_PLATE_SIDE = 768
+_PLATE_QUALITY = 82
+# What a pull may uncover, as a part of the long side.
+_REACH = 0.06
+# What moves this many times as much as something within reach is in front of it.
+_RATIO = 2.0
+_FOLDER = Path(__file__).parent
+
+_fill_holes = jax.jit(splat.fill_holes)
+_motion_magnitude = jax.jit(spectral.motion_magnitude)
+
+
+def export_html(
+  image: Float[np.ndarray, "h w 3"],
+  spectrum: SpectralVolume,
+  path: PathLike,
+  *,
+  title: str = "A photo to touch",
+  size: int = 1920,
+  overwrite: bool = False,
+) -> None:
+  """Writes one HTML file in which the photo can be grabbed, flicked, poked, pinned, blown at and played (section 6).
+
+  The file is at most 6 MB, opens from a disk and asks for nothing from anywhere.
+
+  Args:
+    image: [h w 3] float32 RGB in [0, 1], any size.
+    spectrum: of this photo, unbatched [k h w 4] on any grid.
+    path: the file, .html.
+    title: of the page.
+    size: long side of the photo in the page, pixels; it is never enlarged.
+    overwrite: replace an existing file.
+
+  Raises:
+    UserError: another suffix, a batch of volumes or one without motion, an existing file or an unwritable folder.
+  """
+  path = Path(path)
+  if path.suffix.lower() != ".html":
+    raise UserError(f"{path}: unknown page format '{path.suffix}'; use .html")
+  with complete_or_nothing(path, overwrite=overwrite) as temporary:
+    temporary.write_text(_make_page(image, spectrum, title, size), encoding="utf-8")
+
+
+def make_plate(image: Float[np.ndarray, "h w 3"], depth: Float[AnyArray, "h2 w2"]) -> Float[np.ndarray, "h w 3"]:
+  """What stands behind the moving things of a photo [h w 3], whose W [h2 w2] is of any grid.
+
+  A place is in front when it moves much more than something near it. It is filled coarse to fine from the rest, and
+  most from what moves least.
+  """
+  height, width = image.shape[:2]
+  depth = np.asarray(depth, np.float32)
+  cell = max(height / depth.shape[0], width / depth.shape[1])
+  depth = cv2.resize(depth, (width, height), interpolation=cv2.INTER_LINEAR)
+  highest = max(float(depth.max()), 1e-6)
+  around = lambda radius: np.ones((2 * round(radius) + 1,) * 2, np.uint8)
+  reach = around(_REACH * max(height, width))
+  is_front = lambda least: ((depth > _RATIO * least) & (depth > 0.1 * highest)).astype(np.uint8)
+  # Only beside a sharp edge: what moves more and more along a stem uncovers nothing.
+  edge = is_front(cv2.erode(depth, around(2.5 * cell)))
+  front = is_front(cv2.erode(depth, reach)) & cv2.dilate(edge, reach)
+  # The grid of motion is coarse: a leaf's rim lies beside what moves.
+  front = cv2.dilate(front, around(1.5 * cell))
+  mass = jnp.asarray(1.0 - front, jnp.float32)[..., None]
+  weights = jnp.asarray((0.02 + depth / highest) ** -2)[..., None]
+  return np.clip(np.asarray(_fill_holes(jnp.asarray(image, jnp.float32), mass, weights=weights)), 0, 1)
+
+
+def _make_page(image: np.ndarray, spectrum: SpectralVolume, title: str, size: int) -> str:
+  basis = modal.spectrum_to_basis(spectrum)
+  if len(basis.omega) * basis.modes[0].size * 2 > _MAX_NUMBERS:
+    spectrum = spectral.resize_spectrum(spectrum, *_coarsen(*spectrum.coefficients.shape[:3]))
+    basis = modal.spectrum_to_basis(spectrum)
+  still = spectrum.replace(coefficients=jnp.asarray(spectrum.coefficients).at[0].set(0.0))
+  depth = np.asarray(_motion_magnitude(still))
+  photo = _shrink(image, size)
+  values, scales = _quantize(basis.modes)
+  data = {
+    "width": basis.modes.shape[2],
+    "height": basis.modes.shape[1],
+    "omega": [float(value) for value in basis.omega],
+    "scales": [float(value) for value in scales],
+    "modes": _to_text(values.tobytes()),
+    "depth": _to_text(np.round(depth / max(float(depth.max()), 1e-6) * 65535).astype("<u2").tobytes()),
+    "plate": _to_text(_encode(make_plate(_shrink(image, min(size, _PLATE_SIDE)), depth), _PLATE_QUALITY)),
+    "photo": "",
+  }
+  room = _MAX_BYTES - len(_fill_page(title, data).encode())
+  for quality in _QUALITIES:
+    data["photo"] = _to_text(_encode(photo, quality))
+    if len(data["photo"]) <= room:
+      break
+  return _fill_page(title, data)
+
+
+def _coarsen(num_bands: int, height: int, width: int) -> tuple[int, int]:
+  scale = (_MAX_NUMBERS / (4 * (num_bands - 1) * height * width)) ** 0.5
+  return max(2, int(height * scale)), max(2, int(width * scale))
+
+
+def _quantize(modes: Complex[AnyArray, "k h w 2"]) -> tuple[np.ndarray, np.ndarray]:
+  """Complex modes [k h w 2] as int16 [k h w 4] and what each mode's numbers are multiplied by [k]."""
+  channels = np.concatenate([np.real(modes), np.imag(modes)], -1)
+  scales = np.maximum(np.abs(channels).max((1, 2, 3)), 1e-12) / 32767
+  return np.round(channels / scales[:, None, None, None]).astype("<i2"), scales
+
+
+def _shrink(image: np.ndarray, size: int) -> np.ndarray:
+  height, width = image.shape[:2]
+  scale = size / max(height, width)
+  if scale >= 1:
+    return image
+  shape = max(1, round(width * scale)), max(1, round(height * scale))
+  return cv2.resize(np.asarray(image, np.float32), shape, interpolation=cv2.INTER_AREA)
+
+
+def _encode(image: np.ndarray, quality: int) -> bytes:
+  buffer = io.BytesIO()
+  pixels = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+  Image.fromarray(pixels).save(buffer, "WEBP", quality=quality, method=5)
+  return buffer.getvalue()
+
+
+def _to_text(data: bytes) -> str:
+  return base64.b64encode(data).decode("ascii")
+
+
+def _read_script() -> str:
+  """Both modules as one: the page's import of the engine falls away."""
+  engine, page = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("engine.js", "page.js"))
+  return engine + re.sub(r"^import .*$\n", "", page, flags=re.MULTILINE)
+
+
+def _fill_page(title: str, data: dict) -> str:
+  parts = {"title": html.escape(title), "script": _read_script(), "data": json.dumps(data)}
+  template = (_FOLDER / "page.html").read_text(encoding="utf-8")
+  # In one pass, so that a title cannot name another place.
+  return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
