@@ -2,11 +2,12 @@
 
   python -m benchmarks.held_out --data FOLDER [--weights FOLDER] [--seeds 3]
 
-Takes the first validation window of every scene of a data set, samples motion for its photo and compares with what was
-measured: `log swing`, the correlation over the photo of the logarithms of swing + 0.1 px; `where`, the area under the ROC
-curve of the swing, between places that reach 30 % of the swing that 5 % exceed and those below 10 %; `how much`, octaves
-off; `how fast`, dB off in power per band (`gid_jax.evaluation.motion.judge_prediction`). Means of the seeds, then of the
-scenes with their 95 % intervals. Noise of the flow counts as motion here: compare weights by it, in the same run.
+Takes the first validation window of every scene of a data set, samples motion for its photo and compares with what
+was measured: `log swing`, the correlation over the photo of the logarithms of swing + 0.1 px; `where`, the area under
+the ROC curve of the swing, between places that reach 30 % of the swing that 5 % exceed and those below 10 %; `how
+much`, octaves off; `how fast`, dB off in power per band (`gid_jax.evaluation.motion.judge_prediction`). Means of the
+seeds, then of the scenes with their 95 % intervals. Noise of the flow counts as motion: compare weights by it on one
+data set.
 """
 
 import argparse
