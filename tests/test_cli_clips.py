@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from gid_jax import pipeline
-from gid_jax.app import cli, inspection
+from gid_jax.app import animate, cli, inspection
 from gid_jax.media import clips, encoding
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -27,6 +27,7 @@ def film():
 @pytest.fixture(autouse=True)
 def folder(film, monkeypatch, tmp_path):
   """A working folder that holds the film as swing.mp4; the environment stays as it was."""
+  monkeypatch.setattr(animate, "configure_jax", lambda: None)
   monkeypatch.setattr(cli, "configure_jax", lambda: None)
   monkeypatch.chdir(tmp_path)
   encoding.write_video("swing.mp4", film, fps=30, quality=95)
