@@ -100,6 +100,8 @@ MUTANTS = [
     ("share * moved + (1 - share) * jnp.stack(colours, -1)", "moved"),
     ("/ _FULL_COVERAGE, 0.0, 1.0) * is_one", "/ _FULL_COVERAGE, 0.0, 1.0)"),
     ("u * (width / columns), v * (height / rows)", "u, v"),
+    ("inverse._replace(back=back, mass=mass)", "inverse"),
+    ("is_whole = jnp.clip((high - steepness) / (high - low), 0.0, 1.0)", "is_whole = 1.0"),
     ('[(0, 0)] * (values.ndim - 2), mode="edge")', "[(0, 0)] * (values.ndim - 2))"),
     ("jnp.asarray(crop(total)) / num_frames", "jnp.asarray(crop(total)) / times.size"),
   ),

@@ -28,8 +28,9 @@ from gid_jax.models.build import make_motion_model
 from gid_jax.models.renderer import Renderer, RendererConfig
 from gid_jax.models.vit import DINOv2ViTS14, convert_dinov2_vits14
 from gid_jax.parsing import parse
+from gid_jax.pipeline import ImageRenderer
 from gid_jax.training.settings import check_settings
-from gid_jax.types import Window
+from gid_jax.types import SpectralVolume, Window
 from gid_jax.weights.pretrained import MOTION_WEIGHTS, RENDERER_WEIGHTS, config_to_settings, export_weights
 
 CHECKOUT = Path(__file__).parents[1]
@@ -316,6 +317,29 @@ def test_sharpness(run, world, tmp_path):
             "--plot", tmp_path / "sheet.png")  # fmt: skip
   assert [line.split()[0] for line in out.splitlines()] == ["photo", "0", "median"]
   assert cv2.imread(str(tmp_path / "sheet.png")).shape[1] == 3 * 64
+
+
+def test_edges(run, world, tmp_path):
+  photos = world.photos / "0.png", world.photos / "0.png"
+  run("edges", *photos, "--size", 96, "--weights", world.weights, "--output", tmp_path / "edges.png", SIDE=8)
+  assert cv2.imread(str(tmp_path / "edges.png")).shape == (3 * 2 * 10, 3 * 4 * 10, 3)
+
+
+def test_render(run, world):
+  options = ["--sizes", "64x48", "--frames", 4, "--repetitions", 1, "--weights", world.weights]
+  row = find_numbers(run("render", *options, "--no_peer").splitlines()[1])
+  assert len(row) == 3 and row[2] > 0
+  torch = pytest.importorskip("torch")
+  spectrum = jax.random.normal(jax.random.key(0), (4, 24, 32, 4)) * 40
+  volume = SpectralVolume(np.asarray(spectrum.at[0, ..., 2:].set(0)), num_frames=150)
+  script = importlib.import_module("benchmarks.render")
+  photo = np.random.default_rng(0).uniform(size=(48, 64, 3)).astype(np.float32)
+  photo = cv2.GaussianBlur(photo, (0, 0), 3)
+  with torch.no_grad():
+    peer = list(script.peer_frames(photo, volume, frames=3))
+  ours = list(ImageRenderer().render(photo, volume, frames=3))
+  # The same method but for kernels and holes.
+  assert np.abs(np.subtract(peer[2], ours[2], dtype=float))[8:-8, 8:-8].mean() < 6
 
 
 def test_smoothness(run, world):

@@ -72,6 +72,26 @@ def test_where_two_things_meet_in_a_pixel_both_are_seen():
   np.testing.assert_allclose(frame[:, 13:], 1, atol=1e-5)
 
 
+def test_a_thing_that_stretches_stays_whole():
+  height, width = 24, 48
+  y, x = np.mgrid[:height, :width].astype(np.float32)
+  flow = np.stack([0.9 * np.clip(x - 8, 0, 16), 0 * y], -1)  # columns 8 ... 24 are stretched to 8 ... 38.4
+  photo = np.repeat(np.sin(x / 3)[..., None] * 0.4 + 0.5, 3, -1).astype(np.float32)
+  frame = show(photo, np.zeros_like(photo), flow, flow[..., 0])
+  sources = np.where(x < 8, x, np.where(x < 38.4, 8 + (x - 8) / 1.9, x - 14.4))
+  expected = np.sin(sources / 3) * 0.4 + 0.5
+  np.testing.assert_allclose(frame[4:-4, 10:36, 0], expected[4:-4, 10:36], atol=0.06)
+
+
+def test_steepness_is_the_largest_step_to_a_neighbour():
+  flow = np.random.default_rng(11).normal(size=(5, 6, 2)).astype(np.float32)
+  found = np.asarray(moving_photo.find_steepness(flow))[..., 0]
+  for row, column in np.ndindex(5, 6):
+    around = [(row + a, column + b) for a, b in ((-1, 0), (1, 0), (0, -1), (0, 1))]
+    steps = [np.linalg.norm(flow[row, column] - flow[p]) for p in around if 0 <= p[0] < 5 and 0 <= p[1] < 6]
+    np.testing.assert_allclose(found[row, column], max(steps), rtol=1e-5)
+
+
 def test_what_moves_in_from_outside_continues_the_photo():
   photo = smooth_image(16, 24)
   flow = np.broadcast_to(np.float32([3.0, -2.0]), (16, 24, 2))

@@ -3,8 +3,8 @@
   once a photo   spline   the photo at the video's size, to be sampled anywhere
                  series   the spectral volume on the grid of motion, ready for any time; W, the depth of splatting
   each frame     F_t      is splatted, weighted by W, and turned round: from where each pixel comes
-                 frame    the photo, gathered; where surfaces meet, the mixture of their colours; where nothing lands,
-                          those of what is behind
+                 frame    the photo, gathered; where surfaces meet, the mixture of their colours; where nothing lands
+                          between two of them, those of what is behind
 
 The photo is interpolated once, at its own resolution, and stays as sharp as it is; splatted colours are a blur. Nothing
 is drawn per frame, so nothing flickers.
@@ -25,6 +25,9 @@ MARGIN = 16
 _FULL_COVERAGE = 0.5
 # Pixels by which what meets in one pixel may have moved apart: more, and it is no longer one thing.
 _SPREAD = 0.25
+# Pixels by which neighbours move apart: from where on they may be, and are, two things.
+_TORN = (1.5, 2.5)
+_BESIDE = 9  # pixels across, in which an edge decides
 _STRIP = 2**17  # pixels of a frame that are gathered at once
 _CHUNK = 10  # frames of which the mean magnitude is summed at once
 
@@ -115,8 +118,40 @@ def show(
     rest: [h w 3] what to show, instead of splatted colours, where surfaces meet and where nothing lands.
     dtype: float32 in [0, 1], or uint8.
   """
-  inverse = jax.tree.map(crop, splat.invert_flow(flow, photo.depth, photo.image))
-  return gather(photo.spline, inverse, inverse.values if rest is None else rest, dtype=dtype)
+  values = jnp.concatenate([photo.image, find_steepness(flow)], axis=-1)
+  inverse = jax.tree.map(crop, splat.invert_flow(flow, photo.depth, values))
+  colours, steepness = inverse.values[..., :3], inverse.values[..., 3:]
+  # What one thing that stretches leaves open is still of this thing; what opens beside an edge is not.
+  for axis in (0, 1):
+    window = tuple(_BESIDE if i == axis else 1 for i in range(3))
+    steepness = jax.lax.reduce_window(steepness, -jnp.inf, jax.lax.max, window, (1, 1, 1), "SAME")
+  low, high = _TORN
+  is_whole = jnp.clip((high - steepness) / (high - low), 0.0, 1.0)
+  # Its gaps continue what has landed on either side.
+  landed = jnp.clip(inverse.mass / _FULL_COVERAGE, 0.0, 1.0)
+  sums = _blur(jnp.concatenate([landed * inverse.back, landed], axis=-1))
+  beside = sums[..., :2] / jnp.maximum(sums[..., 2:], 1e-6)
+  back = inverse.back + is_whole * (1 - landed) * (beside - inverse.back)
+  mass = jnp.maximum(inverse.mass, _FULL_COVERAGE * is_whole)
+  return gather(photo.spline, inverse._replace(back=back, mass=mass), colours if rest is None else rest, dtype=dtype)
+
+
+def _blur(values: Array) -> Array:
+  # Of [h w c], binomial over five pixels.
+  taps = (0.0625, 0.25, 0.375, 0.25, 0.0625)
+  padded = jnp.pad(values, ((2, 2), (2, 2), (0, 0)))
+  return warp.correlate(warp.correlate(padded, taps, 0), taps, 1)
+
+
+def find_steepness(flow: Float[AnyArray, "h w 2"]) -> Float[Array, "h w 1"]:
+  """By how many pixels neighbours move apart, the most of a pixel's four [h w 1]: 1 doubles the space between them."""
+  flow = jnp.asarray(flow)
+  steepest = jnp.zeros(flow.shape[:2])
+  for axis in (0, 1):
+    step = jnp.linalg.norm(jnp.diff(flow, axis=axis), axis=-1)
+    before, after = (jnp.pad(step, [(pad if i == axis else (0, 0)) for i in (0, 1)]) for pad in ((1, 0), (0, 1)))
+    steepest = jnp.maximum(steepest, jnp.maximum(before, after))
+  return steepest[..., None]
 
 
 def crop(values: Float[AnyArray, "hm wm *c"]) -> Float[AnyArray, "h w *c"]:
