@@ -51,7 +51,7 @@ def draw_row(photo, swings, frames, motion) -> np.ndarray:
   """A row of the sheet; `frames` [t h w 3] and `motion` [t h2 w2 2] are the first seed's."""
   length = np.square(motion).sum(-1).mean((1, 2))
   row = find_liveliest_row(motion) * frames.shape[1] // motion.shape[1]
-  panels = [photo, *map(to_heat, swings), frames[int(length.argmax())], slice_xt(frames, row)]
+  panels = [photo, *map(to_heat, swings), frames[int(length[: len(frames)].argmax())], slice_xt(frames, row)]
   return np.concatenate([fit(np.ascontiguousarray(panel)) for panel in panels], axis=1)
 
 

@@ -177,7 +177,7 @@ def resize_photo(image: Float[AnyArray, "b h w 3"], height: int, width: int) -> 
   return jnp.clip(resized, 0, 1)
 
 
-def resize_positions(grid: Float[Array, "h w c"], rows: int, columns: int) -> Float[Array, "rows columns c"]:
+def resize_positions(grid: Float[AnyArray, "h w c"], rows: int, columns: int) -> Float[Array, "rows columns c"]:
   """Resizes position embeddings [h w c] bicubically to [rows columns c], as PyTorch's `interpolate` does.
 
   Centres of the outer places stay half a place inside the border, beyond which the border repeats; places that shrink
