@@ -9,6 +9,7 @@ import gid_jax
 from gid_jax.media import photos
 from gid_jax.motion import spectral
 from gid_jax.pipeline import Animator, resize_image
+from gid_jax.weights.pretrained import MOTION_WEIGHTS, import_weights, load_pretrained
 
 FOLDER = Path(gid_jax.__file__).parent / "pretrained"
 
@@ -16,6 +17,14 @@ FOLDER = Path(gid_jax.__file__).parent / "pretrained"
 def test_weights_stay_under_75_megabytes():
   assert sum(path.stat().st_size for path in FOLDER.glob("*.safetensors")) < 75e6
   assert (FOLDER / "MODEL_CARD.md").exists() and (FOLDER / "NOTICE").exists()
+
+
+def test_the_file_of_motion_weights_alone_is_the_whole_model():
+  """Fine-tuning names this file; the frozen networks in the file beside it belong to it."""
+  params, _ = import_weights(FOLDER / MOTION_WEIGHTS)
+  networks = {name for name in params["encoder"] if name.startswith("frozen_trunk")}
+  assert networks == {"frozen_trunk_efficientnet_lite0", "frozen_trunk_dinov2_vits14"}
+  jax.tree.map(np.testing.assert_array_equal, params, load_pretrained(MOTION_WEIGHTS)[0])
 
 
 def test_bundled_photo_moves_where_it_should():

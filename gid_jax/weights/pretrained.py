@@ -39,10 +39,7 @@ def load_pretrained(name: str, *, directory: str | Path | None = None) -> tuple[
   if directory is not None:
     return import_weights(Path(directory) / name)
   with importlib.resources.as_file(importlib.resources.files("gid_jax") / "pretrained") as folder:
-    params, settings = import_weights(folder / name)
-    if name == MOTION_WEIGHTS:
-      params["encoder"] |= import_weights(folder / TRUNK_WEIGHTS)[0]["encoder"]
-  return params, settings
+    return import_weights(folder / name)
 
 
 def load_renderer(directory: str | Path | None) -> tuple[dict[str, Any], WeightsSettings] | None:
@@ -106,7 +103,7 @@ def export_weights(
 
 
 def import_weights(path: str | Path) -> tuple[dict[str, Any], WeightsSettings]:
-  """Reads a file of `export_weights` and verifies it.
+  """Reads a file of `export_weights` and verifies it; motion weights with the image networks in the file beside them.
 
   Returns:
     (params, settings): nested dict of NumPy arrays, floating ones as float32, and what the file says of them.
@@ -133,7 +130,11 @@ def import_weights(path: str | Path) -> tuple[dict[str, Any], WeightsSettings]:
   floating = lambda value: np.issubdtype(value.dtype, np.floating)
   params = {name: value.astype(np.float32) if floating(value) else value for name, value in tensors.items()}
   settings = parse(WeightsSettings, json.loads(text), where=f"{path}: settings")
-  return flax.traverse_util.unflatten_dict(params, sep="/"), settings
+  params = flax.traverse_util.unflatten_dict(params, sep="/")
+  trunks = Path(path).with_name(TRUNK_WEIGHTS)
+  if Path(path).name == MOTION_WEIGHTS and trunks.exists():
+    params["encoder"] = import_weights(trunks)[0]["encoder"] | params.get("encoder", {})
+  return params, settings
 
 
 def checksum(tensors: Mapping[str, np.ndarray], settings: str) -> str:
