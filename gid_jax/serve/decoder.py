@@ -34,9 +34,10 @@ async def decode(upload: Path, photo: Path, preview: Path) -> None:
   """
   one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
   command = [sys.executable, "-m", "gid_jax.serve.decoder", *map(str, (upload, photo, preview))]
+  # With close_fds it would be forked, which JAX's threads do not go well with; Python's files are not inherited.
   process = await asyncio.create_subprocess_exec(
     *command, env=os.environ | one_thread, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-    stderr=asyncio.subprocess.DEVNULL)  # fmt: skip
+    stderr=asyncio.subprocess.DEVNULL, close_fds=False)  # fmt: skip
   try:
     async with asyncio.timeout(_MAX_SECONDS):
       said, _ = await process.communicate()
@@ -94,6 +95,18 @@ def write_preview(photo, path: Path) -> None:
   image.save(path, "WEBP", quality=80, method=2)
 
 
+def convert(upload: Path, photo: Path, preview: Path) -> None:
+  """Does what `decode` does, in this process and without limits; names of files stay out of what it says."""
+  import numpy as np
+
+  try:
+    pixels = read_photo(upload)
+  except UserError as error:
+    raise UserError(" ".join(str(error).replace(str(upload), "This photo").split())) from error
+  np.save(photo, pixels)
+  write_preview(pixels, preview)
+
+
 def _limit_process() -> None:
   try:
     import resource
@@ -114,15 +127,11 @@ def main() -> int:
   """Reads, shrinks and writes under limits; returns the status."""
   upload, photo, preview = map(Path, sys.argv[1:])
   _limit_process()
-  import numpy as np
-
   try:
-    pixels = read_photo(upload)
+    convert(upload, photo, preview)
   except UserError as error:
-    print(" ".join(str(error).replace(str(upload), "This photo").split()))
+    print(error)
     return 2
-  np.save(photo, pixels)
-  write_preview(pixels, preview)
   return 0
 
 

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 # What everything but the pages of photos may do: nothing from anywhere else, and nobody frames it.
 POLICY = (
-  "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+  "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
   "frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _HEADERS = {

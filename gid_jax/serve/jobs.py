@@ -9,7 +9,7 @@ import dataclasses
 import secrets
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +96,9 @@ class Desk:
   """
 
   def __init__(
-    self, maker: Maker, folder: Path, *, num_kept: int = 8, max_waiting: int = 16, grace: float = 5.0
-  ):
+    self, maker: Maker, folder: Path, *, num_kept: int = 8, max_waiting: int = 16, grace: float = 5.0,
+    decode: Callable[[Path, Path, Path], Awaitable[None]] = decode,
+  ):  # fmt: skip
     """Takes who does the work, an empty folder, and how much may be there at once.
 
     Args:
@@ -106,10 +107,11 @@ class Desk:
       num_kept: finished jobs that are kept, the most recent.
       max_waiting: jobs that may be unfinished at once.
       grace: seconds after which unfinished work that no page watches is given up.
+      decode: as `gid_jax.serve.decoder.decode`.
     """
     self.changed = asyncio.Event()
     self.is_closed = False
-    self._maker, self._folder = maker, folder
+    self._maker, self._folder, self._decode = maker, folder, decode
     self._num_kept, self._max_waiting, self._grace = num_kept, max_waiting, grace
     self._jobs: dict[str, Job] = {}  # oldest first
     self._line: list[tuple[Job, Progress, Callable[[Callable], None]]] = []
@@ -196,7 +198,7 @@ class Desk:
       upload = job.folder / "upload"
       try:
         async with self._decoding:
-          await decode(upload, job.folder / "photo.npy", job.folder / "preview.webp")
+          await self._decode(upload, job.folder / "photo.npy", job.folder / "preview.webp")
         self._queue(job, job.motion, self._sample(job))
       except UserError as error:
         self._end(job.motion, "failed", reason=str(error))

@@ -1,7 +1,7 @@
 // Sends photos, shows how far they are, and shows the page that has come of each in a frame.
 const $ = (id) => document.getElementById(id);
 
-const MAX_BYTES = 40e6; // the server's own limit says the same, after the photo has been sent
+const MAX_BYTES = Number(document.body.dataset.limit); // beyond, it need not be sent to be refused
 const MAX_JOBS = 12;
 const UNFINISHED = ["sending", "queued", "seeing", "compiling", "sampling"];
 

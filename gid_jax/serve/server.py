@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import webbrowser
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import uvicorn
@@ -50,7 +50,7 @@ def serve(
   Raises:
     UserError: there is no such address, or no free port.
   """
-  listener = _listen(host, port)
+  listener = listen(host, port)
   address, port_found = listener.getsockname()[:2]
   is_local = ipaddress.ip_address(address).is_loopback
   token = None if is_local else secrets.token_urlsafe(16)
@@ -58,41 +58,16 @@ def serve(
   taken = "" if port in (0, port_found) else f" (port {port} is taken)"
   print(f"Serving on {url}{taken}", flush=True)
   print("Press Ctrl-C to end it.", flush=True)
+  if open_browser:
+    # Some browsers return only when they are closed.
+    threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+  own_name = socket.gethostname()
+  allowed = names if is_local else (*names, own_name, f"{own_name}.local")
   with tempfile.TemporaryDirectory(prefix="gid-serve-", ignore_cleanup_errors=True) as folder:
     desk = Desk(maker, Path(folder))
-
-    @contextlib.asynccontextmanager
-    async def work(app) -> AsyncIterator[None]:
-      working = asyncio.create_task(desk.run())
-      yield
-      working.cancel()
-      await desk.close()
-
-    class Server(uvicorn.Server):
-      """Ends the streams of events first: connections that are open would keep it waiting."""
-
-      def handle_exit(self, sig, frame):
-        loop.call_soon_threadsafe(desk.stop)
-        super().handle_exit(sig, frame)
-
-    async def run():
-      nonlocal loop
-      loop = asyncio.get_running_loop()
-      opening = open_first(desk)
-      app = Guard(
-        make_app(desk, opening=opening, lifespan=work), token=token, any_address=not is_local,
-        names=(*names, *(() if is_local else (socket.gethostname(), f"{socket.gethostname()}.local"))))  # fmt: skip
-      config = uvicorn.Config(
-        app, http="h11", ws="none", lifespan="on", log_level="critical", access_log=False, server_header=False,
-        timeout_graceful_shutdown=1, limit_concurrency=_MAX_CONNECTIONS)  # fmt: skip
-      await Server(config).serve(sockets=[listener])
-
-    loop: asyncio.AbstractEventLoop
-    if open_browser:
-      # Some browsers return only when they are closed.
-      threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+    app = Guard(make_app(desk, opening=open_first(desk)), token=token, names=allowed, any_address=not is_local)
     try:
-      asyncio.run(run())
+      make_server(app, desk).run(sockets=[listener])
     finally:
       has_ended = desk.join(0.5)
   if not has_ended:
@@ -101,7 +76,38 @@ def serve(
     os._exit(128 + signal.SIGTERM)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def make_server(app, desk: Desk) -> uvicorn.Server:
+  """A server of a guarded application, to be run with a socket that listens; a signal ends it within two seconds."""
+  config = uvicorn.Config(
+    app, http="h11", ws="none", lifespan="on", log_level="critical", access_log=False, server_header=False,
+    timeout_graceful_shutdown=1, limit_concurrency=_MAX_CONNECTIONS)  # fmt: skip
+  return _Server(config, desk)
+
+
+class _Server(uvicorn.Server):
+  """Ends the streams of events first when it is told to end: open connections would keep it waiting."""
+
+  def __init__(self, config: uvicorn.Config, desk: Desk):
+    super().__init__(config)
+    self._desk = desk
+    self._loop: asyncio.AbstractEventLoop | None = None
+
+  async def serve(self, sockets=None) -> None:
+    self._loop = asyncio.get_running_loop()
+    await super().serve(sockets)
+
+  def handle_exit(self, sig, frame) -> None:
+    if self._loop is not None:
+      self._loop.call_soon_threadsafe(self._desk.stop)
+    super().handle_exit(sig, frame)
+
+
+def listen(host: str, port: int) -> socket.socket:
+  """Listens at an address, at the first free port from one on, or at any for 0.
+
+  Raises:
+    UserError: there is no such address, or no free port.
+  """
   try:
     family, _, _, _, found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
   except OSError as error:

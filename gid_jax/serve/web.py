@@ -34,13 +34,12 @@ _FILES = {
 }
 
 
-def make_app(desk: Desk, *, opening: Job | None = None, lifespan=None, max_upload: int = MAX_UPLOAD) -> Starlette:
-  """Makes the application, still unguarded (`gid_jax.serve.guard`).
+def make_app(desk: Desk, *, opening: Job | None = None, max_upload: int = MAX_UPLOAD) -> Starlette:
+  """Makes the application, still unguarded (`gid_jax.serve.guard`); while it runs, the desk works.
 
   Args:
     desk: has the work done.
     opening: the job that a new page shows.
-    lifespan: as Starlette takes it.
     max_upload: bytes that a photo may have.
   """
   visit = _Visit(desk, opening, max_upload)
@@ -54,7 +53,17 @@ def make_app(desk: Desk, *, opening: Job | None = None, lifespan=None, max_uploa
     Route("/jobs/{id}/video", visit.film, methods=["POST"]),
     Route("/jobs/{id}/{what}", visit.fetch),
   ]
-  return Starlette(routes=routes, lifespan=lifespan)
+
+  @contextlib.asynccontextmanager
+  async def work(app) -> AsyncIterator[None]:
+    working = asyncio.create_task(desk.run())
+    yield
+    working.cancel()
+    await desk.close()
+
+  app = Starlette(routes=routes, lifespan=work)
+  app.router.redirect_slashes = False
+  return app
 
 
 def make_page_policy(page: str) -> str:
@@ -78,7 +87,8 @@ class _Visit:
   async def show(self, request: Request) -> Response:
     page = (_FOLDER / "page.html").read_text(encoding="utf-8")
     opening = self._opening.id if self._opening else ""
-    return Response(page.replace("{{opening}}", opening), media_type="text/html")
+    page = page.replace("{{opening}}", opening).replace("{{limit}}", str(self._max_upload))
+    return Response(page, media_type="text/html")
 
   async def show_own(self, request: Request) -> Response:
     name = request.url.path[1:]
