@@ -5,11 +5,13 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from serving import FakeMaker, run_server
+from serving import FakeMaker, run_server, until
 from test_touch import make_photo, make_volume
 
 import gid_jax as gid
 from gid_jax.bundle import Bundle
+
+INSIDE = "document.querySelector('iframe').contentDocument"
 
 
 class QuickMaker(FakeMaker):
@@ -55,32 +57,31 @@ def test_a_photo_is_sent_waited_for_grabbed_and_dragged(browser, tmp_path):
     page.goto(str(client.base_url))
     assert page.get_by_role("status").first.text_content() is not None
     page.set_input_files("#file", photo)
-    page.wait_for_function("document.getElementById('text').textContent.startsWith('Sampling')")
+    page.locator("#text", has_text="Sampling").wait_for()
     assert page.get_by_role("button", name="Cancel").is_visible()
     assert page.get_by_role("button", name="Another motion").is_disabled()
     maker.permit()
     frame = page.frame_locator("iframe")
     canvas = frame.locator("#canvas")
     canvas.wait_for()
-    page.wait_for_function("document.querySelector('iframe').contentDocument.getElementById('canvas').width > 200")
+    until(lambda: page.evaluate(f"{INSIDE}.getElementById('canvas').width") > 200)
     box = canvas.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x, y)
     page.mouse.down()
     frame.locator(".finger").wait_for(state="attached")
     page.mouse.move(x + 20, y, steps=4)
-    page.wait_for_function(
-      "(x) => Math.abs(document.querySelector('iframe').contentDocument.querySelector('.finger')"
-      ".getBoundingClientRect().x + 17 - x) < 3", arg=x + 20 - page.locator("iframe").bounding_box()["x"])  # fmt: skip
+    ring = frame.locator(".finger")
+    until(lambda: abs(ring.bounding_box()["x"] + 17 - (x + 20)) < 3)
     page.mouse.up()
     frame.locator(".finger").wait_for(state="detached")
     # What docs/serving.md shows for one's own page.
-    page.evaluate("document.querySelector('iframe').contentDocument.getElementById('grip').click()")
+    page.evaluate(f"{INSIDE}.getElementById('grip').click()")
     assert frame.locator("#grip").get_attribute("aria-pressed") == "true"
     maker.permit()
     page.get_by_role("button", name="Another motion").click()
     page.get_by_role("button", name="garden, motion 2").wait_for()
-    page.wait_for_function("document.getElementById('motion').textContent === 'motion 2'")
+    page.locator("#motion", has_text="motion 2").wait_for()
     page.locator("#save summary").click()
     for name in ("html", "gid"):
       with page.expect_download() as download:

@@ -34,10 +34,9 @@ async def decode(upload: Path, photo: Path, preview: Path) -> None:
   """
   one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
   command = [sys.executable, "-m", "gid_jax.serve.decoder", *map(str, (upload, photo, preview))]
-  # With close_fds it would be forked, which JAX's threads do not go well with; Python's files are not inherited.
   process = await asyncio.create_subprocess_exec(
     *command, env=os.environ | one_thread, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-    stderr=asyncio.subprocess.DEVNULL, close_fds=False)  # fmt: skip
+    stderr=asyncio.subprocess.DEVNULL)  # fmt: skip
   try:
     async with asyncio.timeout(_MAX_SECONDS):
       said, _ = await process.communicate()

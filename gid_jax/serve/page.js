@@ -71,8 +71,9 @@ function drawCard(job) {
   const ready = isReady(job);
   $("wait").hidden = ready && frame?.classList.contains("shown");
   $("card").hidden = ready;
-  $("picture").hidden = !job?.picture;
-  if (job?.picture && $("picture").getAttribute("src") !== job.picture) $("picture").src = job.picture;
+  const seen = job?.picture && job.motion.phase !== "failed";
+  $("picture").hidden = !seen;
+  if (seen && $("picture").getAttribute("src") !== job.picture) $("picture").src = job.picture;
   $("picture").alt = job ? job.name : "";
   $("picture").classList.toggle("dim", Boolean(job && isUnfinished(job)));
   setText($("text"), job ? describe(job) : "Choose, drop or paste a photo with plants, and touch it.");
@@ -167,7 +168,7 @@ function receive(state) {
   }
   const before = { ...job };
   Object.assign(job, state);
-  job.picture ??= state.motion.phase === "queued" ? null : `/jobs/${job.id}/preview`;
+  if (state.motion.phase !== "queued") job.picture ??= `/jobs/${job.id}/preview`;
   if (before.motion.phase !== "ready" && isReady(job) && (job.id === shown || job.follow === shown)) show(job.id);
   if (job.wantsVideo && job.video.phase === "ready") {
     job.wantsVideo = false;
@@ -257,6 +258,13 @@ async function film() {
 
 const choose = () => $("file").click();
 
+// What the browser cannot show, the server may still read, and then shows.
+$("picture").addEventListener("error", () => {
+  const job = jobs.get(shown);
+  if (job) job.picture = null;
+  $("picture").removeAttribute("src");
+  draw();
+});
 $("choose").addEventListener("click", choose);
 $("other").addEventListener("click", choose);
 $("again").addEventListener("click", again);
