@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import secrets
 import shutil
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
@@ -272,7 +273,7 @@ class Desk:
         try:
           is_warm = await self._run_in_thread(lambda: next(warming, _DONE)) is _DONE
         except Exception as error:  # it will be said again to whoever sends a photo
-          print(f"gid: cannot get ready: {first_line(error)}", flush=True)
+          print(f"gid: cannot get ready: {first_line(error)}", file=sys.stderr)
           is_warm = True
         self._current = None
         self._notify()
