@@ -113,7 +113,8 @@ def listen(host: str, port: int) -> socket.socket:
     family, _, _, _, found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
   except OSError as error:
     raise UserError(f"--host is {host}: there is no such address ({describe_failure(error)})") from error
-  for number in range(port, port + _PORTS) if port else (0,):
+  ports = range(port, min(port + _PORTS, 65536)) if port else (0,)
+  for number in ports:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
       if os.name == "posix":  # elsewhere this would take a port from a program that uses it
@@ -125,7 +126,7 @@ def listen(host: str, port: int) -> socket.socket:
       listener.close()
       if error.errno != errno.EADDRINUSE:
         raise UserError(f"cannot listen at {host}, port {number}: {describe_failure(error)}") from error
-  raise UserError(f"ports {port} to {port + _PORTS - 1} are taken; choose another --port")
+  raise UserError(f"ports {ports[0]} to {ports[-1]} are taken; choose another --port")
 
 
 def _name_address(address: str) -> str:

@@ -70,7 +70,7 @@ def make_page_policy(page: str) -> str:
   """The Content-Security-Policy of an exported page: its own, with its script by its hash, to be framed by us only."""
   found = re.search(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', page)
   own = found[1] if found else "default-src 'none'"
-  scripts = re.findall(r'<script type="module">(.*?)</script>', page, re.DOTALL)
+  scripts = re.findall(r"<script(?![^>]*application/json)[^>]*>(.*?)</script>", page, re.DOTALL)
   digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
   sources = " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
   own = re.sub(r"script-src [^;]*", f"script-src {sources}", own)
