@@ -417,8 +417,9 @@ def fuzz(client, number, *, seed=0):
   return counts
 
 
-def test_nonsense_is_refused_and_leaves_nothing_behind(shared):
+def test_nonsense_is_refused_and_leaves_nothing_behind(shared, caplog):
   counts = fuzz(shared, 300)
+  assert [record for record in caplog.records if record.name == "asyncio"] == []
   assert sum(counts.values()) == 300
   assert all(status is None or status < 500 or status == 503 for status in counts), counts
   assert wait_for(shared, send(shared), "ready")

@@ -95,12 +95,19 @@ class _Server(uvicorn.Server):
 
   async def serve(self, sockets=None) -> None:
     self._loop = asyncio.get_running_loop()
+    self._loop.set_exception_handler(_report_unless_nonsense)
     await super().serve(sockets)
 
   def handle_exit(self, sig, frame) -> None:
     if self._loop is not None:
       self._loop.call_soon_threadsafe(self._desk.stop)
     super().handle_exit(sig, frame)
+
+
+def _report_unless_nonsense(loop: asyncio.AbstractEventLoop, context) -> None:
+  """Says what went wrong, unless it is a connection that spoke no HTTP, which is closed and nobody's concern."""
+  if "protocol" not in context:
+    loop.default_exception_handler(context)
 
 
 def listen(host: str, port: int) -> socket.socket:
