@@ -136,7 +136,8 @@ def wait_for(client, job_id, *phases, part="motion"):
   states = []
   for state in watch(client, job_id):
     states.append(state)
-    if state.get("is_gone") or state[part]["phase"] in phases:
-      break
-  assert not states[-1].get("is_gone") or "gone" in phases
-  return states
+    phase = "gone" if state.get("is_gone") else state[part]["phase"]
+    if phase in phases:
+      return states
+    assert phase not in ("gone", "failed", "cancelled"), state
+  raise AssertionError("the server has ended")

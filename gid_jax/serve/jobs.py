@@ -130,7 +130,7 @@ class Desk:
   def describe(self, job: Job) -> dict[str, Any]:
     """What a page shows of a job, as JSON has it."""
     return {
-      "id": job.id, "name": job.name, "seed": job.seed,
+      "id": job.id, "name": job.name, "seed": job.seed, "has_file": (job.folder / "photo.gid").exists(),
       "motion": self._describe(job.motion), "video": self._describe(job.video),
     }  # fmt: skip
 
@@ -164,7 +164,7 @@ class Desk:
 
     def work(report):
       report("seeing", 0, 0)
-      self._finish(job, bundle)
+      self._finish(job, bundle, report)
 
     self._queue(job, job.motion, work)
     return job
@@ -358,12 +358,13 @@ class Desk:
       report("seeing", 0, 0)
       bundle = self._maker.sample(np.load(job.folder / "photo.npy"), job.seed, report)
       report("sampling", 1, 1)
-      self._finish(job, bundle)
+      self._finish(job, bundle, report)
 
     return work
 
-  def _finish(self, job: Job, bundle: Bundle) -> None:
+  def _finish(self, job: Job, bundle: Bundle, report) -> None:
     self._maker.write_page(bundle, job.folder / "page.html", title=job.name)
+    report("ready", 1, 1)  # packing the photo takes as long again as sampling
     save_bundle(job.folder / "photo.gid", bundle)
 
   # -- keeping

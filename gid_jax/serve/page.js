@@ -55,6 +55,7 @@ function draw() {
   $("save").firstElementChild.tabIndex = isReady(job) ? 0 : -1;
   if (!isReady(job)) return void ($("save").open = false);
   for (const kind of ["html", "gid"]) $(kind).href = `/jobs/${job.id}/${kind}`;
+  $("gid").hidden = !job.has_file; // which is written after the page
   $("video").textContent = describeVideo(job.video);
 }
 
