@@ -29,6 +29,7 @@ if TYPE_CHECKING:
   from gid_jax import motion as motion
   from gid_jax import parsing as parsing
   from gid_jax import pipeline as pipeline
+  from gid_jax import serve as serve
   from gid_jax import touch as touch
   from gid_jax import training as training
   from gid_jax import types as types
@@ -94,7 +95,7 @@ _HOMES = {
 # `train` and `evaluate` are programs, for `python -m`, and need extras.
 _MODULES = (
   "app", "bundle", "configuration", "data", "devices", "diffusion", "errors", "evaluation", "extras", "files", "flow",
-  "media", "models", "motion", "parsing", "pipeline", "touch", "training", "types", "weights",
+  "media", "models", "motion", "parsing", "pipeline", "serve", "touch", "training", "types", "weights",
 )  # fmt: skip
 
 

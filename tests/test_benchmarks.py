@@ -1,5 +1,6 @@
 """Every script in benchmarks/ runs, at sizes that say nothing of its claim: on tiny films, data and random weights."""
 
+import contextlib
 import functools
 import importlib
 import json
@@ -17,6 +18,7 @@ import ml_collections
 import numpy as np
 import pytest
 import safetensors.numpy
+import serving
 import training_runs
 import videos
 import vit_reference
@@ -340,6 +342,20 @@ def test_render(run, world):
   ours = list(ImageRenderer().render(photo, volume, frames=3))
   # The same method but for kernels and holes.
   assert np.abs(np.subtract(peer[2], ours[2], dtype=float))[8:-8, 8:-8].mean() < 6
+
+
+def test_serve(run, tmp_path):
+  @contextlib.contextmanager
+  def start_server(weights):
+    photo = np.zeros((30, 40, 3), np.uint8)
+    first = lambda desk: desk.open(serving.make_bundle(photo), "first")
+    with serving.run_server(serving.FakeMaker(), tmp_path, first=first) as client:
+      yield str(client.base_url)
+
+  out = run("serve", "--width", 64, "--height", 48, "--rounds", 2, start_server=start_server).splitlines()
+  assert out[1].startswith("first page ready after")
+  assert [line.split(":")[0] for line in out[2:]] == ["round 1", "round 2"]
+  assert all(waiting <= total for total, waiting in (find_numbers(line)[1:3] for line in out[2:]))
 
 
 def test_smoothness(run, world):

@@ -32,6 +32,7 @@ def run_isolated(code, **environment):
   [(["--help"], 0), ([], 0), (["animate", "--help"], 0), (["--version"], 0), (["animate", "missing.jpg"], 2),
    (["animate", "missing.gid"], 2), (["animate", "missing.jpg", "absent.jpg"], 2),
    (["animate", "--steps", "0"], 2), (["animate", "--steps", "many"], 2), (["dance"], 2),
+   (["serve", "--help"], 0), (["serve", "missing.jpg"], 2), (["serve", "--port", "-1"], 2),
    (["inspect", "--help"], 0), (["inspect"], 2), (["inspect", "missing.mp4"], 2)],
 )
 def test_answers_without_importing_anything_heavy(arguments, status):
@@ -65,6 +66,11 @@ def test_help_names_every_option_and_version_is_the_package(capsys):
     cli.main(["inspect", "--help"])
   text = capsys.readouterr().out
   for option in ("VIDEO", "--output", "--start", "--force", ".[plots]"):
+    assert option in text
+  with pytest.raises(SystemExit):
+    cli.main(["serve", "--help"])
+  text = capsys.readouterr().out
+  for option in ("PHOTO or x.gid", "--host", "--port", "--name", "--open", "--weights", ".[serve]"):
     assert option in text
   assert cli.main(["--version"]) == 0
   assert capsys.readouterr().out == f"gid {__version__}\n"

@@ -30,6 +30,7 @@ WINGS = (
   "gid_jax.weights",
   "gid_jax.bundle",
   "gid_jax.pipeline",
+  "gid_jax.serve",
   "gid_jax.data",
   "gid_jax.training",
   "gid_jax.evaluation",

@@ -1,4 +1,4 @@
-"""The `gid` command: `gid animate [PHOTO or VIDEO]`, `gid inspect VIDEO`, `gid export`.
+"""The `gid` command: `gid animate [PHOTO or VIDEO]`, `gid serve`, `gid inspect VIDEO`, `gid export`.
 
 Whatever can be refused is refused before JAX is imported, so that help is instant and a typing error does not
 cost minutes of sampling. This file therefore imports nothing heavy at its top.
@@ -21,6 +21,7 @@ from gid_jax import __version__
 from gid_jax.app.animate import animate
 from gid_jax.app.console import Terminated, describe, format_bytes, open_console, open_progress, report_to
 from gid_jax.app.options import AnimateRequest, ExportRequest, InspectRequest, check_inspect
+from gid_jax.app.serve import ServeRequest, serve
 from gid_jax.devices import configure_jax
 from gid_jax.errors import UserError
 
@@ -72,7 +73,7 @@ def _run(arguments: list[str]) -> int:
   if not arguments:
     arguments = ["--help"]
   request = tyro.extras.subcommand_cli_from_dict(
-    {"animate": AnimateRequest, "inspect": InspectRequest, "export": ExportRequest},
+    {"animate": AnimateRequest, "serve": ServeRequest, "inspect": InspectRequest, "export": ExportRequest},
     prog="gid",
     description="Generative Image Dynamics: one still photo in, natural oscillating motion out. "
     "`gid --version` prints the version.",
@@ -80,7 +81,9 @@ def _run(arguments: list[str]) -> int:
   )
   if isinstance(request, AnimateRequest):
     return animate(request)
-  if isinstance(request, InspectRequest):
+  if isinstance(request, ServeRequest):
+    serve(request)
+  elif isinstance(request, InspectRequest):
     inspect(request)
   else:
     export(request)

@@ -145,7 +145,7 @@ def check_values(request: AnimateRequest) -> None:
     raise UserError(f"--loop and --frames {request.frames}: a loop is exactly one period long; leave out one of them")
   for picture in (request.mask, request.still):
     if picture is not None:
-      _check_readable(picture, give="a picture")
+      check_source(picture, give="a picture")
 
 
 def check_animate(request: AnimateRequest) -> tuple[Path, Path]:
@@ -240,7 +240,16 @@ def _check_files(source: Path | None, output: Path, *, give: str, suffixes: Sequ
     raise UserError(f"{error.filename}: {error.strerror}") from error
 
 
-def _check_readable(source: Path, give: str) -> None:
+def check_source(source: Path, *, give: str) -> None:
+  """Checks that a file is there, can be read and holds something.
+
+  Args:
+    source: the file.
+    give: what to give instead, in words.
+
+  Raises:
+    UserError: naming what is wrong.
+  """
   try:
     _check_source(source, give)
   except OSError as error:

@@ -1,0 +1,138 @@
+"""Somebody's photo to pixels, in a process of its own that may take neither much memory nor much time.
+
+As a program, `python -m gid_jax.serve.decoder UPLOAD PHOTO PREVIEW`: reads UPLOAD, writes PHOTO, [h w 3] uint8 as .npy
+of at most `MAX_SIDE` pixels a side, and PREVIEW, a WebP. Status 2 and one line say what is wrong with the photo.
+"""
+
+import asyncio
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+from gid_jax.errors import UserError
+
+MAX_MEGAPIXELS = 50
+MAX_SIDE = 1920
+_PREVIEW_SIDE = 1080
+_MAX_SECONDS = 30  # of the clock
+_MAX_CPU_SECONDS = 20
+_MAX_MEMORY = 4 * 2**30  # bytes of addresses; 50 megapixels of floats take half of it
+_MAX_WRITTEN = 64 * 2**20
+
+
+async def decode(upload: Path, photo: Path, preview: Path) -> None:
+  """Reads a file that nobody has looked into, and writes its pixels and a small picture of it.
+
+  Args:
+    upload: what somebody sent.
+    photo: to write, [h w 3] uint8, .npy.
+    preview: to write, .webp.
+
+  Raises:
+    UserError: it is not a photo, or takes more than a photo may.
+  """
+  one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+  command = [sys.executable, "-m", "gid_jax.serve.decoder", *map(str, (upload, photo, preview))]
+  process = await asyncio.create_subprocess_exec(
+    *command, env=os.environ | one_thread, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+    stderr=asyncio.subprocess.DEVNULL)  # fmt: skip
+  try:
+    async with asyncio.timeout(_MAX_SECONDS):
+      said, _ = await process.communicate()
+  except TimeoutError:
+    raise UserError("This photo takes too long to read; save it as JPEG") from None
+  finally:
+    if process.returncode is None:
+      process.kill()
+      await process.wait()
+  if process.returncode == 2 and said:
+    raise UserError(said.decode().strip())
+  if process.returncode:
+    raise UserError("This photo takes too much memory or time to read; save it smaller, as JPEG")
+
+
+def read_photo(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS):
+  """Reads a photo and shrinks it to at most `MAX_SIDE` pixels a side.
+
+  Args:
+    path: the file.
+    max_megapixels: a larger photo is refused before its pixels are looked at.
+
+  Returns:
+    [h w 3] uint8 sRGB.
+
+  Raises:
+    UserError: it cannot be read, or is too large.
+  """
+  import cv2
+  import numpy as np
+  from PIL import Image
+
+  from gid_jax.media.photos import read_image
+
+  width = height = 0
+  with contextlib.suppress(Exception), Image.open(path) as image:  # `read_image` says what is wrong with a file
+    width, height = image.size
+  if width * height > max_megapixels * 1e6:
+    raise UserError(f"{path} is {width} x {height}; photos of up to {max_megapixels:g} megapixels are taken here")
+  pixels = read_image(path)
+  height, width = pixels.shape[:2]
+  scale = MAX_SIDE / max(height, width)
+  if scale < 1:
+    size = max(2, round(width * scale)), max(2, round(height * scale))
+    pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+  return (np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def write_preview(photo, path: Path) -> None:
+  """Writes a small WebP of a photo [h w 3] uint8."""
+  from PIL import Image
+
+  image = Image.fromarray(photo)
+  image.thumbnail((_PREVIEW_SIDE, _PREVIEW_SIDE))
+  image.save(path, "WEBP", quality=80, method=2)
+
+
+def convert(upload: Path, photo: Path, preview: Path) -> None:
+  """Does what `decode` does, in this process and without limits; names of files stay out of what it says."""
+  import numpy as np
+
+  try:
+    pixels = read_photo(upload)
+  except UserError as error:
+    raise UserError(" ".join(str(error).replace(str(upload), "This photo").split())) from error
+  np.save(photo, pixels)
+  write_preview(pixels, preview)
+
+
+def _limit_process() -> None:
+  try:
+    import resource
+  except ImportError:  # Windows has no such limits; the clock's remains
+    return
+  limits = (
+    (resource.RLIMIT_AS, _MAX_MEMORY),
+    (resource.RLIMIT_CPU, _MAX_CPU_SECONDS),
+    (resource.RLIMIT_FSIZE, _MAX_WRITTEN),
+    (resource.RLIMIT_CORE, 0),
+  )
+  for kind, most in limits:
+    with contextlib.suppress(ValueError, OSError):  # macOS does not limit addresses
+      resource.setrlimit(kind, (most, most))
+
+
+def main() -> int:
+  """Reads, shrinks and writes under limits; returns the status."""
+  upload, photo, preview = map(Path, sys.argv[1:])
+  _limit_process()
+  try:
+    convert(upload, photo, preview)
+  except UserError as error:
+    print(error)
+    return 2
+  return 0
+
+
+if __name__ == "__main__":
+  raise SystemExit(main())

@@ -1,0 +1,98 @@
+"""The server's page in a browser: a photo is sent, waited for, and touched."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from serving import FakeMaker, run_server, until
+from test_touch import make_photo, make_volume
+
+import gid_jax as gid
+from gid_jax.bundle import Bundle
+
+INSIDE = "document.querySelector('iframe').contentDocument"
+
+
+class QuickMaker(FakeMaker):
+  """A motion at once, and the page that answers to touch."""
+
+  def sample(self, photo, seed, report):
+    self._wait(seed, "sampling", report)
+    return Bundle(photo, make_volume(), seed, {})
+
+  def write_page(self, bundle, path, *, title):
+    gid.export_html(bundle.photo.astype(np.float32) / 255, bundle.spectrum, path, title=title)
+
+
+@pytest.fixture(scope="module")
+def browser():
+  """A browser that draws without a graphics card."""
+  playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+  path = shutil.which("chromium")
+  if path is None:
+    pytest.skip("chromium is not installed")
+  options = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+  with playwright.sync_playwright() as player:
+    browser = player.chromium.launch(executable_path=path, args=options)
+    yield browser
+    browser.close()
+
+
+def test_a_photo_is_sent_waited_for_grabbed_and_dragged(browser, tmp_path):
+  """And nothing is asked from anywhere else, nothing is against the policy, and all of it can be saved."""
+  photo = tmp_path / "garden.png"
+  Image.fromarray(np.uint8(255 * make_photo())).save(photo)
+  folder = tmp_path / "jobs"
+  folder.mkdir()
+  maker = QuickMaker(is_patient=True)
+  with run_server(maker, folder, max_upload=1_000_000) as client:
+    page = browser.new_page(viewport={"width": 800, "height": 640}, reduced_motion="reduce")
+    page.set_default_timeout(300_000)
+    complaints = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    own = (str(client.base_url), "data:", "blob:")
+    page.on("request", lambda request: request.url.startswith(own) or complaints.append(request.url))
+    page.goto(str(client.base_url))
+    assert page.get_by_role("status").first.text_content() is not None
+    page.set_input_files("#file", photo)
+    page.locator("#text", has_text="Sampling").wait_for()
+    assert page.get_by_role("button", name="Cancel").is_visible()
+    assert page.get_by_role("button", name="Another motion").is_disabled()
+    maker.permit()
+    frame = page.frame_locator("iframe")
+    canvas = frame.locator("#canvas")
+    canvas.wait_for()
+    until(lambda: page.evaluate(f"{INSIDE}.getElementById('canvas').width") > 200)
+    box = canvas.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    frame.locator(".finger").wait_for(state="attached")
+    page.mouse.move(x + 20, y, steps=4)
+    ring = frame.locator(".finger")
+    until(lambda: abs(ring.bounding_box()["x"] + 17 - (x + 20)) < 3)
+    page.mouse.up()
+    frame.locator(".finger").wait_for(state="detached")
+    # What docs/serving.md shows for one's own page.
+    page.evaluate(f"{INSIDE}.getElementById('grip').click()")
+    assert frame.locator("#grip").get_attribute("aria-pressed") == "true"
+    maker.permit()
+    page.get_by_role("button", name="Another motion").click()
+    page.get_by_role("button", name="garden, motion 2").wait_for()
+    page.locator("#motion", has_text="motion 2").wait_for()
+    page.locator("#save summary").click()
+    for name in ("html", "gid"):
+      with page.expect_download() as download:
+        page.locator(f"#{name}").click()
+      assert download.value.suggested_filename == f"garden.{name}"
+      page.locator("#save summary").click()
+    maker.permit()
+    with page.expect_download() as download:
+      page.locator("#mp4").click()
+    assert download.value.suggested_filename == "garden.mp4"
+    job = next(job for job in client.desk._jobs.values() if job.seed == 1)
+    assert job.num_listeners == 1
+    page.close()
+    assert complaints == []
