@@ -34,8 +34,8 @@ SMALL = {
   "data_pipeline.builder": "--height 32 --width 48 --num_frames 16 --num_bands 4 --num_pairs 1 --max_windows 1"
   " --num_workers 0",
   "gid_jax.training.swing": MODEL,
-  "gid_jax.train": f"{MODEL} --config.optimizer.num_steps=2 --config.batch_size=1 --config.num_init_batches=1"
-  " --config.num_eval_batches=1 --config.eval_every=2 --config.save_every=2 --config.eval_pictures=False",
+  "gid_jax.train": f"{MODEL} --config.optimizer.num_steps=2 --config.optimizer.warmup_steps=1 --config.batch_size=1"
+  " --config.num_init_batches=1 --config.num_eval_batches=1 --config.eval_every=2 --config.save_every=2 --config.eval_pictures=False",
   "gid_jax.evaluate": "--config.simulated.number=2 --config.simulated.rendered=1 --config.num_samples=1"
   " --config.features=('efficientnet_lite0',) --config.loops.scenes=lotus --config.filmed=('model','still')"
   " --config.crop=(32,48) --config.weights=my_weights",
