@@ -12,7 +12,7 @@ DOCUMENTS = sorted(
   [
     *CHECKOUT.glob("*.md"), *(CHECKOUT / "docs").rglob("*.md"), *(CHECKOUT / ".github").rglob("*.md"),
     CHECKOUT / "examples" / "README.md", CHECKOUT / "gid_jax" / "pretrained" / "MODEL_CARD.md",
-  ]  # fmt: skip
+  ]
 )
 CODE_PATH = re.compile(r"`((?:gid_jax|data_pipeline|configs|benchmarks|tests|docs|examples|colab)/[\w/]+\.\w+)`")
 LINK = re.compile(r"\]\((?!https?:)([^)\s]+)\)")

@@ -23,24 +23,34 @@ CHECKOUT = Path(__file__).parents[1]
 EXAMPLES = CHECKOUT / "examples"
 README = (CHECKOUT / "README.md").read_text()
 
-# What follows the command's own arguments.
-MODEL = (
-  "--config.model.image_size=(32,48) --config.model.num_bands=4 --config.model.num_frames=16"
-  " --config.model.denoiser.multipliers=(1,) --config.model.denoiser.attention_levels=()"
-  " --config.model.denoiser.num_blocks=0 --config.model.encoder.trunks=('efficientnet_lite0',)"
-  " --config.model.encoder.trunk_fields={}"
-)
+# What follows a command's own arguments.
 SMALL = {
   "data_pipeline.builder": "--height 32 --width 48 --num_frames 16 --num_bands 4 --num_pairs 1 --max_windows 1"
   " --num_workers 0",
-  "gid_jax.training.swing": MODEL,
-  "gid_jax.train": f"{MODEL} --config.optimizer.num_steps=2 --config.optimizer.warmup_steps=1 --config.batch_size=1"
-  " --config.num_init_batches=1 --config.num_eval_batches=1 --config.eval_every=2 --config.save_every=2 --config.eval_pictures=False",
   "gid_jax.evaluate": "--config.simulated.number=2 --config.simulated.rendered=1 --config.num_samples=1"
-  " --config.features=('efficientnet_lite0',) --config.loops.scenes=lotus --config.filmed=('model','still')"
-  " --config.crop=(32,48) --config.weights=my_weights",
+  " --config.features=() --config.loops.scenes=lotus --config.filmed=('model','still') --config.weights=my_weights",
   "animate": "--frames 3 --size 64",
 }
+# Stands in the place of a file of configs/: the same settings, of parts that compile in a moment, for two steps.
+SMALL_CONFIG = """
+import importlib.util
+
+import training_runs
+
+def get_config(size=""):
+  spec = importlib.util.spec_from_file_location("printed", {path!r})
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  config = module.get_config(size)
+  config.model.update(image_size=(32, 48), num_bands=4, num_frames=16)
+  training_runs.replace_parts(config, {{"denoiser": {{"kind": "my_parts:Perceptron", "channels": 8}}}})
+  config.model.encoder.update(trunks=("my_parts:Edges",), trunk_fields={{}}, channels=4, hidden=8)
+  if "encoder" in config.init:
+    config.init.encoder = "1"
+  config.optimizer.update(num_steps=2, warmup_steps=1)
+  config.update(batch_size=1, num_init_batches=1, num_eval_batches=1, eval_every=2, save_every=2, eval_pictures=False)
+  return config
+"""
 
 
 def read_block(section):
@@ -56,8 +66,13 @@ def folder(tmp_path_factory):
   work, programs = root / "work", root / "bin"
   for path in (work, programs):
     path.mkdir()
-  for name in ("examples", "configs", "benchmarks"):
-    (work / name).symlink_to(CHECKOUT / name)
+  (work / "examples").symlink_to(CHECKOUT / "examples")
+  (work / "configs").mkdir()
+  for path in (CHECKOUT / "configs").glob("*.py"):
+    if path.stem.startswith("ldm"):
+      (work / "configs" / path.name).write_text(SMALL_CONFIG.format(path=str(path)))
+    else:
+      (work / "configs" / path.name).symlink_to(path)
   with Image.open(EXAMPLES / "photos" / "sunflowers.jpg") as photo:
     photo.resize((96, 54)).save(work / "photo.jpg")
   lines = [f"  {name}) small=({' '.join(map(repr_shell, flags.split()))}) ;;" for name, flags in SMALL.items()]
@@ -81,7 +96,10 @@ def repr_shell(word):
 def run(script, folder):
   """Runs lines of shell in a folder; fails with what they said."""
   environment = dict(
-    os.environ, PATH=f"{folder.parent / 'bin'}:{os.environ['PATH']}", PYTHONPATH=str(CHECKOUT), JAX_PLATFORMS="cpu"
+    os.environ,
+    PATH=f"{folder.parent / 'bin'}:{os.environ['PATH']}",
+    PYTHONPATH=f"{CHECKOUT}:{CHECKOUT / 'tests'}",
+    JAX_PLATFORMS="cpu",
   )
   done = subprocess.run(
     ["bash", "-euo", "pipefail", "-c", script], cwd=folder, env=environment, capture_output=True, text=True
