@@ -27,7 +27,7 @@ README = (CHECKOUT / "README.md").read_text()
 SMALL = {
   "data_pipeline.builder": "--height 32 --width 48 --num_frames 16 --num_bands 4 --num_pairs 1 --max_windows 1"
   " --num_workers 0",
-  "gid_jax.evaluate": "--config.simulated.number=2 --config.simulated.rendered=1 --config.num_samples=1"
+  "gid_jax.evaluate": "--config.simulated.number=1 --config.simulated.rendered=1 --config.num_samples=1"
   " --config.features=() --config.loops.scenes=lotus --config.filmed=('model','still') --config.weights=my_weights",
   "animate": "--frames 3 --size 64",
 }
@@ -44,7 +44,8 @@ def get_config(size=""):
   config = module.get_config(size)
   config.model.update(image_size=(32, 48), num_bands=4, num_frames=16)
   training_runs.replace_parts(config, {{"denoiser": {{"kind": "my_parts:Perceptron", "channels": 8}}}})
-  config.model.encoder.update(trunks=("my_parts:Edges",), trunk_fields={{}}, channels=4, hidden=8)
+  config.model.encoder.update(trunks=("my_parts:Edges",), channels=4, hidden=8)
+  config.model.encoder.trunk_fields = {{}}
   if "encoder" in config.init:
     config.init.encoder = "1"
   config.optimizer.update(num_steps=2, warmup_steps=1)
