@@ -21,6 +21,7 @@ FORMS = dict(
   steps="2",
   batch_size="1",
   builder_options='"--height 64 --width 96 --num_frames 32 --num_pairs 1 --max_windows 1"',
+  training_options='"\'--config.model.image_size=(64,96)\' --config.model.num_frames=32"',
 )
 
 
@@ -65,8 +66,11 @@ def test_runs_from_clean(tmp_path, monkeypatch):
   notebook = read()
   fill_forms(notebook, FORMS)
   client = nbclient.NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": str(tmp_path)}})
-  client.execute()
-  said = "\n".join(str(output.get("text", "")) for cell in notebook.cells for output in cell.get("outputs", []))
+  try:
+    client.execute()
+  finally:
+    said = "\n".join(str(output.get("text", "")) for cell in notebook.cells for output in cell.get("outputs", []))
+    print(said)  # shown when a cell fails
   archive = re.search(r"^\S+gid_results\.zip$", said, re.M)
   assert archive and Path(archive.group(0)).stat().st_size > 1e6, said[-3000:]
   assert list(tmp_path.iterdir()) == []  # nothing is left where the user is
