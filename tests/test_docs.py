@@ -1,5 +1,7 @@
-"""What the documents name is there: files, functions, links and headings."""
+"""What the documents name is there: files, functions, tests, links and headings; their Python runs."""
 
+import ast
+import doctest
 import re
 from pathlib import Path
 
@@ -7,9 +9,12 @@ import pytest
 
 CHECKOUT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
-  [*CHECKOUT.glob("*.md"), *(CHECKOUT / "docs").rglob("*.md"), CHECKOUT / "gid_jax" / "pretrained" / "MODEL_CARD.md"]
+  [
+    *CHECKOUT.glob("*.md"), *(CHECKOUT / "docs").rglob("*.md"), *(CHECKOUT / ".github").rglob("*.md"),
+    CHECKOUT / "examples" / "README.md", CHECKOUT / "gid_jax" / "pretrained" / "MODEL_CARD.md",
+  ]
 )
-CODE_PATH = re.compile(r"`((?:gid_jax|data_pipeline|configs|benchmarks|tests|docs)/[\w/]+\.\w+)`")
+CODE_PATH = re.compile(r"`((?:gid_jax|data_pipeline|configs|benchmarks|tests|docs|examples|colab)/[\w/]+\.\w+)`")
 LINK = re.compile(r"\]\((?!https?:)([^)\s]+)\)")
 
 
@@ -57,3 +62,52 @@ def test_the_contracts_exist():
     module, _, attribute = name.rpartition(".")
     source = (CHECKOUT / (module.replace(".", "/") + ".py")).read_text()
     assert re.search(rf"^(def|class) {attribute}\b", source, re.MULTILINE), name
+
+
+def defines(path, name):
+  """Whether a file has a function or class of this name."""
+  return re.search(rf"^(def|class) {name}\b", path.read_text(), re.MULTILINE) is not None
+
+
+def test_every_equation_has_its_function_and_its_test():
+  text = (CHECKOUT / "docs" / "how-it-works.md").read_text()
+  rows = [line for line in text.splitlines() if line.startswith("| ") and "tests/" in line]
+  assert len(rows) >= 12
+  for row in rows:
+    functions = re.findall(r"`(gid_jax[\w.]+)\.(\w+)`", row)
+    tests = re.findall(r"`(tests/\w+\.py)::(\w+)`", row)
+    assert functions and tests, row
+    assert all(defines(CHECKOUT / (module.replace(".", "/") + ".py"), name) for module, name in functions), row
+    assert all(defines(CHECKOUT / file, name) for file, name in tests), row
+
+
+def test_the_api_lists_every_public_name():
+  import gid_jax
+
+  named = set(re.findall(r"^::: gid_jax\.(\w+)$", (CHECKOUT / "docs" / "api.md").read_text(), re.MULTILINE))
+  assert named == set(gid_jax.__all__) - {"__version__"}
+
+
+def test_examples_of_the_api_do_what_they_say():
+  failed, tried = doctest.testfile(str(CHECKOUT / "docs" / "api.md"), module_relative=False)
+  assert tried >= 15 and failed == 0
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(CHECKOUT)))
+def test_python_in_documents_is_python(path):
+  for block in re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL):
+    if ">>>" not in block:
+      ast.parse(block)
+
+
+def test_commands_in_documents_are_there():
+  for path in DOCUMENTS:
+    for module in re.findall(r"python -m ((?:gid_jax|data_pipeline|benchmarks|examples)[\w.]*)", path.read_text()):
+      file = CHECKOUT / module.replace(".", "/")
+      assert file.with_suffix(".py").exists() or (file / "__main__.py").exists(), (path.name, module)
+
+
+def test_every_page_is_in_the_navigation():
+  settings = (CHECKOUT / "mkdocs.yml").read_text()
+  pages = {str(path.relative_to(CHECKOUT / "docs")) for path in (CHECKOUT / "docs").rglob("*.md")}
+  assert pages <= set(re.findall(r": ([\w/-]+\.md)$", settings, re.MULTILINE))
