@@ -89,7 +89,7 @@ def _look_at_devices(sheet: _Sheet) -> bool:
     sheet.trouble("backend", first_line(error), mend=mend)
     return False
   backend, chosen = jax.default_backend(), jax.config.values["jax_platforms"]
-  reason = f"JAX_PLATFORMS is {chosen}" if chosen else "JAX_PLATFORMS is not set, and this is the best that JAX has here"
+  reason = f"JAX_PLATFORMS is {chosen}" if chosen else "JAX_PLATFORMS is not set: the best that JAX has here"
   kinds = ", ".join(sorted({device.device_kind for device in devices}))
   number = f"{len(devices)} {'device' if len(devices) == 1 else 'devices'}"
   sheet.say("backend", f"{backend}, {number} ({kinds}), because {reason}; {count_cores()} CPU cores")
@@ -173,7 +173,7 @@ def _look_at_weights(sheet: _Sheet) -> None:
   import jax
 
   number = sum(leaf.size for leaf in jax.tree.leaves(params))
-  sheet.say("weights", f"embedded, version {settings.label or 'unknown'}, {number / 1e6:.1f} million parameters, intact")
+  sheet.say("weights", f"embedded, version {settings.label or 'unknown'}, {number / 1e6:.1f} M parameters, intact")
 
 
 def _guess_seconds(sheet: _Sheet, *, is_warm: bool) -> None:

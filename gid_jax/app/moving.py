@@ -150,6 +150,7 @@ def _write_moving_photo(job: Job, renderer, image, spectrum) -> None:
   request, log = job.request, job.log
   factor = request.magnify * WINDS[request.wind]
   option = f"--magnify {request.magnify:g}" if request.magnify != 1 else f"--wind {request.wind}"
+  option = option if factor != 1 else "this motion"
   for remark in find_remarks(spectrum, factor=factor, option=option):
     log.warn(remark)
   if job.target.kind == "page":

@@ -23,13 +23,13 @@ def find_remarks(spectrum: SpectralVolume, *, factor: float, option: str) -> lis
   if swing < _STILL:
     return [
       "almost nothing will move: even the liveliest places swing by only "
-      f"{100 * swing:.2g} % of the picture's length; try --wind windy, --magnify {_suggest(_STILL / swing)}, another "
+      f"{100 * swing:.2g} % of the picture's length; try --wind windy, --magnify {_suggest(swing)}, another "
       "--seed, or a photo with leaves, flowers or grass"]
   steepest = abs(factor) * find_strain(spectrum)
   torn = float((steepest > _TORN).mean())
   if torn > _FEW:
     held = _TORN / float(np.quantile(steepest, 1 - _FEW))
-    return [f"{option} tears {100 * torn:.0f} % of the picture, where neighbouring points move apart; "
+    return [f"{option} will tear {100 * torn:.0f} % of the picture, where neighbouring points move apart; "
             f"about {held:.2g} times as much motion holds"]  # fmt: skip
   return []
 
@@ -48,5 +48,5 @@ def find_strain(spectrum: SpectralVolume) -> np.ndarray:
   return np.maximum(down[:, :-1], right[:-1])
 
 
-def _suggest(factor: float) -> str:
-  return f"{min(max(2, math.ceil(2 * factor)), 8)}" if math.isfinite(factor) else "4"
+def _suggest(swing: float) -> int:
+  return min(math.ceil(2 * _STILL / swing), 8) if swing > _STILL / 4 else 8

@@ -70,9 +70,9 @@ def seam_to_png(
   images, curves = 2.55, 2.55 + tall + 1.2
   page = Page(curves + 3.4)
   page.head(title, f"one period of {len(seam.turns)} frames at {fps:g} fps; changes are rms over all places",
-            ((f"{seam.gap:.3g} px", "velocity gap at the seam, per frame"),
+            ((f"{seam.gap:.3g} px", "velocity gap at the seam"),
              (f"{seam.median:.3g} px", "median change inside"),
-             (f"{seam.gap / max(seam.median, 1e-12):.2f}", "gap over median; below 1 is calmer than inside"),
+             (f"{seam.gap / max(seam.median, 1e-12):.2f}", "gap over median"),
              (f"{seam.steps[-1]:.3g} px", "moves across the seam"),
              (f"{np.median(seam.steps[:-1]):.3g} px", "moves in the median step")))  # fmt: skip
   difference = 127.5 + (first.astype(np.float32) - last) / 2

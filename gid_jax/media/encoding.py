@@ -19,7 +19,6 @@ from gid_jax.files import PathLike, complete_or_nothing, describe_failure
 from gid_jax.media.encoders import VIDEO_SUFFIXES, check_frame, encode_frames
 
 
-
 class WrittenVideo(NamedTuple):
   """What `write_video` or `write_pictures` has written.
 

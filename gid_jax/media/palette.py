@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-# Grey levels of the dithering: about the distance of the palette's colours, so that skies show no steps and little noise.
+# Grey levels of the dithering, about the distance of the palette's colours: no steps in skies, and little noise.
 _DITHER = 8
 
 
