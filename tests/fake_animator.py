@@ -1,4 +1,4 @@
-"""An engine for tests of the command: a small motion instead of a sampled one, and frames without compiling anything."""
+"""An engine for tests of the command: a small motion, not a sampled one, and frames without compiling anything."""
 
 from typing import ClassVar
 

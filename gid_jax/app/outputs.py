@@ -57,10 +57,9 @@ def find_target(request: MotionRequest, source: Path | None) -> Target:
   if output is None or output.is_dir():
     folder = output if output is not None else Path() if source is None else source.parent
     stem = "gid" if source is None else "stdin" if source == PIPE else source.stem
-    name = f"{stem}_{'loop' if is_loop else 'demo' if source is None else 'animated'}"
-    return Target(
-      folder / shorten(name, ending="" if suffix == ".frames" else suffix or ".mp4"),
-      _find_kind(suffix), suffix or ".mp4", not request.force)  # fmt: skip
+    ending = f"_{'loop' if is_loop else 'demo' if source is None else 'animated'}"
+    ending += "" if suffix == ".frames" else suffix or ".mp4"
+    return Target(folder / shorten(stem, ending=ending), _find_kind(suffix), suffix or ".mp4", not request.force)
   if "%" in output.name and output.suffix.lower() == ".png":
     check_pattern(output)
     return Target(output, "frames", ".frames", False)

@@ -52,8 +52,9 @@ class Slice:
     """Finds the row that swings most along x."""
     coefficients = np.asarray(spectrum.coefficients, np.float32)[1:]
     swing = np.sqrt(np.square(coefficients[..., [0, 2]]).sum((0, -1)))
-    # A row by itself, as `find_liveliest_row` wants a series: two times, one swing apart.
-    self._place = (visualize.find_liveliest_row(np.stack([0 * swing, swing])[..., None]) + 0.5) / len(swing)
+    # As a series of two times, a swing apart.
+    series = np.stack([np.zeros_like(swing), swing])[..., None].repeat(2, -1)
+    self._place = (visualize.find_liveliest_row(series) + 0.5) / len(swing)
     self._first: np.ndarray | None = None
     self.rows: list[np.ndarray] = []
 

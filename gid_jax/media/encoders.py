@@ -1,6 +1,7 @@
 """How frames are compressed, by the ending of a file's name.
 
-RGB becomes limited-range BT.709 for the 4:2:0 codecs, BGRA for WebP, and 256 palette colours for GIF.
+RGB becomes limited-range BT.709 for videos, full-range BT.601 with sRGB's curve for AVIF, as its decoders expect, BGRA
+for WebP, and 256 palette colours for GIF.
 """
 
 import itertools
@@ -63,6 +64,18 @@ class _Encoder(NamedTuple):
   pixel_format: str
   codec_options: dict[str, str]
   container_options: dict[str, str]
+
+
+class _Colours(NamedTuple):
+  """How RGB becomes YUV, in the numbers of ITU-T H.273; BT.709 and limited range by default."""
+
+  curve: int = 1
+  matrix: int = 1
+  range: int = 1
+
+  @classmethod
+  def of_pictures(cls) -> "_Colours":
+    return cls(curve=13, matrix=6, range=2)
 
 
 def find_encoder(suffix: str, codec: str | None) -> str | None:
@@ -142,7 +155,8 @@ def encode_frames(
   padding = [(0, first.shape[0] % 2), (0, first.shape[1] % 2), (0, 0)] if subsampled else [(0, 0)] * 3
   height, width = (first.shape[axis] + padding[axis][1] for axis in (0, 1))
   rate = Fraction(fps).limit_denominator(1001)
-  convert = make_palette_converter(first) if encoder.codec == "gif" else _make_colour_converter(encoder.pixel_format)
+  colours = _Colours.of_pictures() if suffix == ".avif" else _Colours()
+  convert = _make_converter(first, encoder.pixel_format, colours)
   num_frames = 0
   os.environ.setdefault("SVT_LOG", "1")  # errors only
   # The prefix keeps FFmpeg from reading a colon in a file name as a protocol.
@@ -154,8 +168,8 @@ def encode_frames(
     stream.width, stream.height, stream.pix_fmt = width, height, encoder.pixel_format
     if subsampled:
       context = stream.codec_context
-      context.color_primaries = context.color_trc = context.colorspace = 1  # BT.709
-      context.color_range = 1  # limited
+      context.color_primaries, context.color_trc = 1, colours.curve
+      context.colorspace, context.color_range = colours.matrix, colours.range
     for array in itertools.chain([first], iterator):
       frame = convert(np.pad(check_frame(array, shape=first.shape), padding, mode="edge"))
       frame.pts, frame.time_base = num_frames, 1 / rate
@@ -174,8 +188,11 @@ def check_frame(frame: np.ndarray, *, shape: tuple[int, ...]) -> np.ndarray:
   return np.ascontiguousarray(frame)
 
 
-def _make_colour_converter(pixel_format: str) -> Callable[[np.ndarray], av.VideoFrame]:
+def _make_converter(first: np.ndarray, pixel_format: str, colours: _Colours) -> Callable[[np.ndarray], av.VideoFrame]:
+  if pixel_format == "pal8":
+    return make_palette_converter(first)
   if pixel_format != "yuv420p":
     return lambda array: av.VideoFrame.from_ndarray(array, "rgb24").reformat(format=pixel_format)
-  return lambda array: av.VideoFrame.from_ndarray(array, "rgb24").reformat(
-    format="yuv420p", dst_colorspace="ITU709", src_color_range="JPEG", dst_color_range="MPEG")
+  options: dict[str, Any] = {"dst_colorspace": "ITU709" if colours.matrix == 1 else "ITU601"}
+  options |= {"src_color_range": "JPEG", "dst_color_range": "MPEG" if colours.range == 1 else "JPEG"}
+  return lambda array: av.VideoFrame.from_ndarray(array, "rgb24").reformat(format="yuv420p", **options)

@@ -50,9 +50,9 @@ def write_video(
   """Encodes frames one by one as they arrive; memory does not grow with their number.
 
   The suffix chooses the format: .mp4 or .mov (H.264), .webm (VP9), .gif, .webp, .avif, .apng or .png (animated, and
-  repeated without end). MP4, MOV, WebM and AVIF are 4:2:0 in limited-range BT.709, tagged so, which is what every
-  browser and phone plays. That needs even sizes: an odd size gains one row or column that repeats the edge, because
-  cropping would lose part of the photo.
+  repeated without end). MP4, MOV and WebM are 4:2:0 in limited-range BT.709, tagged so, which is what every browser and
+  phone plays; AVIF is 4:2:0 too. That needs even sizes: an odd size gains one row or column that repeats the edge,
+  because cropping would lose part of the photo.
 
   Args:
     path: the file to write; its folder must exist.
@@ -141,11 +141,11 @@ def _move_pictures(made: Path, folder: Path, *, overwrite: bool) -> None:
       os.link(picture, target)
       moved.append(target)
   except BaseException as error:
-    for target in moved:
+    for path in moved:
       with contextlib.suppress(OSError):
-        target.unlink()
+        path.unlink()
     if isinstance(error, FileExistsError):
-      raise UserError(f"{target} already exists; use --force or --output") from error
+      raise UserError(f"{error.filename2} already exists; use --force or --output") from error
     raise
 
 

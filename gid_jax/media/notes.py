@@ -1,7 +1,4 @@
-"""A note inside picture files that FFmpeg writes without one: GIF, animated PNG and animated WebP.
-
-All three end in a way that lets a block be put before the end, so nothing that is there is read or moved.
-"""
+"""A note inside picture files that FFmpeg writes without one: GIF, animated PNG and animated WebP."""
 
 import struct
 import zlib
@@ -11,6 +8,7 @@ from PIL import ExifTags, Image
 
 NOTED_SUFFIXES = (".gif", ".apng", ".png", ".webp")
 _EXIF_FLAG = 8  # of the VP8X chunk
+_PNG_HEADER = 33  # bytes
 
 
 def add_note(path: Path, text: str) -> None:
@@ -18,27 +16,25 @@ def add_note(path: Path, text: str) -> None:
 
   GIF gets a comment, PNG a text chunk "Comment", WebP the EXIF field ImageDescription.
   """
-  data = text.encode("ascii")
-  with path.open("r+b") as file:
-    if path.suffix.lower() == ".gif":
-      file.seek(-1, 2)
-      file.write(b"\x21\xfe" + bytes([len(data)]) + data + b"\0;")
-    elif path.suffix.lower() == ".webp":
-      exif = Image.Exif()
-      exif[ExifTags.Base.ImageDescription] = text
-      block = exif.tobytes().removeprefix(b"Exif\0\0")
-      file.seek(0, 2)
-      file.write(b"EXIF" + struct.pack("<I", len(block)) + block + bytes(len(block) % 2))
-      size = file.tell()
-      file.seek(4)
-      file.write(struct.pack("<I", size - 8))
-      file.seek(20)
-      flags = file.read(1)[0]
-      file.seek(20)
-      file.write(bytes([flags | _EXIF_FLAG]))
-    else:
-      file.seek(-12, 2)
-      end = file.read()
-      chunk = b"tEXtComment\0" + data
-      file.seek(-12, 2)
-      file.write(struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + end)
+  add = {".gif": _add_to_gif, ".webp": _add_to_webp}.get(path.suffix.lower(), _add_to_png)
+  path.write_bytes(add(path.read_bytes(), text.encode("ascii")))
+
+
+def _add_to_gif(data: bytes, text: bytes) -> bytes:
+  # Before the first picture, where readers look: behind the header and the palette that is for all of them.
+  place = 13 + (3 << ((data[10] & 7) + 1) if data[10] & 0x80 else 0)
+  return data[:place] + b"\x21\xfe" + bytes([len(text)]) + text + b"\0" + data[place:]
+
+
+def _add_to_png(data: bytes, text: bytes) -> bytes:
+  chunk = b"tEXtComment\0" + text
+  chunk = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+  return data[:_PNG_HEADER] + chunk + data[_PNG_HEADER:]
+
+
+def _add_to_webp(data: bytes, text: bytes) -> bytes:
+  exif = Image.Exif()
+  exif[ExifTags.Base.ImageDescription] = text.decode()
+  block = exif.tobytes().removeprefix(b"Exif\0\0")
+  data += b"EXIF" + struct.pack("<I", len(block)) + block + bytes(len(block) % 2)
+  return data[:4] + struct.pack("<I", len(data) - 8) + data[8:20] + bytes([data[20] | _EXIF_FLAG]) + data[21:]
