@@ -9,6 +9,7 @@ import av
 import filming
 import numpy as np
 import pytest
+from motion_volumes import make_volume
 from PIL import Image
 
 from gid_jax import pipeline
@@ -115,7 +116,7 @@ def test_animate_reproduces_a_film_from_its_first_frame(film, capsys, monkeypatc
   error, still_error = (float(text) for text in said.groups())
   # Measured on frames that were not compressed, so a little less.
   assert differences.mean() - 2.5 < error < differences.mean() and abs(still_error - at_rest.mean()) < 1
-  assert out.splitlines()[-1].startswith("Wrote swing_animated.mp4: 128x80, 18 frames, 30 fps, 0.6 s, ")
+  assert out.splitlines()[-2].startswith("Wrote swing_animated.mp4: 128x80, 18 frames, 30 fps, 0.6 s, ")
 
 
 class FakeRenderer:
@@ -160,7 +161,7 @@ def test_a_folder_of_weights_may_have_a_renderer(film, capsys, monkeypatch, sour
   folder.mkdir()
   (folder / "motion.safetensors").symlink_to(embedded / "motion.safetensors")
   monkeypatch.setattr(inspection, "measure_spectrum", lambda *_, **options: "spectrum")
-  monkeypatch.setattr(pipeline.Animator, "predict_spectrum", lambda *_, **options: "spectrum")
+  monkeypatch.setattr(pipeline.Animator, "predict_spectrum", lambda *_, **options: make_volume(scale=0.5))
 
   def render(renderer, image, spectrum, **options):
     raise Captured(renderer)

@@ -23,10 +23,12 @@ def machine(monkeypatch, tmp_path):
   folder.mkdir()
   (folder / "program").write_bytes(bytes(2_000_000))
   monkeypatch.setattr(doctor, "configure_jax", lambda: None)
-  monkeypatch.setitem(jax.config.values, "jax_compilation_cache_dir", str(folder))
   monkeypatch.setattr(doctor, "_find_memory", lambda: (8 * 10**9, 16 * 10**9))
   monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 9 * 10**9}))
-  return folder
+  before = jax.config.values["jax_compilation_cache_dir"]
+  jax.config.update("jax_compilation_cache_dir", str(folder))
+  yield folder
+  jax.config.update("jax_compilation_cache_dir", before)
 
 
 def examine(capsys):
@@ -65,11 +67,11 @@ def test_each_trouble_has_its_command(capsys, machine, monkeypatch):
   run_with("gid_jax.app.doctor._find_memory", lambda: (10**9, 16 * 10**9), "close other programs", "--size 512")
   run_with("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10**6}), "a video may not fit", "--output")
   has = encoders._has_encoder
-  run_with("gid_jax.media.encoders._has_encoder", lambda name: name != "libx264" and has(name), "cannot write .mp4 (h264)")
-  with monkeypatch.context() as patch:
-    patch.setitem(jax.config.values, "jax_compilation_cache_dir", None)
-    patch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
-    assert_trouble(capsys, "no folder for compiled programs", "export XDG_CACHE_HOME=")
+  has_most = lambda name: name != "libx264" and has(name)
+  run_with("gid_jax.media.encoders._has_encoder", has_most, "cannot write .mp4 (h264)", "pip install")
+  monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+  jax.config.update("jax_compilation_cache_dir", None)
+  assert_trouble(capsys, "no folder for compiled programs", "export XDG_CACHE_HOME=")
 
 
 def test_what_is_only_missing_is_advice(capsys, monkeypatch):

@@ -242,9 +242,9 @@ def test_the_scale_of_the_motion_is_the_swing():
   volume = make_volume(seed=3, scale=2.0)
   motion = evaluate_trajectories(volume)
   rms = np.sqrt(np.square(motion - motion.mean(0)).sum(-1).mean(0)) * 48 / 8
-  drawn = []
+  drawn, blank = [], np.zeros((2, 48, 3), np.uint8)
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(pictures, "_draw_scale", lambda width, largest: drawn.append(largest) or np.zeros((2, width, 3)))
+    patch.setattr(pictures, "_draw_scale", lambda width, largest: drawn.append(largest) or blank)
     pictures.draw_motion(photos.read_image("beach.png"), volume, size=(36, 48))
   assert np.quantile(rms, 0.9) < drawn[0] < 2 * rms.max()
 

@@ -92,7 +92,7 @@ def _animate_many(
     for one in requests:
       source = one.sources[0]
       try:
-        if source.is_dir():
+        if os.path.isdir(source):
           raise UserError(f"{source} holds no photos; give files, or a folder of them")
         if one.force:
           _, target = check_motion(one)

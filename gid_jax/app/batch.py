@@ -20,7 +20,7 @@ _OURS = re.compile(r".*_(animated|loop|inspect)(_\d+)?")
 def is_batch(request: MotionRequest) -> bool:
   """Whether several inputs were given, a folder, or a pattern that may match several."""
   sources = request.sources
-  return len(sources) > 1 or any(_is_pattern(source) or source.is_dir() for source in sources)
+  return len(sources) > 1 or any(_is_pattern(source) or os.path.isdir(source) for source in sources)
 
 
 def split_batch(request: MotionRequest) -> list[MotionRequest]:
@@ -54,7 +54,7 @@ def check_many(request: MotionRequest) -> None:
   if folder == PIPE or PIPE in request.sources:
     raise UserError("- is for one photo; with several inputs, give files and a folder")
   if folder is not None:
-    if not folder.is_dir() and (folder.exists() or folder.suffix.lower() in VIDEO_SUFFIXES):
+    if not os.path.isdir(folder) and (os.path.exists(folder) or folder.suffix.lower() in VIDEO_SUFFIXES):
       raise UserError(f"--output {folder}: with several inputs, give a folder")
     try:
       folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def _is_pattern(source: Path) -> bool:
 
 def _expand(source: Path) -> Iterator[Path]:
   found: list[Path] = []
-  if source.is_dir():
+  if os.path.isdir(source):
     try:
       found = [path for path in source.iterdir() if is_photo_name(path) and path.is_file()]
     except OSError:

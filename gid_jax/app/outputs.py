@@ -1,5 +1,6 @@
 """What a source becomes: the format, the name, and whether another may be taken. Nothing heavy is imported here."""
 
+import os
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -54,7 +55,7 @@ def find_target(request: MotionRequest, source: Path | None) -> Target:
     if suffix == ".frames":
       raise UserError("--output -: pictures need a folder; choose another --format")
     return Target(PIPE, _find_kind(suffix), suffix or ".mp4", False)
-  if output is None or output.is_dir():
+  if output is None or os.path.isdir(output):
     folder = output if output is not None else Path() if source is None else source.parent
     stem = "gid" if source is None else "stdin" if source == PIPE else source.stem
     ending = f"_{'loop' if is_loop else 'demo' if source is None else 'animated'}"
