@@ -14,9 +14,9 @@ class FakeAnimator:
     loops: for each sampling, whether it was guided.
   """
 
-  spectrum = make_volume(scale=0.5)
+  spectrum = make_volume(num_bands=6, scale=0.5)
   loops: ClassVar[list[bool]] = []
-  num_bands = 4
+  num_bands = 6
 
   class motion_settings:
     label = "of the test"

@@ -3,7 +3,6 @@
 Heavy modules are imported inside functions, when all that can be refused has been refused.
 """
 
-import functools
 import importlib.util
 import os
 import sys
@@ -13,34 +12,13 @@ from pathlib import Path
 from gid_jax.app.batch import is_batch, split_batch
 from gid_jax.app.checks import DEMO_PHOTO, check_motion
 from gid_jax.app.console import Log, Terminated, describe
+from gid_jax.app.models import Models
 from gid_jax.app.moving import Job, carry_out
 from gid_jax.app.options import LoopRequest, MotionRequest
 from gid_jax.app.outputs import PIPE
 from gid_jax.app.pipes import open_source, open_target
 from gid_jax.app.watch import split_watched, wait_for_pictures
 from gid_jax.errors import UserError
-
-
-class Models:
-  """What animates, loaded when it is first needed and kept for the sources that follow."""
-
-  def __init__(self, weights: Path | None):
-    """Takes the folder of the weights; the embedded ones without."""
-    self._weights = weights
-
-  @functools.cached_property
-  def animator(self):
-    """Samples and renders."""
-    from gid_jax.pipeline import Animator
-
-    return Animator.from_pretrained(self._weights)
-
-  @functools.cached_property
-  def renderer(self):
-    """Renders only."""
-    from gid_jax.pipeline import ImageRenderer
-
-    return ImageRenderer.from_pretrained(self._weights)
 
 
 def animate(request: MotionRequest) -> int:

@@ -1,18 +1,16 @@
 """One photo, video or .gid file becomes a video, pictures or a page. Heavy modules are imported inside functions."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from gid_jax import __version__
 from gid_jax.app.checks import list_edits
 from gid_jax.app.console import Log, open_progress, print_devices, print_video, report_to
+from gid_jax.app.models import Models
 from gid_jax.app.options import AnimateRequest, LoopRequest, MotionRequest
 from gid_jax.app.outputs import PIPE, Target, is_bundle
 from gid_jax.devices import configure_jax
 from gid_jax.errors import UserError
-
-if TYPE_CHECKING:
-  from gid_jax.app.animate import Models
 
 _SECONDS = 5.0  # of a video that is animated along its own motion
 
@@ -35,7 +33,7 @@ class Job(NamedTuple):
   name: str
   target: Target
   path: Path
-  models: "Models"
+  models: Models
   log: Log
 
   @property
