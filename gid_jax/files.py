@@ -120,7 +120,7 @@ def complete_or_nothing(path: Path, *, overwrite: bool) -> Iterator[Path]:
     # Created by hand so that it gets the permissions of any new file, and before the frames are waited for.
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     yield temporary
-    _move(temporary, target, path, overwrite)
+    move(temporary, target, shown=path, overwrite=overwrite)
   except OSError as error:
     raise UserError(f"cannot write {path}: {describe_failure(error)}") from error
   finally:
@@ -128,16 +128,22 @@ def complete_or_nothing(path: Path, *, overwrite: bool) -> Iterator[Path]:
       temporary.unlink()
 
 
-def _move(temporary: Path, target: Path, path: Path, overwrite: bool) -> None:
+def move(temporary: Path, target: Path, *, shown: Path, overwrite: bool) -> None:
+  """Gives a file its name in the same file system; without `overwrite` only where no file has it.
+
+  Raises:
+    UserError: the name, which the user knows as `shown`, is taken.
+    OSError: it cannot be given.
+  """
   if not overwrite:
     # A second name in one step, which only a free one takes: of two writers one wins. The first name goes at the end.
     try:
       os.link(temporary, target)
       return
     except FileExistsError as error:
-      raise _is_taken(path) from error
+      raise _is_taken(shown) from error
     except OSError:  # A file system without such links: nearly as good.
-      _check_free(path, overwrite)
+      _check_free(shown, overwrite)
   os.replace(temporary, target)
 
 

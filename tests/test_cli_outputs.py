@@ -127,6 +127,9 @@ def test_pictures_by_format_and_by_pattern():
     np.testing.assert_array_equal(Image.open(Path(folder, name % 1)), Image.open("beach.png"))
   assert run("beach.png", "--frames", "3", "--format", "frames") == 0
   assert len(os.listdir("beach_animated_2")) == 3
+  os.rename("beach.png", "10% off.png")
+  assert run("10% off.png", "--frames", "3", "--format", "frames") == 0
+  assert len(os.listdir("10% off_animated")) == 3
 
 
 @pytest.mark.parametrize(

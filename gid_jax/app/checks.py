@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gid_jax.app.options import AnimateRequest, InspectRequest, LoopRequest, MotionRequest
-from gid_jax.app.outputs import BUNDLE_SUFFIX, PIPE, VIDEO_CODECS, Target, find_target, is_bundle
+from gid_jax.app.outputs import BUNDLE_SUFFIX, PIPE, VIDEO_CODECS, Target, find_target, is_bundle, is_pattern
 from gid_jax.errors import UserError
 from gid_jax.files import describe_failure
 
@@ -99,7 +99,7 @@ def _find_place(target: Target) -> Path | None:
   path = target.path
   if path == PIPE:
     return None
-  if target.kind == "frames" and "%" in path.name:
+  if is_pattern(path):
     return path.parent if not path.parent.exists() else path.parent / (path.name % 1)
   return path
 

@@ -1,7 +1,7 @@
 """One photo, video or .gid file becomes a video, pictures or a page. Heavy modules are imported inside functions."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gid_jax import __version__
 from gid_jax.app.checks import list_edits
@@ -214,8 +214,8 @@ def _write_frames(job: Job, image, spectrum, frames, num_frames: int) -> None:
 class _Ends:
   """Remembers the first and the last frame that pass."""
 
-  def __init__(self):
-    self.first = self.last = None
+  first: Any = None
+  last: Any = None
 
   def watch(self, frames):
     for frame in frames:

@@ -61,7 +61,7 @@ def find_target(request: MotionRequest, source: Path | None) -> Target:
     ending = f"_{'loop' if is_loop else 'demo' if source is None else 'animated'}"
     ending += "" if suffix == ".frames" else suffix or ".mp4"
     return Target(folder / shorten(stem, ending=ending), _find_kind(suffix), suffix or ".mp4", not request.force)
-  if "%" in output.name and output.suffix.lower() == ".png":
+  if is_pattern(output):
     check_pattern(output)
     return Target(output, "frames", ".frames", False)
   if suffix == ".frames":
@@ -77,6 +77,11 @@ def find_target(request: MotionRequest, source: Path | None) -> Target:
 
 def _find_kind(suffix: str) -> Literal["video", "frames", "page"]:
   return "page" if suffix == PAGE_SUFFIX else "frames" if suffix == ".frames" else "video"
+
+
+def is_pattern(path: Path) -> bool:
+  """Whether a name stands for numbered pictures, such as frame_%04d.png."""
+  return "%" in path.name and path.suffix.lower() == ".png"
 
 
 def check_pattern(pattern: Path) -> None:

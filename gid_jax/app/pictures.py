@@ -101,14 +101,14 @@ def draw_motion(
 
 
 def _color(level: np.ndarray) -> np.ndarray:
-  return cv2.applyColorMap(np.uint8(255 * level), cv2.COLORMAP_INFERNO)[..., ::-1].astype(np.float32)
+  return cv2.applyColorMap((255 * level).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1].astype(np.float32)
 
 
 def _draw_scale(width: int, largest: float) -> np.ndarray:
   height = 34
   strip = Image.new("RGB", (width, height), "white")
   bar = max(40, min(width // 3, 240))
-  ramp = np.uint8(_color(np.linspace(0, 1, bar)[None].repeat(14, 0)))
+  ramp = _color(np.linspace(0, 1, bar)[None].repeat(14, 0)).astype(np.uint8)
   strip.paste(Image.fromarray(ramp), (10, 10))
   text = f"0 to {largest:g} px, rms swing"
   ImageDraw.Draw(strip).text((bar + 20, 9), text, fill="black", font=ImageFont.load_default(14))

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from gid_jax.app.outputs import PIPE, Target
+from gid_jax.app.outputs import PIPE, Target, is_pattern
 from gid_jax.errors import UserError
 from gid_jax.files import claim, describe_failure
 
@@ -29,11 +29,12 @@ def open_source(source: Path) -> Iterator[Path]:
     try:
       with path.open("wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
-      if path.stat().st_size == 0:
-        raise UserError("standard input is empty (0 bytes)")
-      yield path
     except OSError as error:
       raise UserError(f"cannot read standard input: {describe_failure(error)}") from error
+    if path.stat().st_size == 0:
+      raise UserError("standard input is empty (0 bytes)")
+    try:
+      yield path
     except UserError as error:  # which knows the temporary name only
       raise UserError(str(error).replace(str(path), "standard input")) from error
 
@@ -47,7 +48,7 @@ def open_target(target: Target, *, overwrite: bool) -> Iterator[Path]:
   """
   if target.path != PIPE:
     # A folder that exists is where a pattern's pictures go, and whoever replaces a file takes it from others anyway.
-    if overwrite or "%" in target.path.name:
+    if overwrite or is_pattern(target.path):
       yield target.path
       return
     with claim(target.path, numbered=target.numbered) as path:

@@ -75,8 +75,8 @@ def seam_to_png(
              (f"{seam.gap / max(seam.median, 1e-12):.2f}", "gap over median"),
              (f"{seam.steps[-1]:.3g} px", "moves across the seam"),
              (f"{np.median(seam.steps[:-1]):.3g} px", "moves in the median step")))  # fmt: skip
-  difference = 127.5 + (first.astype(np.float32) - last) / 2
-  panels = ("Last frame", last), ("First frame", first), ("First minus last", np.uint8(np.clip(difference, 0, 255)))
+  difference = (127.5 + (first.astype(np.float32) - last) / 2).astype(np.uint8)
+  panels = ("Last frame", last), ("First frame", first), ("First minus last", difference)
   for left, (name, picture) in zip(LEFTS, panels, strict=True):
     page.title(left, images, name, note="grey where nothing changes" if name.startswith("First minus") else "")
     page.place_image(left, images, tall / height * width, tall, picture)

@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from PIL import Image, PngImagePlugin
 
 from gid_jax.errors import UserError
-from gid_jax.files import PathLike, complete_or_nothing, describe_failure
+from gid_jax.files import PathLike, complete_or_nothing, describe_failure, move
 from gid_jax.media.encoders import VIDEO_SUFFIXES, check_frame, encode_frames
 
 
@@ -103,7 +103,8 @@ def write_pictures(
     ValueError: a frame has the wrong type or not the size of the first.
   """
   path = Path(path)
-  folder, name = (path.parent, path.name) if "%" in path.name else (path, "%04d.png")
+  is_pattern = "%" in path.name and path.suffix.lower() == ".png"
+  folder, name = (path.parent, path.name) if is_pattern else (path, "%04d.png")
   if folder == path and folder.exists():
     raise UserError(f"{path} already exists; use --output for another folder")
   notes = PngImagePlugin.PngInfo()
@@ -135,17 +136,13 @@ def _move_pictures(made: Path, folder: Path, *, overwrite: bool) -> None:
   try:
     for picture in sorted(made.iterdir()):
       target = folder / picture.name
-      if overwrite:
-        os.replace(picture, target)
-        continue
-      os.link(picture, target)
+      move(picture, target, shown=target, overwrite=overwrite)
       moved.append(target)
-  except BaseException as error:
-    for path in moved:
-      with contextlib.suppress(OSError):
-        path.unlink()
-    if isinstance(error, FileExistsError):
-      raise UserError(f"{error.filename2} already exists; use --force or --output") from error
+  except BaseException:
+    if not overwrite:
+      for path in moved:
+        with contextlib.suppress(OSError):
+          path.unlink()
     raise
 
 
