@@ -2,14 +2,97 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+try:
+  import fcntl
+except ImportError:  # Windows
+  fcntl = None
+
 from gid_jax.errors import UserError
 
 PathLike = str | os.PathLike[str]
+
+
+# Bytes that a name may have in nearly every file system.
+_MAX_NAME = 255
+
+
+@contextlib.contextmanager
+def claim(path: Path, *, numbered: bool) -> Iterator[Path]:
+  """Keeps a free name from other processes that claim theirs too, while the block makes what will have it.
+
+  Args:
+    path: the name that is wanted.
+    numbered: where it is taken, take name_2, name_3 and so on instead of refusing.
+
+  Yields:
+    The name that was claimed.
+
+  Raises:
+    UserError: the name is taken, or another process is making it, and no number is allowed.
+  """
+  number = 1
+  while True:
+    name = path if number == 1 else path.with_name(f"{path.stem}_{number}{path.suffix}")
+    with contextlib.ExitStack() as stack:
+      try:
+        is_free = not os.path.lexists(name) if numbered else not name.exists()
+        is_mine = is_free and stack.enter_context(_hold(name))
+        # Whoever held it until just now may have written it.
+        is_free = is_free and not name.exists()
+      except OSError as error:
+        raise UserError(f"cannot write {name}: {describe_failure(error)}") from error
+      if is_free and is_mine:
+        yield name
+        return
+    if not numbered:
+      raise _is_taken(path) if not is_free else UserError(f"{path} is being written by another gid; use --output")
+    number += 1
+
+
+@contextlib.contextmanager
+def _hold(path: Path) -> Iterator[bool]:
+  """Whether nobody else holds a name; who ends, however that comes about, holds it no more."""
+  lock = path.parent / f".gid-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.claim"
+  try:
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+  except OSError:  # Whoever moves its file into place first wins, then.
+    yield True
+    return
+  is_mine = False
+  try:
+    is_mine = _lock(descriptor, lock)
+    yield is_mine
+  finally:
+    if is_mine:
+      with contextlib.suppress(OSError):
+        lock.unlink()
+    os.close(descriptor)
+
+
+def _lock(descriptor: int, lock: Path) -> bool:
+  if fcntl is None:
+    return True
+  try:
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return os.path.samestat(os.fstat(descriptor), os.stat(lock))
+  except FileNotFoundError:
+    return False
+  except OSError as error:
+    return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)  # a file system without locks lets everybody in
+
+
+def shorten(stem: str, *, ending: str) -> str:
+  """The name `stem` + `ending`, the stem cut so that any file system takes it and a number has room."""
+  room = _MAX_NAME - 8 - len(os.fsencode(ending))
+  while len(os.fsencode(stem)) > room:
+    stem = stem[:-1]
+  return stem + ending
 
 
 @contextlib.contextmanager
@@ -37,7 +120,7 @@ def complete_or_nothing(path: Path, *, overwrite: bool) -> Iterator[Path]:
     # Created by hand so that it gets the permissions of any new file, and before the frames are waited for.
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     yield temporary
-    _move(temporary, target, path, overwrite)
+    move(temporary, target, shown=path, overwrite=overwrite)
   except OSError as error:
     raise UserError(f"cannot write {path}: {describe_failure(error)}") from error
   finally:
@@ -45,16 +128,22 @@ def complete_or_nothing(path: Path, *, overwrite: bool) -> Iterator[Path]:
       temporary.unlink()
 
 
-def _move(temporary: Path, target: Path, path: Path, overwrite: bool) -> None:
+def move(temporary: Path, target: Path, *, shown: Path, overwrite: bool) -> None:
+  """Gives a file its name in the same file system; without `overwrite` only where no file has it.
+
+  Raises:
+    UserError: the name, which the user knows as `shown`, is taken.
+    OSError: it cannot be given.
+  """
   if not overwrite:
     # A second name in one step, which only a free one takes: of two writers one wins. The first name goes at the end.
     try:
       os.link(temporary, target)
       return
     except FileExistsError as error:
-      raise _is_taken(path) from error
+      raise _is_taken(shown) from error
     except OSError:  # A file system without such links: nearly as good.
-      _check_free(path, overwrite)
+      _check_free(shown, overwrite)
   os.replace(temporary, target)
 
 

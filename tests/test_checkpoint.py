@@ -3,6 +3,8 @@
 import logging
 import math
 import shutil
+import subprocess
+import sys
 from typing import Any
 
 import flax.struct
@@ -249,3 +251,37 @@ def test_restore_params_reads_one_tree_and_the_config(tmp_path, ema):
 def test_restore_params_without_checkpoint_is_a_user_error(tmp_path):
   with pytest.raises(UserError, match="no checkpoint"):
     restore_params(tmp_path)
+
+
+FULL_DISK = """
+import resource, sys
+import numpy as np
+from gid_jax.errors import UserError
+from gid_jax.weights.checkpoint import CheckpointStore
+
+class Iterator:
+  def get_state(self): return {}
+  def set_state(self, state): pass
+
+def save(step):
+  state = {"a": np.random.default_rng(0).random(100_000).astype(np.float32)}
+  store.save(step, state=state, iterator=Iterator(), config={})
+  store.wait()
+
+store = CheckpointStore(sys.argv[1])
+save(1)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+  save(2)
+except UserError as error:
+  print(error)
+"""
+
+
+def test_a_disk_that_fills_while_a_checkpoint_is_written_is_one_line(tmp_path):
+  # A limit on the size of files makes the kernel refuse the write, as a full disk does.
+  result = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True)
+  assert "Traceback" not in result.stderr and "ERROR" not in result.stderr
+  (line,) = result.stdout.splitlines()
+  where = f"cannot write a checkpoint into {tmp_path}: file too large; make room"
+  assert line == f"{where}, then the same command goes on from step 1"

@@ -12,7 +12,7 @@ from PIL import Image
 
 from gid_jax import pipeline
 from gid_jax.app import cli
-from gid_jax.app.options import parse_bands
+from gid_jax.app.checks import parse_bands
 from gid_jax.bundle import Bundle, load_bundle, save_bundle
 from gid_jax.media import clips
 from gid_jax.motion.editing import choose_bands, mask_motion, turn_motion
@@ -32,7 +32,7 @@ class FakeRenderer:
 
   def predict_spectrum(self, key, image, *, steps=None, loop=False, progress=None):
     self.calls.append(("predict", steps, loop))
-    return make_volume()
+    return make_volume(scale=0.5)
 
   def render(self, image, spectrum, **options):
     self.calls.append(("render", image, spectrum, options))
@@ -50,7 +50,7 @@ def calls(monkeypatch, tmp_path):
   monkeypatch.chdir(tmp_path)
   photo = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
   Image.fromarray(photo).save("beach.png")
-  save_bundle("pond.gid", Bundle(photo, make_volume(seed=1), settings={"loop": False}))
+  save_bundle("pond.gid", Bundle(photo, make_volume(seed=1, scale=0.5), settings={"loop": False}))
   return FakeRenderer.calls
 
 
@@ -71,7 +71,7 @@ def test_save_writes_what_was_sampled_beside_the_video(calls, capsys):
   assert capsys.readouterr().out.splitlines()[-1].startswith("Wrote x.gid: ")
   bundle = load_bundle("x.gid")
   np.testing.assert_array_equal(bundle.photo, np.asarray(Image.open("beach.png")))
-  np.testing.assert_allclose(bundle.spectrum.coefficients, make_volume().coefficients, rtol=1e-3)
+  np.testing.assert_allclose(bundle.spectrum.coefficients, make_volume(scale=0.5).coefficients, rtol=1e-3)
   assert (bundle.seed, bundle.settings, bundle.weights_label) == (5, {"steps": 4, "loop": False}, "of the test")
 
 
@@ -100,15 +100,16 @@ def test_a_bundle_is_rendered_without_sampling(calls, capsys):
 
 
 def test_a_saved_loop_is_a_loop_again(calls):
-  assert cli.main(["animate", "beach.png", "--loop", "--fps", "10", "--save", "loop.gid"]) == 0
-  assert cli.main(["animate", "loop.gid", "--fps", "12.3"]) == 0
+  assert cli.main(["loop", "beach.png", "--fps", "10", "--save", "loop.gid"]) == 0
+  assert cli.main(["loop", "loop.gid", "--fps", "12.3"]) == 0
+  assert cli.main(["animate", "loop.gid", "--duration", "0.7", "--fps", "20", "--output", "short.mp4"]) == 0
   assert cli.main(["animate", "loop.gid", "--frames", "7", "--output", "part.mp4"]) == 0
   asked = [options for kind, *_, options in calls if kind == "render"]
-  assert [(options["frames"], options["fps"]) for options in asked] == [(20, 10), (25, 12.5), (7, 30)]
+  assert [(options["frames"], options["fps"]) for options in asked] == [(20, 10), (25, 12.5), (14, 20), (7, 30)]
 
 
 def test_a_bundle_is_refused_what_only_sampling_can_do(calls, capsys):
-  for option in (["--seed", 1], ["--steps", 3], ["--loop"], ["--save", "y.gid"]):
+  for option in (["--seed", 1], ["--steps", 3], ["--save", "y.gid"]):
     match = f"{option[0]} is for photos; the motion in pond.gid is sampled already"
     assert_refused(capsys, "pond.gid", *option, match=match)
   assert calls == []
@@ -142,7 +143,7 @@ def find_rendered(calls):
 @pytest.mark.parametrize("source", ["beach.png", "pond.gid"])
 def test_edits_reach_the_renderer(calls, source):
   save_mask("white.png")
-  volume = make_volume() if source == "beach.png" else load_bundle(source).spectrum
+  volume = make_volume(scale=0.5) if source == "beach.png" else load_bundle(source).spectrum
   run = lambda *options: cli.main(["animate", source, "--frames", "2", "--force", *options])
   assert run("--bands", "1-2, 3") == 0
   np.testing.assert_allclose(find_rendered(calls), choose_bands(volume, [1, 2, 3]).coefficients)
@@ -164,18 +165,18 @@ def test_what_is_saved_is_not_edited(calls):
   save_mask("white.png")
   options = ["--bands", "1", "--mask", "white.png", "--direction", "90", "--speed", "0.5", "--frames", "2"]
   assert cli.main(["animate", "beach.png", *options, "--save", "x.gid"]) == 0
-  assert not (find_rendered(calls) == make_volume().coefficients).all()
-  np.testing.assert_allclose(load_bundle("x.gid").spectrum.coefficients, make_volume().coefficients, rtol=1e-3)
+  assert not (find_rendered(calls) == make_volume(scale=0.5).coefficients).all()
+  np.testing.assert_allclose(load_bundle("x.gid").spectrum.coefficients, make_volume(scale=0.5).coefficients, rtol=1e-3)
 
 
 def test_slow_motion_lies_closer_in_time(calls):
   run = lambda *options: cli.main(["animate", "--force", "--speed", "0.25", *options])
   assert run("pond.gid", "--frames", "5", "--fps", "20") == 0
   assert run("pond.gid", "--fps", "20") == 0
-  assert run("beach.png", "--loop", "--fps", "20") == 0
+  assert run("beach.png", "--fps", "20") == 0
   asked = [options for kind, *_, options in calls if kind == "render"]
   # The period is 2 s, in slow motion 8 s.
-  assert [(options["frames"], options["fps"]) for options in asked] == [(5, 80), (600, 80), (160, 80)]
+  assert [(options["frames"], options["fps"]) for options in asked] == [(5, 80), (160, 80), (160, 80)]
   clip = clips.read_clip("beach_animated.mp4")
   np.testing.assert_allclose(np.diff(clip.times), 1 / 20, atol=1e-3)
 

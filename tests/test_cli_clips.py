@@ -9,10 +9,11 @@ import av
 import filming
 import numpy as np
 import pytest
+from motion_volumes import make_volume
 from PIL import Image
 
 from gid_jax import pipeline
-from gid_jax.app import animate, cli, inspection
+from gid_jax.app import cli, inspection, moving
 from gid_jax.media import clips, encoding
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -27,7 +28,7 @@ def film():
 @pytest.fixture(autouse=True)
 def folder(film, monkeypatch, tmp_path):
   """A working folder that holds the film as swing.mp4; the environment stays as it was."""
-  monkeypatch.setattr(animate, "configure_jax", lambda: None)
+  monkeypatch.setattr(moving, "configure_jax", lambda: None)
   monkeypatch.setattr(cli, "configure_jax", lambda: None)
   monkeypatch.chdir(tmp_path)
   encoding.write_video("swing.mp4", film, fps=30, quality=95)
@@ -55,7 +56,8 @@ def test_inspect_writes_beside_the_video_and_never_overwrites_without_force(caps
   assert "Measuring" in out and "17/17" in out
   assert out.splitlines()[-1].startswith("Wrote swing_inspect.png: ")
   Path("swing_inspect.png").write_bytes(b"precious")
-  assert_refused(capsys, "inspect", "swing.mp4", match="swing_inspect.png already exists; use --force or --output")
+  named = ["-o", "swing_inspect.png"]
+  assert_refused(capsys, "inspect", "swing.mp4", *named, match="swing_inspect.png already exists; use --force")
   assert Path("swing_inspect.png").read_bytes() == b"precious"
   assert cli.main(["inspect", "swing.mp4", "--force"]) == 0
   assert Image.open("swing_inspect.png").size[0] > 1200
@@ -114,7 +116,7 @@ def test_animate_reproduces_a_film_from_its_first_frame(film, capsys, monkeypatc
   error, still_error = (float(text) for text in said.groups())
   # Measured on frames that were not compressed, so a little less.
   assert differences.mean() - 2.5 < error < differences.mean() and abs(still_error - at_rest.mean()) < 1
-  assert out.splitlines()[-1].startswith("Wrote swing_animated.mp4: 128x80, 18 frames, 30 fps, 0.6 s, ")
+  assert out.splitlines()[-2].startswith("Wrote swing_animated.mp4: 128x80, 18 frames, 30 fps, 0.6 s, ")
 
 
 class FakeRenderer:
@@ -159,7 +161,7 @@ def test_a_folder_of_weights_may_have_a_renderer(film, capsys, monkeypatch, sour
   folder.mkdir()
   (folder / "motion.safetensors").symlink_to(embedded / "motion.safetensors")
   monkeypatch.setattr(inspection, "measure_spectrum", lambda *_, **options: "spectrum")
-  monkeypatch.setattr(pipeline.Animator, "predict_spectrum", lambda *_, **options: "spectrum")
+  monkeypatch.setattr(pipeline.Animator, "predict_spectrum", lambda *_, **options: make_volume(scale=0.5))
 
   def render(renderer, image, spectrum, **options):
     raise Captured(renderer)
@@ -194,11 +196,11 @@ def test_animate_refuses_videos_it_cannot_follow(calls, capsys):
   Path("text.mov").write_text("not a video\n" * 50)
   write_sound("sound.mp4")
   assert_refused(capsys, "animate", "swing.mp4", "--steps", "5", match="--steps is for photos; .* is measured")
-  assert_refused(capsys, "animate", "swing.mp4", "--loop", match="--loop is for photos; .* is measured")
+  assert_refused(capsys, "loop", "swing.mp4", match="swing.mp4: a loop is sampled for a photo, and this is a video")
   assert_refused(capsys, "animate", "swing.mp4", "--wind", "calm", match="--wind is for photos; .* is measured")
   assert_refused(capsys, "animate", "short.mp4", match="short.mp4 lasts 0.27 s; measuring motion needs 0.5 s or more")
   assert_refused(capsys, "animate", "text.mov", match="text.mov cannot be decoded")
   assert_refused(capsys, "animate", "sound.mp4", match="sound.mp4 has no video stream")
-  assert_refused(capsys, "animate", ".", match=". is not a file; give a photo or a video")
+  assert_refused(capsys, "animate", ".", match=". holds no photos")
   assert_refused(capsys, "animate", "swing.mp4", "--output", "swing.mp4", "--force", match="is the input itself")
   assert calls == []

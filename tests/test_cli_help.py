@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gid_jax.app import cli, options
-from gid_jax.media import encoding
+from gid_jax.app import cli, outputs
+from gid_jax.media import encoders
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -31,7 +31,9 @@ def run_isolated(code, **environment):
   "arguments, status",
   [(["--help"], 0), ([], 0), (["animate", "--help"], 0), (["--version"], 0), (["animate", "missing.jpg"], 2),
    (["animate", "missing.gid"], 2), (["animate", "missing.jpg", "absent.jpg"], 2),
-   (["animate", "--steps", "0"], 2), (["animate", "--steps", "many"], 2), (["dance"], 2),
+   (["animate", "--steps", "0"], 2), (["animate", "--steps", "many"], 2), (["dance"], 2), (["lop"], 2),
+   (["missing.jpg"], 2), (["loop", "--help"], 0), (["loop", "missing.jpg"], 2), (["doctor", "--help"], 0),
+   (["animate", "-", "-o", "a.avi"], 2), (["animate", "--watch", "missing"], 2),
    (["serve", "--help"], 0), (["serve", "missing.jpg"], 2), (["serve", "--port", "-1"], 2),
    (["inspect", "--help"], 0), (["inspect"], 2), (["inspect", "missing.mp4"], 2)],
 )
@@ -57,8 +59,10 @@ def test_help_names_every_option_and_version_is_the_package(capsys):
     cli.main(["animate", "--help"])
   assert end.value.code == 0
   text = capsys.readouterr().out
-  options = ("--output", "--seed", "--steps", "--loop", "--frames", "--fps", "--wind", "--magnify", "--size", "--save",
-             "--force", "--bands", "--mask", "--still", "--direction", "--speed")  # fmt: skip
+  options = ("--output", "--seed", "--steps", "--frames", "--fps", "--wind", "--magnify", "--size", "--save",
+             "--force", "--bands", "--mask", "--still", "--direction", "--speed", "--duration", "-o", "--format",
+             "--codec",
+             "--side-by-side", "--xt", "--motion", "--no-note", "--watch", "--json")  # fmt: skip
   for option in options:
     assert option in text
   assert "PHOTO or VIDEO" in text
@@ -77,4 +81,4 @@ def test_help_names_every_option_and_version_is_the_package(capsys):
 
 
 def test_suffixes_agree_with_the_encoder():
-  assert options.VIDEO_SUFFIXES == encoding.VIDEO_SUFFIXES
+  assert outputs.VIDEO_CODECS == encoders.VIDEO_CODECS

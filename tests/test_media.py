@@ -247,7 +247,7 @@ def test_write_video_refuses_in_one_line(tmp_path):
     encoding.write_video(tmp_path / name, frames, **{"fps": 30, **options})
 
   (tmp_path / "there.mp4").write_bytes(b"precious")
-  assert_refused(write, "a.avi", match=r"'\.avi'; use one of \.mp4, \.webm, \.gif, \.webp")
+  assert_refused(write, "a.avi", match=r"'\.avi'; use one of \.mp4, \.webm, \.mov, \.gif")
   assert_refused(write, "a", match="unknown video format")
   assert_refused(write, "there.mp4", match="already exists; use --force or --output")
   assert_refused(write, "none.mp4", match="no frames")

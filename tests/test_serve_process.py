@@ -13,7 +13,7 @@ import pytest
 from serving import make_picture, send
 
 from gid_jax.app import cli
-from gid_jax.app.options import DEMO_PHOTO
+from gid_jax.app.checks import DEMO_PHOTO
 from gid_jax.bundle import load_bundle
 from gid_jax.serve.decoder import read_photo
 from gid_jax.serve.generation import Generator

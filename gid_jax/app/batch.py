@@ -1,25 +1,30 @@
-"""Several inputs of `gid animate`: files, folders and patterns. Nothing heavy is imported here."""
+"""Several inputs of `gid animate` and `gid loop`: files, folders and patterns. Nothing heavy is imported here."""
 
 import dataclasses
 import glob
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from gid_jax.app.options import VIDEO_SUFFIXES, AnimateRequest, check_values, name_output
+from gid_jax.app.checks import check_values, list_pictures
+from gid_jax.app.options import MotionRequest
+from gid_jax.app.outputs import PIPE, VIDEO_SUFFIXES
 from gid_jax.errors import UserError
 
-# Of the files in a folder; videos are left out, among them those that an earlier run wrote there.
+# Of the files in a folder; videos are left out, and what an earlier run has written there.
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+_OURS = re.compile(r".*_(animated|loop|inspect)(_\d+)?")
 
 
-def is_batch(request: AnimateRequest) -> bool:
-  """Whether several inputs were given, or a pattern that may match several."""
-  return len(request.sources) > 1 or any(_is_pattern(source) for source in request.sources)
+def is_batch(request: MotionRequest) -> bool:
+  """Whether several inputs were given, a folder, or a pattern that may match several."""
+  sources = request.sources
+  return len(sources) > 1 or any(_is_pattern(source) or os.path.isdir(source) for source in sources)
 
 
-def split_batch(request: AnimateRequest) -> list[AnimateRequest]:
-  """One request for every input, each once, with its source and its output; makes the folder for the outputs.
+def split_batch(request: MotionRequest) -> list[MotionRequest]:
+  """One request for every input, each once; makes the folder for the outputs.
 
   A folder stands for its photos and a pattern for the files it matches, by name. What holds or matches nothing stays
   as it is, to fail in its turn.
@@ -30,20 +35,36 @@ def split_batch(request: AnimateRequest) -> list[AnimateRequest]:
   Raises:
     UserError: an option out of range, or one that several inputs cannot have.
   """
+  check_many(request)
+  sources = dict.fromkeys(path for source in request.sources for path in _expand(source))
+  return [dataclasses.replace(request, sources=(source,)) for source in sources]
+
+
+def check_many(request: MotionRequest) -> None:
+  """Checks what several inputs cannot have, and makes the folder for the outputs.
+
+  Raises:
+    UserError: an option out of range, or one that several inputs cannot have.
+  """
   check_values(request)
-  if request.save is not None:
-    raise UserError(f"--save {request.save}: give one photo; with several they would share the file")
+  single = [("--save", request.save)] if request.save is not None else []
+  for option, path in (*single, *list_pictures(request)):
+    raise UserError(f"{option} {path}: give one photo; with several they would share the file")
   folder = request.output
+  if folder == PIPE or PIPE in request.sources:
+    raise UserError("- is for one photo; with several inputs, give files and a folder")
   if folder is not None:
-    if not folder.is_dir() and (folder.exists() or folder.suffix.lower() in VIDEO_SUFFIXES):
+    if not os.path.isdir(folder) and (os.path.exists(folder) or folder.suffix.lower() in VIDEO_SUFFIXES):
       raise UserError(f"--output {folder}: with several inputs, give a folder")
     try:
       folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
       raise UserError(f"cannot make the folder {folder}: {error.strerror}") from error
-  sources = dict.fromkeys(path for source in request.sources for path in _expand(source))
-  place = lambda source: (source.parent if folder is None else folder) / name_output(source)
-  return [dataclasses.replace(request, sources=(source,), output=place(source)) for source in sources]
+
+
+def is_photo_name(path: Path) -> bool:
+  """Whether a file in a folder is taken for a photo: by its ending, not hidden, and not one that `gid` has written."""
+  return path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith(".") and not _OURS.fullmatch(path.stem)
 
 
 def _is_pattern(source: Path) -> bool:
@@ -52,12 +73,11 @@ def _is_pattern(source: Path) -> bool:
 
 def _expand(source: Path) -> Iterator[Path]:
   found: list[Path] = []
-  if source.is_dir():
+  if os.path.isdir(source):
     try:
-      found = [path for path in source.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file()]
+      found = [path for path in source.iterdir() if is_photo_name(path) and path.is_file()]
     except OSError:
       found = []
-    found = [path for path in found if not path.name.startswith(".")]
   elif _is_pattern(source):
     found = [Path(path) for path in glob.glob(str(source), recursive=True) if os.path.isfile(path)]
   yield from sorted(found) or [source]

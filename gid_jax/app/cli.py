@@ -1,4 +1,4 @@
-"""The `gid` command: `gid animate [PHOTO or VIDEO]`, `gid serve`, `gid inspect VIDEO`, `gid export`.
+"""The `gid` command: `gid [animate] [PHOTO ...]`, `gid loop`, `gid serve`, `gid inspect`, `gid export`, `gid doctor`.
 
 Whatever can be refused is refused before JAX is imported, so that help is instant and a typing error does not
 cost minutes of sampling. This file therefore imports nothing heavy at its top.
@@ -6,9 +6,11 @@ cost minutes of sampling. This file therefore imports nothing heavy at its top.
 
 import contextlib
 import dataclasses
+import difflib
 import importlib.util
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -19,11 +21,20 @@ import tyro
 
 from gid_jax import __version__
 from gid_jax.app.animate import animate
+from gid_jax.app.checks import check_inspect
 from gid_jax.app.console import Terminated, describe, format_bytes, open_console, open_progress, report_to
-from gid_jax.app.options import AnimateRequest, ExportRequest, InspectRequest, check_inspect
+from gid_jax.app.options import (
+  AnimateRequest,
+  DoctorRequest,
+  ExportRequest,
+  InspectRequest,
+  LoopRequest,
+  MotionRequest,
+)
 from gid_jax.app.serve import ServeRequest, serve
 from gid_jax.devices import configure_jax
 from gid_jax.errors import UserError
+from gid_jax.files import claim, complete_or_nothing
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,21 +77,34 @@ def _sigterm_ends() -> Iterator[None]:
     signal.signal(signal.SIGTERM, before)
 
 
+_COMMANDS = {
+  "animate": AnimateRequest,
+  "loop": LoopRequest,
+  "serve": ServeRequest,
+  "inspect": InspectRequest,
+  "export": ExportRequest,
+  "doctor": DoctorRequest,
+}
+
+
 def _run(arguments: list[str]) -> int:
-  if arguments == ["--version"]:
+  if arguments in (["--version"], ["-V"], ["version"]):
     print(f"gid {__version__}")
     return 0
-  if not arguments:
-    arguments = ["--help"]
   request = tyro.extras.subcommand_cli_from_dict(
-    {"animate": AnimateRequest, "serve": ServeRequest, "inspect": InspectRequest, "export": ExportRequest},
+    _COMMANDS,
     prog="gid",
     description="Generative Image Dynamics: one still photo in, natural oscillating motion out. "
-    "`gid --version` prints the version.",
-    args=arguments,
+    "`gid PHOTO` is `gid animate PHOTO`, `gid --version` prints the version, and "
+    "`gid --tyro-print-completion bash` (or zsh, tcsh) prints what makes the shell complete options.",
+    args=_complete(arguments),
   )
-  if isinstance(request, AnimateRequest):
+  if isinstance(request, MotionRequest):
     return animate(request)
+  if isinstance(request, DoctorRequest):
+    from gid_jax.app.doctor import examine
+
+    return examine()
   if isinstance(request, ServeRequest):
     serve(request)
   elif isinstance(request, InspectRequest):
@@ -88,6 +112,24 @@ def _run(arguments: list[str]) -> int:
   else:
     export(request)
   return 0
+
+
+def _complete(arguments: list[str]) -> list[str]:
+  """Arguments that begin with a command; a photo alone is to be animated.
+
+  Raises:
+    UserError: the first word is neither a command nor a file.
+  """
+  if not arguments:
+    return ["--help"]
+  first = arguments[0]
+  if first in _COMMANDS or first in ("-h", "--help") or first.startswith("--tyro-"):
+    return arguments
+  if re.fullmatch(r"[a-z]+", first) and not os.path.lexists(first):
+    near = difflib.get_close_matches(first, _COMMANDS, 1)
+    hint = f"; did you mean gid {near[0]}?" if near else f"; the commands are {', '.join(_COMMANDS)}"
+    raise UserError(f"{first} is neither a command nor a file{hint}")
+  return ["animate", *arguments]
 
 
 def inspect(request: InspectRequest) -> None:
@@ -99,17 +141,16 @@ def inspect(request: InspectRequest) -> None:
   Raises:
     UserError: an option out of range, an unreadable video, an unwritable output, or matplotlib is missing.
   """
-  output = check_inspect(request)
+  wanted, is_numbered = check_inspect(request)
   if importlib.util.find_spec("matplotlib") is None:
     raise UserError("gid inspect draws with matplotlib; install it with: pip install '.[plots]'")
   start = time.perf_counter()
   configure_jax()
-  from gid_jax.files import complete_or_nothing
-
   console = open_console()
-  picture = _inspect_video(request, console)
-  with complete_or_nothing(output, overwrite=request.force) as temporary:
-    temporary.write_bytes(picture)
+  with contextlib.nullcontext(wanted) if request.force else claim(wanted, numbered=is_numbered) as output:
+    picture = _inspect_video(request, console)
+    with complete_or_nothing(output, overwrite=request.force) as temporary:
+      temporary.write_bytes(picture)
   console.print(f"Wrote {output}: {format_bytes(output.stat().st_size)}, in {time.perf_counter() - start:.1f} s")
 
 

@@ -1,6 +1,11 @@
 """What the `gid` command says: where it writes, its bars, its one line for a failure."""
 
+import contextlib
+import json
+import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 from gid_jax.errors import UserError
 from gid_jax.files import first_line
@@ -8,6 +13,53 @@ from gid_jax.files import first_line
 
 class Terminated(BaseException):
   """What SIGTERM becomes, so that nothing half-written is left behind."""
+
+
+class Log:
+  """What is said and measured while one input is animated.
+
+  Attributes:
+    console: where steps are shown.
+    seconds: how long each phase took.
+    warnings: what the user was told of the result.
+  """
+
+  def __init__(self, *, is_json: bool, is_quiet: bool = False):
+    """Opens a log that ends in a line of JSON, or one that keeps standard output for the video."""
+    self.console = open_console(to_stderr=is_json or is_quiet)
+    self.seconds: dict[str, float] = {}
+    self.warnings: list[str] = []
+    self._is_json, self._start = is_json, time.perf_counter()
+
+  @contextlib.contextmanager
+  def phase(self, name: str) -> Iterator[None]:
+    """Times what happens in the block."""
+    start = time.perf_counter()
+    try:
+      yield
+    finally:
+      self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+  @property
+  def elapsed(self) -> float:
+    """Seconds since the log was opened."""
+    return time.perf_counter() - self._start
+
+  def warn(self, text: str) -> None:
+    """Says what the user may want to do otherwise, in one line."""
+    self.warnings.append(text)
+    print(f"gid: warning: {text}", file=sys.stderr)
+
+  def wrote(self, path: Path, num_bytes: int) -> None:
+    """Says that a file was written."""
+    self.console.print(f"Wrote {path}: {format_bytes(num_bytes)}, in {self.elapsed:.1f} s")
+
+  def end(self, source: Path, **facts) -> None:
+    """Prints the line of JSON of one input, if that is asked for."""
+    if self._is_json:
+      seconds = {name: round(value, 3) for name, value in self.seconds.items()}
+      line = {"source": str(source), **facts, "seconds": {**seconds, "total": round(self.elapsed, 3)}}
+      print(json.dumps(line | {"warnings": self.warnings}), flush=True)
 
 
 def describe(error: Exception) -> str:
@@ -18,11 +70,11 @@ def describe(error: Exception) -> str:
           "with what GID_TRACEBACK=1 in the environment prints")  # fmt: skip
 
 
-def open_console():
+def open_console(*, to_stderr: bool = False):
   """Where the command writes what it does."""
   from rich.console import Console
 
-  return Console(highlight=False, markup=False, soft_wrap=True)
+  return Console(highlight=False, markup=False, soft_wrap=True, stderr=to_stderr)
 
 
 def print_devices(console) -> None:
@@ -34,12 +86,11 @@ def print_devices(console) -> None:
   console.print(f"JAX {jax.__version__} on {jax.default_backend()}, {len(devices)} {plural}")
 
 
-def print_video(console, video, fps: float, start: float) -> None:
-  """Says what was written, and in how many seconds since `start`."""
-  console.print(
-    f"Wrote {video.path}: {video.width}x{video.height}, {video.num_frames} frames, {fps:g} fps, "
-    f"{video.num_frames / fps:.1f} s, {format_bytes(video.num_bytes)}, "
-    f"in {time.perf_counter() - start:.1f} s"
+def print_video(log: Log, video, path: Path, fps: float) -> None:
+  """Says which video was written under the name `path`."""
+  log.console.print(
+    f"Wrote {path}: {video.width}x{video.height}, {video.num_frames} frames, {fps:g} fps, "
+    f"{video.num_frames / fps:.1f} s, {format_bytes(video.num_bytes)}, in {log.elapsed:.1f} s"
   )
 
 
@@ -65,5 +116,7 @@ def open_progress(console):
 
 
 def format_bytes(num_bytes: int) -> str:
-  """A size in kB or MB."""
+  """A size in GB, MB or kB."""
+  if num_bytes >= 1e9:
+    return f"{num_bytes / 1e9:.1f} GB"
   return f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:.0f} kB"

@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from gid_jax.app.options import AnimateRequest, parse_bands
+from gid_jax.app.checks import parse_bands
+from gid_jax.app.options import MotionRequest
 from gid_jax.errors import UserError
 from gid_jax.media.photos import read_image
 from gid_jax.motion.editing import choose_bands, mask_motion, turn_motion
@@ -47,7 +48,7 @@ class Edits(NamedTuple):
     return spectrum
 
 
-def read_edits(request: AnimateRequest, image: Float[np.ndarray, "h w 3"]) -> Edits:
+def read_edits(request: MotionRequest, image: Float[np.ndarray, "h w 3"]) -> Edits:
   """Reads the pictures that the options name, for a photo [h w 3].
 
   Raises:

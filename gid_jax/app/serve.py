@@ -7,8 +7,9 @@ from typing import Annotated
 
 import tyro
 
+from gid_jax.app.checks import DEMO_PHOTO, check_files
 from gid_jax.app.console import Terminated
-from gid_jax.app.options import DEMO_PHOTO, check_source, is_bundle
+from gid_jax.app.outputs import is_bundle
 from gid_jax.devices import configure_jax
 from gid_jax.errors import UserError
 
@@ -56,7 +57,7 @@ def serve(request: ServeRequest) -> None:
   if any(importlib.util.find_spec(name) is None for name in ("starlette", "uvicorn")):
     raise UserError("gid serve needs starlette and uvicorn; install them with: pip install '.[serve]'")
   source = request.source or _DEMO
-  check_source(source, give="a photo or a .gid file")
+  check_files(source, None, give="a photo or a .gid file")
   configure_jax()
   from gid_jax.bundle import load_bundle
   from gid_jax.serve.decoder import read_photo

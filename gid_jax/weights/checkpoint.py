@@ -5,11 +5,14 @@ the data; `config`, the settings; `validation`, the loss when it was evaluated a
 safetensors file that plain users load without Orbax.
 """
 
+import contextlib
+import errno
 import json
 import logging
 import math
+import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -23,6 +26,9 @@ import safetensors.numpy
 from gid_jax.errors import UserError
 from gid_jax.files import first_line
 
+# How the storage library words what the system refuses.
+_FAILURES = tuple(
+  os.strerror(number).lower() for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES))
 _UNREADABLE = "checkpoint %s cannot be read (%s); trying the one before"
 
 
@@ -61,6 +67,7 @@ class CheckpointStore:
     """
     import orbax.checkpoint as ocp
 
+    logging.getLogger("absl").addFilter(_is_not_raised_too)
     self.directory = Path(directory).absolute()
     self._ocp = ocp
     self._save_interval_steps, self._keep_best = save_interval_steps, keep_best
@@ -118,7 +125,8 @@ class CheckpointStore:
       config=args.JsonSave(dict(config)),
       validation=args.JsonSave({"loss": self._losses[step]}),
     )
-    return bool(self._manager.save(step, args=items, force=True))
+    with self._explain_writing():
+      return bool(self._manager.save(step, args=items, force=True))
 
   def describe_newest(self) -> str:
     """Says where the newest complete step lies, once saves in progress are on disk."""
@@ -173,12 +181,43 @@ class CheckpointStore:
     self._manager.reload()
 
   def wait(self) -> None:
-    """Blocks until saves in progress are on disk, and raises what went wrong in them."""
-    self._manager.wait_until_finished()
+    """Blocks until saves in progress are on disk.
+
+    Raises:
+      UserError: one could not be written, such as to a full disk.
+    """
+    with self._explain_writing():
+      self._manager.wait_until_finished()
 
   def close(self) -> None:
-    """Waits and releases the store's threads."""
-    self._manager.close()
+    """Waits and releases the store's threads.
+
+    Raises:
+      UserError: see `wait`.
+    """
+    with self._explain_writing():
+      self._manager.close()
+
+  @contextlib.contextmanager
+  def _explain_writing(self) -> Iterator[None]:
+    try:
+      yield
+    except Exception as error:  # the storage library raises ValueError with the system's words somewhere in it
+      causes = [error, error.__cause__, error.__context__]
+      number = next((cause.errno for cause in causes if isinstance(cause, OSError)), None)
+      reason = os.strerror(number).lower() if number else next(
+        (words for words in _FAILURES if any(words in str(cause).lower() for cause in causes)), None)
+      if reason is None:
+        raise
+      last = max(list_steps(self.directory), default=None)
+      goes_on = "the same command begins anew" if last is None else f"the same command goes on from step {last}"
+      where = f"cannot write a checkpoint into {self.directory}"
+      raise UserError(f"{where}: {reason}; make room, then {goes_on}") from error
+
+
+def _is_not_raised_too(record: logging.LogRecord) -> bool:
+  # What fails in a thread of Orbax is logged there with a traceback, and raised by `wait`.
+  return record.levelno < logging.ERROR or "orbax" not in record.pathname
 
 
 def restore_params(

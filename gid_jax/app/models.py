@@ -1,0 +1,26 @@
+"""The models of a command, loaded when they are first needed."""
+
+import functools
+from pathlib import Path
+
+
+class Models:
+  """What animates, loaded when it is first needed and kept for the sources that follow."""
+
+  def __init__(self, weights: Path | None):
+    """Takes the folder of the weights; the embedded ones without."""
+    self._weights = weights
+
+  @functools.cached_property
+  def animator(self):
+    """Samples and renders."""
+    from gid_jax.pipeline import Animator
+
+    return Animator.from_pretrained(self._weights)
+
+  @functools.cached_property
+  def renderer(self):
+    """Renders only."""
+    from gid_jax.pipeline import ImageRenderer
+
+    return ImageRenderer.from_pretrained(self._weights)

@@ -1,0 +1,331 @@
+"""What `gid animate` writes: formats, pipes, pictures beside the video, notes, JSON and remarks."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import fake_animator
+import numpy as np
+import pytest
+from motion_volumes import evaluate_trajectories, make_volume
+from PIL import Image
+
+from gid_jax.app import cli, pictures, remarks
+from gid_jax.bundle import Bundle, save_bundle
+from gid_jax.media import clips, photos
+from gid_jax.types import SpectralVolume
+
+CHECKOUT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def engine(monkeypatch, tmp_path):
+  """A working folder with beach.png, and an engine that compiles nothing."""
+  fake_animator.install(monkeypatch)
+  monkeypatch.chdir(tmp_path)
+  y, x = np.mgrid[:32, :48]
+  Image.fromarray(np.stack([40 + 4 * x, 60 + 3 * y, 100 + x + y], -1).astype(np.uint8)).save("beach.png")
+  return fake_animator.FakeAnimator
+
+
+def run(*arguments):
+  return cli.main([*map(str, arguments)])
+
+
+def assert_refused(capsys, *arguments, match):
+  """The command ends with status 2, one line on stderr that says `match`, and no new file."""
+  before = sorted(os.listdir())
+  assert run(*arguments) == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith("gid: error: ") and match in line, line
+  assert sorted(os.listdir()) == before
+
+
+# Names
+
+
+def test_a_photo_alone_is_animated(engine):
+  assert run("beach.png", "--frames", "2") == 0
+  assert run("./beach.png", "-o", "x.webm", "--duration", "0.2", "--fps", "20") == 0
+  assert sorted(os.listdir()) == ["beach.png", "beach_animated.mp4", "x.webm"]
+  assert len(clips.read_clip("x.webm").frames) == 4
+
+
+@pytest.mark.parametrize("word, hint", [("lop", "did you mean gid loop?"), ("dance", "the commands are animate, loop")])
+def test_a_word_that_is_neither_command_nor_file(capsys, word, hint):
+  assert_refused(capsys, word, match=f"{word} is neither a command nor a file; {hint}")
+  Image.new("RGB", (32, 32)).save("dance", "PNG")
+  assert run("dance", "--frames", "2") == 0 and Path("dance_animated.mp4").exists()
+
+
+def test_a_folder_as_output_takes_the_default_name(engine):
+  Path("videos").mkdir()
+  for _ in range(2):
+    assert run("beach.png", "--frames", "2", "-o", "videos", "--format", "webp") == 0
+  assert sorted(os.listdir("videos")) == ["beach_animated.webp", "beach_animated_2.webp"]
+
+
+def test_a_link_as_output_is_written_through(engine):
+  Path("disk").mkdir()
+  Path("x.mp4").symlink_to("disk/real.mp4")
+  assert run("beach.png", "--frames", "2", "-o", "x.mp4") == 0
+  assert Path("x.mp4").is_symlink() and len(clips.read_clip("disk/real.mp4").frames) == 2
+
+
+def test_long_names(capsys):
+  long = "b" * 240
+  os.rename("beach.png", f"{long}.png")
+  for number in ("", "_2"):
+    assert run(f"{long}.png", "--frames", "2") == 0
+    assert Path("b" * 234 + f"_animated{number}.mp4").exists()
+  capsys.readouterr()
+  assert_refused(capsys, f"{long}.png", "-o", "c" * 300 + ".mp4", match="file name too long; use another name")
+
+
+def test_two_commands_at_once_lose_nothing(engine, monkeypatch, capsys):
+  render = engine.render
+
+  def render_twice(self, image, spectrum, **options):
+    monkeypatch.setattr(engine, "render", render)
+    assert run("beach.png", "--frames", "4") == 0  # a second command, before the first has ended
+    assert run("beach.png", "--frames", "2", "-o", "beach_animated.mp4") == 2
+    return render(self, image, spectrum, **options)
+
+  monkeypatch.setattr(engine, "render", render_twice)
+  assert run("beach.png", "--frames", "3") == 0
+  assert "beach_animated.mp4 is being written by another gid" in capsys.readouterr().err
+  assert sorted(os.listdir()) == ["beach.png", "beach_animated.mp4", "beach_animated_2.mp4"]
+  assert len(clips.read_clip("beach_animated.mp4").frames) == 3
+
+
+# Formats
+
+
+@pytest.mark.parametrize("format", ["mp4", "webm", "mov", "gif", "webp", "avif", "apng"])
+def test_each_format_by_ending_and_by_option(format):
+  Image.open("beach.png").resize((96, 64)).save("beach.png")
+  assert run("beach.png", "--frames", "3", "--fps", "25", "--format", format) == 0
+  assert run("beach.png", "--frames", "3", "--fps", "25", "-o", f"x.{format}") == 0
+  assert Path(f"beach_animated.{format}").read_bytes() == Path(f"x.{format}").read_bytes()
+  if format == "webp":
+    assert Image.open("x.webp").n_frames == 3
+  else:
+    with av.open(f"x.{format}") as container:
+      assert len(list(container.decode(container.streams.video[-1]))) == 3
+
+
+def test_pictures_by_format_and_by_pattern():
+  assert run("beach.png", "--frames", "3", "--format", "frames") == 0
+  assert run("beach.png", "--frames", "3", "-o", "new/%02d.png") == 0
+  assert run("beach.png", "--frames", "3", "-o", "made", "--format", "frames") == 0
+  for folder, name in (("beach_animated", "%04d.png"), ("new", "%02d.png"), ("made", "%04d.png")):
+    assert sorted(os.listdir(folder)) == [name % number for number in (1, 2, 3)]
+    np.testing.assert_array_equal(Image.open(Path(folder, name % 1)), Image.open("beach.png"))
+  assert run("beach.png", "--frames", "3", "--format", "frames") == 0
+  assert len(os.listdir("beach_animated_2")) == 3
+  os.rename("beach.png", "10% off.png")
+  assert run("10% off.png", "--frames", "3", "--format", "frames") == 0
+  assert len(os.listdir("10% off_animated")) == 3
+
+
+@pytest.mark.parametrize(
+  "options, match",
+  [
+    (["-o", "a"], "a: unknown video format ''; use one of .mp4, .webm"),
+    (["-o", "a.mp4", "--format", "gif"], "--format gif and --output a.mp4: leave out one of them"),
+    (["-o", "a_%d_%d.png"], "--output a_%d_%d.png: give one place for the number"),
+    (["-o", "100%.png"], "--output 100%.png: give one place for the number"),
+    (["-o", "beach.png/%d.png"], "folder beach.png does not exist"),
+    (["--codec", "vp9"], "beach_animated.mp4: --codec vp9 is for .webm"),
+    (["--format", "gif", "--codec", "av1"], "--codec av1 is for .mp4 and .webm and .avif"),
+    (["--duration", "0"], "--duration is 0"),
+    (["--duration", "1", "--frames", "3"], "--frames 3 and --duration 1: leave out one of them"),
+    (["--xt", "a.jpg"], "a.jpg: unknown picture format '.jpg'; use .png"),
+    (["--motion", "beach.png"], "beach.png is the input itself"),
+    (["-o", "x.png", "--xt", "x.png"], "--xt x.png is the --output itself"),
+    (["-o", "a.html", "--xt", "x.png"], "--xt is for videos"),
+    (["-o", "-", "--format", "frames"], "pictures need a folder"),
+    (["-o", "-", "--json"], "--json and --output -"),
+    (["--watch", "."], "--watch .: leave out beach.png"),
+  ],
+)
+def test_what_does_not_go_together(capsys, options, match):
+  if "--json" in options:
+    assert run("beach.png", *options) == 2 and match in capsys.readouterr().err
+  else:
+    assert_refused(capsys, "beach.png", *options, match=match)
+
+
+# Pipes
+
+
+def test_a_photo_from_standard_input_goes_to_standard_output(monkeypatch, capfdbinary):
+  monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(Path("beach.png").read_bytes())))
+  before = sorted(os.listdir())
+  assert run("-", "--frames", "3", "--format", "webm") == 0
+  piped, said = capfdbinary.readouterr()
+  assert run("beach.png", "--frames", "3", "-o", "x.webm") == 0
+  assert piped == Path("x.webm").read_bytes()
+  assert b"Wrote -: 48x32, 3 frames" in said
+  assert sorted(os.listdir()) == [*before, "x.webm"]
+
+
+@pytest.mark.parametrize("data, match", [(b"", "standard input is empty"), (b"text" * 99, "standard input is not an")])
+def test_standard_input_that_is_no_photo(monkeypatch, capsys, data, match):
+  monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+  assert_refused(capsys, "-", "-o", "x.mp4", match=match)
+
+
+def test_a_terminal_gets_no_video(monkeypatch, capsys):
+  monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+  assert_refused(capsys, "beach.png", "-o", "-", match="standard output, which is a terminal; add: > video.mp4")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is full")
+def test_standard_output_that_is_full_is_one_line():
+  save_bundle("a.gid", Bundle(np.zeros((32, 48, 3), np.uint8), make_volume()))
+  script = "import fake_animator, pytest, sys\nfrom gid_jax.app import cli\n"
+  script += "fake_animator.install(pytest.MonkeyPatch())\nsys.exit(cli.main(['a.gid', '--frames', '2', '-o', '-']))"
+  environment = {**os.environ, "PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'tests'}"}
+  with open("/dev/full", "wb") as full:
+    result = subprocess.run(
+      [sys.executable, "-c", script], env=environment, stdout=full, stderr=subprocess.PIPE, text=True)
+  last = result.stderr.splitlines()[-1]
+  assert result.returncode == 2 and "Traceback" not in result.stderr
+  assert last == "gid: error: cannot write to standard output: no space left on device"
+
+
+# Pictures beside the video
+
+
+def read_frames(path):
+  return clips.read_clip(path).frames.astype(int)
+
+
+def test_side_by_side_shows_the_photo_and_the_motion():
+  assert run("beach.png", "--frames", "8", "-o", "x.apng", "--side-by-side") == 0
+  frames, photo = read_frames("x.apng"), np.asarray(Image.open("beach.png"))
+  assert frames.shape == (8, 32, 96, 3)
+  np.testing.assert_array_equal(frames[:, :, :48], np.broadcast_to(photo, (8, 32, 48, 3)))
+  np.testing.assert_array_equal(frames[2, :, 48:], np.roll(photo, 2, axis=1))
+
+
+def test_xt_shows_the_liveliest_row_over_time(engine, monkeypatch):
+  coefficients = np.zeros((3, 8, 12, 4), np.float32)
+  coefficients[1, 5:7] = 5.0  # rows 20 ... 28 of the photo
+  monkeypatch.setattr(engine, "spectrum", SpectralVolume(coefficients, num_frames=20, fps=10.0))
+  assert run("beach.png", "--frames", "6", "--xt", "xt.png") == 0
+  picture, photo = (np.asarray(Image.open(name)) for name in ("xt.png", "beach.png"))
+  marked = np.flatnonzero((picture[:32] != photo).any((1, 2)))
+  assert len(marked) == 1 and 20 <= marked[0] < 28
+  slice_xt = picture[32 + 8 :]
+  height = len(slice_xt) // 6
+  assert len(slice_xt) == 6 * height
+  for index in range(6):
+    shift = round(2 * np.sin(2 * np.pi * index / 6))
+    np.testing.assert_array_equal(slice_xt[index * height], np.roll(photo[marked[0]], shift, axis=0))
+
+
+def test_motion_is_brightest_where_most_moves(engine, monkeypatch):
+  coefficients = np.zeros((3, 8, 12, 4), np.float32)
+  coefficients[1, :, 8:] = 5.0
+  monkeypatch.setattr(engine, "spectrum", SpectralVolume(coefficients, num_frames=20, fps=10.0))
+  Image.new("RGB", (48, 32), (90, 90, 90)).save("beach.png")
+  assert run("beach.png", "--frames", "2", "--motion", "m.png") == 0
+  picture = np.asarray(Image.open("m.png")).astype(int)
+  assert picture.shape[1] == 48 and len(picture) > 32
+  assert picture[16, 40].sum() > picture[16, 8].sum() + 100
+
+
+def test_the_scale_of_the_motion_is_the_swing():
+  volume = make_volume(seed=3, scale=2.0)
+  motion = evaluate_trajectories(volume)
+  rms = np.sqrt(np.square(motion - motion.mean(0)).sum(-1).mean(0)) * 48 / 8
+  drawn, blank = [], np.zeros((2, 48, 3), np.uint8)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(pictures, "_draw_scale", lambda width, largest: drawn.append(largest) or blank)
+    pictures.draw_motion(photos.read_image("beach.png"), volume, size=(36, 48))
+  assert np.quantile(rms, 0.9) < drawn[0] < 2 * rms.max()
+
+
+# Notes, JSON, remarks
+
+
+def test_the_note_says_what_made_the_video():
+  from gid_jax import __version__
+
+  assert run("beach.png", "--frames", "2", "-o", "a.mp4") == 0
+  assert run("beach.png", "--frames", "2", "-o", "b.mp4", "--no-note") == 0
+  comments = []
+  for name in ("a.mp4", "b.mp4"):
+    with av.open(name) as container:
+      comments.append(container.metadata.get("comment"))
+  assert comments == [f"Generated video, not a recording: gid-jax {__version__}", None]
+
+
+def test_json_is_one_line_for_each_input_and_nothing_else(capsys):
+  Path("text.jpg").write_text("not a photo\n" * 50)
+  assert run("beach.png", "text.jpg", "--frames", "2", "--json", "--seed", "4", "--magnify", "9") == 2
+  streams = capsys.readouterr()
+  good, bad = (json.loads(line) for line in streams.out.splitlines())
+  assert good["source"] == "beach.png" and good["output"] == "beach_animated.mp4" and good["seed"] == 4
+  assert set(good["seconds"]) == {"load", "sample", "render", "total"}
+  assert good["seconds"]["total"] >= good["seconds"]["render"] > 0
+  assert len(good["warnings"]) == 1 and good["warnings"][0].startswith("--magnify 9 will tear")
+  assert bad["source"] == "text.jpg" and "text.jpg is not an image" in bad["error"]
+  assert "1 animated, 1 failed: text.jpg" in streams.err and "Wrote beach_animated.mp4" in streams.err
+  assert run("missing.jpg", "--json") == 2
+  assert json.loads(capsys.readouterr().out)["error"] == "cannot read missing.jpg: no such file"
+
+
+def test_motion_that_cannot_be_seen_is_said_once(engine, monkeypatch, capsys):
+  monkeypatch.setattr(engine, "spectrum", make_volume(scale=0.001))
+  assert run("beach.png", "--frames", "2") == 0
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith("gid: warning: almost nothing will move") and "--magnify" in line
+  assert run("beach.png", "--frames", "2", "--magnify", "0") == 0  # which is what was asked for
+  assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_strain_is_that_of_the_trajectories(seed):
+  volume = make_volume(seed, num_frames=15, num_bands=4)
+  motion = evaluate_trajectories(volume)
+  motion -= motion[0]
+  expected = np.zeros((5, 7))
+  for y in range(5):
+    for x in range(7):
+      steps = [np.linalg.norm(motion[:, y, x] - motion[:, y + dy, x + dx], axis=-1) for dy, dx in ((0, 1), (1, 0))]
+      expected[y, x] = np.max(steps)
+  np.testing.assert_allclose(remarks.find_strain(volume), expected, rtol=1e-4)
+
+
+def test_what_holds_is_said_and_holds():
+  volume = make_volume(scale=0.5)
+  (text,) = remarks.find_remarks(volume, factor=8, option="--magnify 8")
+  held = float(text.split("about ")[1].split()[0])
+  assert not remarks.find_remarks(volume, factor=0.9 * 8 * held, option="")
+  assert remarks.find_remarks(volume, factor=1.2 * 8 * held, option="")
+
+
+def test_the_photos_of_a_long_run_are_let_go(engine, monkeypatch):
+  import weakref
+
+  alive, made = [], []
+
+  def render(self, image, spectrum, **options):
+    made.append(weakref.ref(image))
+    alive.append(sum(reference() is not None for reference in made))
+    yield np.zeros((32, 48, 3), np.uint8)
+
+  monkeypatch.setattr(engine, "render", render)
+  Path("many").mkdir()
+  for number in range(6):
+    Image.open("beach.png").save(f"many/{number}.png")
+  assert run("many", "--frames", "2") == 0
+  assert len(alive) == 6 and max(alive) <= 2
+
