@@ -5,33 +5,34 @@ its resolution costs only what the decoder itself holds.
 """
 
 import bisect
+import io
 import itertools
 import math
 import os
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import av
 import av.error
 import av.filter
 import numpy as np
 from av.stream import Disposition
-from jaxtyping import Float, Int, UInt8, UInt16
+from jaxtyping import Float, Int, UInt8
 
 from gid_jax.errors import UserError
 from gid_jax.files import PathLike, describe_failure
+from gid_jax.media.colour import HLG, PQ, cicp_to_colour, show_as_srgb
 
 # Code points of ITU-T H.273.
-_UNSPECIFIED_MATRIX, _BT2020_MATRIX = 2, 9
-_PQ, _HLG = 16, 18
+_UNSPECIFIED_MATRIX, _BT2020_MATRIX, _BT2020_PRIMARIES = 2, 9, 9
 # Every decoding thread holds frames of its own: more threads than these would make 4K expensive.
 _MAX_THREADS = 4
 # One stamp of nonsense may lie years after the others; a gap that needs more repeats than this is no video.
 _MAX_REPEATS = 100
 
 
-def open_to_read(path: Path) -> BinaryIO:
+def open_to_read(path: Path) -> io.BufferedReader:
   """Opens a regular file that holds something; the caller closes it.
 
   Raises:
@@ -184,7 +185,7 @@ def _plan_conversion(frame: av.VideoFrame, stream: av.VideoStream, short_side: i
   matrix = None
   if frame.colorspace == _UNSPECIFIED_MATRIX:
     assumed = "ITU709" if min(frame.width, frame.height) >= 720 else "ITU601"
-    matrix = _BT2020_MATRIX if transfer in (_PQ, _HLG) else assumed
+    matrix = _BT2020_MATRIX if transfer in (PQ, HLG) else assumed
   turns = round(frame.rotation / 90) % 4
   return _Conversion(max(1, round(width * scale)), max(1, round(frame.height * scale)), turns, matrix, transfer)
 
@@ -194,8 +195,9 @@ def _frame_to_rgb(frame: av.VideoFrame, conversion: _Conversion) -> np.ndarray:
   options = {"width": width, "height": height, "src_colorspace": matrix}
   if (width, height) != (frame.width, frame.height):
     options["interpolation"] = "AREA" if width <= frame.width and height <= frame.height else "BICUBIC"
-  if transfer in (_PQ, _HLG):
-    rgb = _tone_map(frame.reformat(format="rgb48le", **options).to_ndarray(), transfer)
+  if transfer in (PQ, HLG):
+    codes = frame.reformat(format="rgb48le", **options).to_ndarray()
+    rgb = np.rint(255 * show_as_srgb(codes, cicp_to_colour(_BT2020_PRIMARIES, transfer))).astype(np.uint8)
   elif any(component.is_alpha for component in frame.format.components):
     rgba = frame.reformat(format="rgba", **options).to_ndarray().astype(np.uint16)
     alpha = rgba[..., 3:]
@@ -224,24 +226,6 @@ def _deinterlace(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
           yield graph.vpull()
         except (av.error.BlockingIOError, av.error.EOFError):
           break
-
-
-def _tone_map(signal: UInt16[np.ndarray, "h w 3"], transfer: int) -> UInt8[np.ndarray, "h w 3"]:
-  """Brings HDR of BT.2100 to sRGB: graphics white (203 cd/m2) to 92 %, brighter light rolled off towards 1."""
-  code = np.linspace(0, 1, 1 << 16)
-  if transfer == _PQ:
-    root = code ** (1 / 78.84375)
-    light = (np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)) ** (1 / 0.1593017578125) * 10000 / 203
-  else:
-    scene = np.where(code <= 0.5, code**2 / 3, (np.exp((code - 0.55991073) / 0.17883277) + 0.28466892) / 12)
-    # The luminance-dependent display gamma of 1.2, taken per channel; 75 % signal is graphics white.
-    light = (scene / 0.26496256) ** 1.2
-  rec2020_to_rec709 = np.array(
-    [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32)
-  linear = np.maximum(light.astype(np.float32)[signal] @ rec2020_to_rec709.T, 0)
-  rolled = np.where(linear < 0.5, linear, 1 - 0.5 * np.exp(1 - 2 * np.maximum(linear, 0.5)))
-  srgb = np.where(rolled <= 0.0031308, 12.92 * rolled, 1.055 * rolled ** (1 / 2.4) - 0.055)
-  return np.rint(srgb * 255).astype(np.uint8)
 
 
 def _longest_increasing(times: np.ndarray) -> np.ndarray:
