@@ -147,7 +147,8 @@ def interlace(pixels):
 def test_other_kinds_are_refused_by_name(tmp_path, kind):
   data = encode(kind)
   (tmp_path / "a").write_bytes(data[: len(data) // 2])
-  assert_refused(photos.read_image, tmp_path / "a", match=rf"(?i)a is (truncated or|a) damaged( {kind} file)? \(.*\); save")
+  match = rf"(?i)a is (truncated or|a) damaged( {kind} file)? \(.*\); save"
+  assert_refused(photos.read_image, tmp_path / "a", match=match)
 
 
 def test_a_photo_is_turned_upright_when_it_is_completed_too(tmp_path):

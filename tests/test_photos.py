@@ -112,7 +112,7 @@ def test_read_image_refuses_in_one_line(tmp_path):
   assert_refused(photos.read_image, tmp_path / "text.jpg", match="is not an image")
   assert_refused(photos.read_image, tmp_path / "photo.heic", match="HEIC")
   assert_refused(photos.read_image, tmp_path / "dot.png", match="1 x 1 pixels")
-  assert_refused(photos.read_image, tmp_path / "huge.png", match=r"over 250|more than 250 megapixels \(20000 x 20000\); resize it")
+  assert_refused(photos.read_image, tmp_path / "huge.png", match=r"more than 250 megapixels \(20000 x 20000\)")
   assert_refused(photos.read_image, tmp_path / "cut.jpg", match="truncated or damaged")
   assert_refused(photos.read_image, tmp_path / "cut.png", match="truncated or damaged")
 

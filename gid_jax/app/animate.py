@@ -18,6 +18,7 @@ from gid_jax.app.console import (
   open_progress,
   print_devices,
   print_video,
+  print_warning,
   report_to,
 )
 from gid_jax.app.options import PAGE_SUFFIX, AnimateRequest, check_animate, is_bundle, list_edits
@@ -113,7 +114,7 @@ def _animate_photo(request: AnimateRequest, photo: Path, output: Path, models: _
   from gid_jax.motion.editing import check_bands
 
   console = open_console()
-  image = photos.read_image(photo)
+  image = photos.read_image(photo, warn=print_warning)
   edits = read_edits(request, image)
   print_devices(console)
   with console.status("Loading the model"):
@@ -194,8 +195,8 @@ def _animate_video(request: AnimateRequest, source: Path, output: Path, models: 
   from gid_jax.media import encoding, shots
 
   console = open_console()
-  shot = shots.read_shot(source, size=fit_working_size)
-  image = shots.read_first_frame(source).astype(np.float32) / 255
+  shot = shots.read_shot(source, size=fit_working_size, warn=print_warning)
+  image = shots.read_frame(source, index=shot.index).astype(np.float32) / 255
   print_devices(console)
   renderer = models.renderer
   num_frames = request.frames or max(2, round(len(shot.frames) * request.fps / shot.fps))

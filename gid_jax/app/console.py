@@ -1,5 +1,6 @@
 """What the `gid` command says: where it writes, its bars, its one line for a failure."""
 
+import sys
 import time
 
 from gid_jax.errors import UserError
@@ -16,6 +17,11 @@ def describe(error: Exception) -> str:
     return " ".join(str(error).splitlines())
   return (f"{type(error).__name__}: {first_line(error)}; this should not have happened: please report it "
           "with what GID_TRACEBACK=1 in the environment prints")  # fmt: skip
+
+
+def print_warning(message: str) -> None:
+  """Says in one line of stderr what is not as it should be, though the work goes on."""
+  print(f"gid: warning: {' '.join(message.splitlines())}", file=sys.stderr)
 
 
 def open_console():

@@ -10,7 +10,12 @@ from typing import NamedTuple
 from gid_jax.errors import UserError
 from gid_jax.files import PathLike, first_line
 
-_SUFFIXES = {".mp4", ".mov", ".webm", ".mkv", ".avi", ".m4v"}
+VIDEO_SUFFIXES = (
+  ".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".ogv",
+  ".3gp", ".mxf")  # fmt: skip
+# Of a folder of clips; elsewhere these may as well be photos.
+_SUFFIXES = {*VIDEO_SUFFIXES, ".gif", ".webp"}
+_EXAMPLES = ".mp4, .mov, .webm, .mkv, .avi, .gif or other video"
 # What cameras, telephones and hasty people call their files; a number behind it tells one scene from another.
 _SAYS_NOTHING = re.compile(
   "img|dsc|dscn|dscf|mg|mvi|mov|mah|pxl|vid|dji|gopr|gh|gp|gx|gl|cimg|sam|sdc|imag|wa|ts|mp|whatsapp|signal|at|"
@@ -70,7 +75,7 @@ def find_clips(folder: PathLike) -> tuple[list[Path], list[str]]:
   """
   folder = Path(folder)
   if not folder.is_dir():
-    raise UserError(f"No folder {folder}: give one with {', '.join(sorted(_SUFFIXES))} files.")
+    raise UserError(f"No folder {folder}: give one with {_EXAMPLES} files.")
   paths, skipped = [], []
   for path in sorted(_walk(folder, skipped)):
     if path.suffix.lower() not in _SUFFIXES:
@@ -82,7 +87,7 @@ def find_clips(folder: PathLike) -> tuple[list[Path], list[str]]:
       paths.append(path)
   if not paths:
     rest = f"; skipped {', '.join(skipped)}" if skipped else ""
-    raise UserError(f"No videos in {folder}: give a folder with {', '.join(sorted(_SUFFIXES))} files{rest}.")
+    raise UserError(f"No videos in {folder}: give a folder with {_EXAMPLES} files, in it or in folders below{rest}.")
   return paths, skipped
 
 

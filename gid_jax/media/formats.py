@@ -4,7 +4,7 @@ import io
 import struct
 from pathlib import Path
 
-from PIL import Image, TiffImagePlugin
+from PIL import TiffImagePlugin
 
 from gid_jax.errors import UserError
 
