@@ -117,7 +117,7 @@ def test_a_png_that_lacks_little_is_shown_with_the_row_above(tmp_path, kind):
 def test_a_png_that_lacks_more_is_refused(tmp_path, kind, share):
   data = PNGS[kind]()
   (tmp_path / "a").write_bytes(data[: int(share * len(data))])
-  assert_refused(photos.read_image, tmp_path / "a", match=r"a is truncated or damaged \(.*\); save or download it again")
+  assert_refused(photos.read_image, tmp_path / "a", match=r"a is truncated or damaged \(.*\); save or download")
 
 
 def test_an_interlaced_png_counts_all_its_passes(tmp_path):

@@ -52,13 +52,13 @@ def _make_noise(data: bytes, num_pixels: int) -> bytes:
 def _has_all_scans(data: bytes) -> bool:
   """Whether the last scan of every component has begun: the one that brings its highest coefficients' last bit."""
   missing: set[int] = set()
-  place = 0
-  for marker, body, place in _segments(data):
+  place = -1
+  for marker, body, begin in _segments(data):
     if marker == _SOF2:
       missing = {body[6 + 3 * i] for i in range(body[5])}
     if marker == _SOS:
-      break
-  while missing and place >= 0 and data[place : place + 2] == bytes((0xFF, _SOS)):
+      place = begin
+  while missing and place >= 0:
     number = data[place + 4]
     components, (_, end, bits) = data[place + 5 : place + 5 + 2 * number : 2], data[place + 5 + 2 * number :][:3]
     if end == 63 and bits & 15 == 0:

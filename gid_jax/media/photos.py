@@ -67,7 +67,7 @@ def read_image(path: PathLike, *, warn: Callable[[str], None] = warnings.warn) -
   with open_to_read(path) as file, _lenient_pillow():
     raw = formats.find_raw(path, file)
     if raw is not None:
-      raise UserError(f"{path} is a camera raw ({raw}), which only its developer shows as meant; export it as JPEG or TIFF")
+      raise UserError(f"{path} is a camera raw ({raw}), which needs developing; export it as JPEG or TIFF")
     formats.prepare(path, file)
     image = _open(path, file)
     try:

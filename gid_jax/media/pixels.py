@@ -62,7 +62,9 @@ def open_pixels(image: Image.Image, file: io.BufferedIOBase, *, orientation: int
   return Pixels(image.size, orientation, colour, read_rows)
 
 
-def _find_colour(image: Image.Image, file: io.BufferedIOBase) -> tuple[Colour | None, ImageCms.ImageCmsTransform | None]:
+def _find_colour(
+  image: Image.Image, file: io.BufferedIOBase
+) -> tuple[Colour | None, ImageCms.ImageCmsTransform | None]:
   """What a picture's codes mean: in numbers, or as a transform to sRGB of 8 bits."""
   said: Colour | None = None
   if image.format == "PNG":

@@ -134,8 +134,8 @@ def read_shot(
   times = held.times[begin:end]
   seconds = times[-1] - times[0] + held.interval if end > begin else 0.0
   if seconds * fps < MIN_FRAMES - 0.5:
-    raise UserError(
-      f"{path} has {seconds:.2f} s at most without cuts, fades and black frames in the {lasts:.1f} s looked at; {needed}")
+    longest = f"{seconds:.2f} s at most without cuts, fades and black frames"
+    raise UserError(f"{path} has {longest} in the {lasts:.1f} s looked at; {needed}")
   changes = make_overview(held.frames[begin:end]).changes
   if np.percentile(changes[1:], 80) < 0.01:
     raise UserError(f"nothing moves in {path}: it is a still picture; save a frame of it as a photo")
