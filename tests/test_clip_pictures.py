@@ -72,7 +72,7 @@ def opaque_or_not(pixels):
 )
 def test_transparency_is_over_white_whatever_the_codec(tmp_path, name, codec, pixel_format, tolerance):
   frames = sticker()
-  options = {"crf": "4", "b": "20M"} if codec.startswith("libvpx") else {}
+  options = {"crf": "10", "b": "20M", "auto-alt-ref": "0"} if codec.startswith("libvpx") else {}
   encode(tmp_path / name, frames, codec=codec, pixel_format=pixel_format, source="rgba", options=options)
   found = clips.read_clip(tmp_path / name).frames
   assert len(found) == 3

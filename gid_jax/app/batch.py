@@ -10,7 +10,8 @@ from gid_jax.app.options import VIDEO_SUFFIXES, AnimateRequest, check_values, na
 from gid_jax.errors import UserError
 
 # Of the files in a folder; videos are left out, among them those that an earlier run wrote there.
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+PHOTO_SUFFIXES = (
+  ".jpg", ".jpeg", ".png", ".webp", ".avif", ".heic", ".heif", ".hif", ".jxl", ".tif", ".tiff", ".bmp")  # fmt: skip
 
 
 def is_batch(request: AnimateRequest) -> bool:

@@ -33,6 +33,8 @@ from gid_jax.media.colour import HLG, PQ, cicp_to_colour, show_as_srgb
 _UNSPECIFIED_MATRIX, _BT2020_MATRIX, _BT2020_PRIMARIES = 2, 9, 9
 # Every decoding thread holds frames of its own: more threads than these would make 4K expensive.
 _MAX_THREADS = 4
+# A damaged header may ask for any size; 8K has 33 megapixels.
+_MAX_PIXELS = 100_000_000
 # One stamp of nonsense may lie years after the others; a gap that needs more repeats than this is no video.
 _MAX_REPEATS = 100
 
@@ -102,11 +104,15 @@ def _decode_video(path: Path, short_side: int | None) -> Iterator[tuple[np.ndarr
     # The cover of an album is a video stream to FFmpeg.
     if not isinstance(stream, av.VideoStream) or stream.disposition & Disposition.attached_pic:
       raise UserError(f"{path} has no video stream")
+    if stream.codec_context is None:
+      raise UserError(f"{path} has video of a codec that FFmpeg does not decode; it is damaged or no video")
     conversion = None
     for frame in _deinterlace(_decode_stream(container, stream)):
       if frame.is_corrupt:
         yield None, math.nan
         continue
+      if frame.width * frame.height > _MAX_PIXELS:
+        raise UserError(f"{path} has frames of {frame.width} x {frame.height}; over 100 megapixels are not read")
       conversion = conversion or _plan_conversion(frame, stream, short_side)
       yield _frame_to_rgb(frame, conversion), math.nan if frame.time is None else frame.time
 

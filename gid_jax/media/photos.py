@@ -104,7 +104,7 @@ def _open(path: Path, file: io.BufferedIOBase) -> Image.Image:
   except Exception as error:
     name = formats.name_format(file)
     if name is not None:
-      raise UserError(f"{path} is a damaged {name} file ({first_line(error)}); save or download it again") from error
+      raise UserError(f"{path} is a damaged {name} file; save or download it again") from error
     raise UserError(f"{path} is not an image in a format that can be read here; use JPEG, PNG or WebP") from error
   width, height = image.size
   if min(width, height) < MIN_SIDE:

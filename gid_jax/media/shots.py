@@ -137,10 +137,11 @@ def read_shot(
     longest = f"{seconds:.2f} s at most without cuts, fades and black frames"
     raise UserError(f"{path} has {longest} in the {lasts:.1f} s looked at; {needed}")
   changes = make_overview(held.frames[begin:end]).changes
-  if np.percentile(changes[1:], 80) < 0.01:
-    raise UserError(f"nothing moves in {path}: it is a still picture; save a frame of it as a photo")
   rate = (1 - measure_repeats(changes)) * (len(times) - 1) / (times[-1] - times[0])
   _check_rate(path, rate)
+  resampled = resample_clip(Clip(np.stack(held.frames[begin:end]), times - times[0]), fps=fps)
+  if np.percentile(make_overview(resampled.frames).changes[1:], 80) < 0.01:
+    raise UserError(f"nothing moves in {path}: it is a still picture; save a frame of it as a photo")
   from_second = start + times[0]
   if begin or seconds < min(num_frames / fps, lasts) - 1 / fps:
     warn(
@@ -148,7 +149,6 @@ def read_shot(
       " without cuts, fades and black frames")
   if rate < MIN_FPS:
     warn(f"{path} shows {rate:.1f} different frames per second; what swings faster than {rate / 5:.1g} Hz is lost")
-  resampled = resample_clip(Clip(np.stack(held.frames[begin:end]), times - times[0]), fps=fps)
   return Shot(
     resampled.frames[:num_frames], fps, source_size, 1 / held.source_interval, float(from_second), held.indices[begin])
 
@@ -192,8 +192,9 @@ def _hold(
       frames.append(cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA))
       if not looked and elapsed >= start + seconds + _MARGIN_SECONDS:
         looked = True
-        begin, end = _choose(_gather(frames, stamps, kept, skipped, elapsed), seconds)
-        if begin == 0 and end < len(frames):
+        so_far = _gather(frames, stamps, kept, skipped, elapsed)
+        begin, end = _choose(so_far, seconds)
+        if begin == 0 and so_far.times[end - 1] + so_far.interval >= seconds:
           break
       if elapsed >= start + _LOOK_SECONDS or len(frames) >= _MAX_FRAMES:
         break
@@ -229,6 +230,8 @@ def _check_rate(path: Path, rate: float) -> None:
 def _count_frames(path: Path, *, limit: int) -> int:
   try:
     with av.open(f"file:{path}") as container:
-      return sum(1 for _ in itertools.islice(container.decode(video=0), limit)) if container.streams.video else 0
+      # An animated AVIF has a still beside its frames.
+      stream = container.streams.best("video")
+      return 0 if stream is None else sum(1 for _ in itertools.islice(container.decode(stream), limit))
   except (OSError, av.error.FFmpegError):
     return 0
