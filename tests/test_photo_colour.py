@@ -154,8 +154,12 @@ def test_code_points_go_before_a_profile_and_a_profile_before_gamma(tmp_path):
   np.testing.assert_allclose(read(tmp_path, make_png(pixels, chunk, strange)), linear, atol=3e-3)
   srgb = (b"cICP", bytes([1, 13, 0, 1]))
   np.testing.assert_array_equal(read(tmp_path, make_png(pixels, srgb, chunk)), np.float32(pixels) / np.float32(255))
-  unknown = (b"cICP", bytes([9, 77, 0, 1]))
-  np.testing.assert_array_equal(read(tmp_path, make_png(pixels, unknown)), np.float32(pixels) / np.float32(255))
+  for unknown in ((b"cICP", bytes([9, 77, 0, 1])), (b"cICP", bytes([2, 2, 0, 1]))):
+    np.testing.assert_array_equal(read(tmp_path, make_png(pixels, unknown)), np.float32(pixels) / np.float32(255))
+    np.testing.assert_allclose(read(tmp_path, make_png(pixels, unknown, chunk)), linear, atol=3e-3)
+  more = [(b"cicp", b"cicp\0\0\0\0" + bytes([2, 2, 0, 1]))]
+  found = read(tmp_path, profiled(pixels, make_profile(curve=parametric(1.0), more=more)))
+  np.testing.assert_allclose(found, linear, atol=3e-3)
 
 
 # Profiles

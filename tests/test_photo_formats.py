@@ -110,6 +110,15 @@ def test_jpeg_xl_is_read(tmp_path, lossless):
   np.testing.assert_allclose(found, SWATCHES, atol=0 if lossless else 8)
 
 
+def test_jpeg_xl_is_not_turned_twice(tmp_path):
+  """Of JPEG XL the decoder obeys the file's own orientation, and EXIF's says nothing."""
+  pytest.importorskip("pillow_jxl")
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  Image.fromarray(swatch_frame()).save(tmp_path / "a.jxl", lossless=True, exif=exif.tobytes())
+  assert photos.read_image(tmp_path / "a.jxl").shape == (64, 128, 3)
+
+
 def test_avif_is_read(tmp_path):
   Image.fromarray(swatch_frame()).save(tmp_path / "a.avif", quality=95)
   assert not shots.is_video(tmp_path / "a.avif")

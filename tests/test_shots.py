@@ -90,7 +90,7 @@ def test_repeated_frames_and_slow_clips_are_told_or_refused(tmp_path):
   assert shot.source_fps == pytest.approx(10, abs=0.2) and " different frames per second" in said[0]
   assert_refused(read, write(tmp_path / "a.mp4", swing(6), fps=1), match=r"1\.0 different frames per second.*6 or more")
   tens = [frame for frame in swing(12, rate=0.7, fps=3) for _ in range(10)]
-  assert_refused(read, write(tmp_path / "b.mp4", tens), match=r"different frames per second.* 6 or more")
+  assert_refused(read, write(tmp_path / "b.mp4", tens), match="nothing moves in .*: four of five frames repeat the one")
 
 
 def test_what_has_no_good_stretch_is_refused(tmp_path):
@@ -99,7 +99,7 @@ def test_what_has_no_good_stretch_is_refused(tmp_path):
   scraps = [frame for seed in range(8) for frame in swing(8, seed=seed)]
   assert_refused(read, write(tmp_path / "b.mp4", scraps), match="at most without cuts.* needs 0.5 s or more")
   still = swing(1) * 60
-  assert_refused(read, write(tmp_path / "c.mkv.mp4", still), match="nothing moves in .* a still picture")
+  assert_refused(read, write(tmp_path / "c.mkv.mp4", still), match="nothing moves in .*: four of five frames repeat")
 
 
 def test_a_fast_camera_is_read_for_as_long_as_others(tmp_path):

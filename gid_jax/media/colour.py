@@ -77,10 +77,14 @@ def gamma_to_colour(gamma: float, primaries: Sequence[tuple[float, float]] | Non
 
 @functools.lru_cache(maxsize=4)
 def cicp_to_colour(primaries: int, transfer: int) -> Colour | None:
-  """The colour of two code points; None where it is sRGB or not known here."""
+  """The colour of two code points; None where it is sRGB.
+
+  Raises:
+    ValueError: they are not known here, or say that they say nothing.
+  """
   light = _decode_transfer(transfer)
   if light is None or primaries not in _PRIMARIES:
-    return None
+    raise ValueError("unknown code points")
   return make_colour(
     np.repeat(light[:, None], 3, 1), primaries_to_xyz(_PRIMARIES[primaries]), hdr=transfer in (PQ, HLG))
 

@@ -1,5 +1,6 @@
 """ICC profiles that are numbers: three curves and a matrix, one curve of grey, or code points of ITU-T H.273."""
 
+import contextlib
 import struct
 
 import numpy as np
@@ -26,8 +27,9 @@ def read_profile(profile: bytes, *, grey: bool) -> Colour | None:
   try:
     tags = _read_tags(profile)
     if b"cicp" in tags:
-      primaries, transfer = tags[b"cicp"][8:10]
-      return cicp_to_colour(primaries, transfer)
+      with contextlib.suppress(ValueError):
+        primaries, transfer = tags[b"cicp"][8:10]
+        return cicp_to_colour(primaries, transfer)
     space, connection = profile[16:20], profile[20:24]
     if connection != b"XYZ " or {b"A2B0", b"A2B1", b"A2B2"} & tags.keys():
       raise ValueError("no matrix")

@@ -167,6 +167,8 @@ def _decode(data: bytes) -> Image.Image:
 
 def _read_orientation(image: Image.Image) -> int:
   """The EXIF orientation. Only this tag is read: any other may be wrong without harm."""
+  if image.format == "JXL" and not getattr(image, "jpeg", False):
+    return 1  # The decoder has turned it; only what was a JPEG comes as it was stored.
   try:
     orientation = image.getexif().get(ExifTags.Base.Orientation)
   except Exception:

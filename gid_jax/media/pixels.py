@@ -1,5 +1,6 @@
 """The pixels of an opened still, strip by strip, and what their numbers mean."""
 
+import contextlib
 import io
 from collections.abc import Callable
 from typing import NamedTuple
@@ -83,7 +84,10 @@ def _find_colour(
   heif = image.info.get("nclx_profile")
   if heif:
     points = heif["color_primaries"], heif["transfer_characteristics"]
-  return (said if points is None else cicp_to_colour(*points)), None
+  if points is not None:
+    with contextlib.suppress(ValueError):
+      return cicp_to_colour(*points), None
+  return said, None
 
 
 def _make_transform(image: Image.Image, profile: bytes) -> ImageCms.ImageCmsTransform | None:
@@ -99,7 +103,7 @@ def _make_transform(image: Image.Image, profile: bytes) -> ImageCms.ImageCmsTran
 def _decode_deep(image: Image.Image, file: io.BufferedIOBase) -> np.ndarray | None:
   """All bits [h w c] uint16, BGR or BGRA, of PNG and TIFF of 16 bits a colour and of HEIC of more than 8."""
   if image.format == "HEIF" and image.info.get("bit_depth", 8) > 8:
-    return _decode_heif(file)
+    return _decode_heif(image, file)
   tags = getattr(image, "tag_v2", {})
   is_deep = image.format == "PNG" and image.mode != "P" and png.read_depth(file) == 16
   is_deep |= 16 in tags.get(_BITS_PER_SAMPLE, ()) and tags.get(_PHOTOMETRIC) == _RGB
@@ -111,12 +115,12 @@ def _decode_deep(image: Image.Image, file: io.BufferedIOBase) -> np.ndarray | No
   return found if same else None
 
 
-def _decode_heif(file: io.BufferedIOBase) -> np.ndarray | None:
+def _decode_heif(image: Image.Image, file: io.BufferedIOBase) -> np.ndarray | None:
   import pillow_heif
 
   file.seek(0)
   found = np.asarray(pillow_heif.open_heif(file, convert_hdr_to_8bit=False))
-  if found.dtype != np.uint16 or found.ndim != 3 or found.shape[2] not in (3, 4):
+  if found.dtype != np.uint16 or found.ndim != 3 or found.shape[1::-1] != image.size:
     return None
   return found[..., [2, 1, 0, 3][: found.shape[2]]]
 

@@ -141,7 +141,7 @@ def read_shot(
   _check_rate(path, rate)
   resampled = resample_clip(Clip(np.stack(held.frames[begin:end]), times - times[0]), fps=fps)
   if np.percentile(make_overview(resampled.frames).changes[1:], 80) < 0.01:
-    raise UserError(f"nothing moves in {path}: it is a still picture; save a frame of it as a photo")
+    raise UserError(f"nothing moves in {path}: four of five frames repeat the one before; give another video")
   from_second = start + times[0]
   if begin or seconds < min(num_frames / fps, lasts) - 1 / fps:
     warn(
