@@ -211,7 +211,7 @@ def test_refuses_photos_that_are_none(capsys, engine):
   assert_refused(capsys, "text.jpg", match="text.jpg is not an image")
   assert_refused(capsys, "cut.jpg", match="cut.jpg is truncated or damaged")
   assert_refused(capsys, "dot.png", match="dot.png is 1 x 1 pixels")
-  assert_refused(capsys, "huge.png", match="huge.png holds more than 100 megapixels; resize it below")
+  assert_refused(capsys, "huge.png", match="huge.png holds more than 250 megapixels (20000 x 20000); resize it")
   assert engine.calls == []
 
 
