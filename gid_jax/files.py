@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import os
 import secrets
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from gid_jax.errors import UserError
 
 PathLike = str | os.PathLike[str]
+BytesFile = io.BufferedReader | io.BytesIO
 
 
 @contextlib.contextmanager

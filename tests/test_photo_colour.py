@@ -229,6 +229,17 @@ def test_a_profile_of_tables_is_littlecms_business(tmp_path):
   assert np.abs(photos.read_image(tmp_path / "a.tif") - pixels / 255).mean() < 0.02
 
 
+@pytest.mark.parametrize("channels", [3, 4])
+def test_a_profile_with_a_table_too_is_littlecms_business(tmp_path, channels):
+  pixels = noise(channels)
+  profile = make_profile(columns=DISPLAY_P3_COLUMNS, more=[(b"A2B2", b"mft2" + bytes(60))])
+  with pytest.raises(ValueError, match="no matrix"):
+    icc.read_profile(profile, grey=False)
+  shown = littlecms(pixels[..., :3].copy(), profile) / 255
+  alpha = pixels[..., 3:] / 255 if channels == 4 else 1
+  assert np.abs(read(tmp_path, profiled(pixels, profile)) - (shown * alpha + 1 - alpha)).max() < 0.02
+
+
 def test_transparency_is_over_white_as_it_is_shown(tmp_path):
   pixels = noise(4)
   found = read(tmp_path, profiled(pixels, make_profile(columns=DISPLAY_P3_COLUMNS)))

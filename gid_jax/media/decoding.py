@@ -126,7 +126,8 @@ def _decode_stream(container: InputContainer, stream: av.VideoStream) -> Iterato
     stream.codec_context.thread_count = num_threads
     yield from container.decode(stream)
     return
-  decoder = av.VideoCodecContext.create(with_alpha, "r")
+  decoder = av.CodecContext.create(with_alpha, "r")
+  assert isinstance(decoder, av.VideoCodecContext)
   decoder.thread_count = num_threads
   for packet in container.demux(stream):
     yield from decoder.decode(packet)
@@ -246,7 +247,7 @@ def _plan_conversion(frame: av.VideoFrame, stream: av.VideoStream, short_side: i
 
 def _read_turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
   """Whether a frame is to be transposed, and then its rows and columns flipped, by the nearest such display matrix."""
-  data = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+  data = next((data for data in frame.side_data if data.type == SideDataType.DISPLAYMATRIX), None)
   if data is None:
     return False, False, False
   # A pixel (x, y) is shown at (a x + c y, b x + d y).

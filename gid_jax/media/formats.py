@@ -1,12 +1,12 @@
 """Formats of stills by their content: camera raws, which are refused, and those that need a library more."""
 
-import io
 import struct
 from pathlib import Path
 
 from PIL import TiffImagePlugin
 
 from gid_jax.errors import UserError
+from gid_jax.files import BytesFile
 
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"mif2", b"msf1")
 AVIF_BRANDS = (b"avif", b"avis")
@@ -27,7 +27,7 @@ _PHOTOMETRIC, _SUB_IFDS, _DNG_VERSION = 262, 330, 50706
 _SENSOR = (32803, 34892)
 
 
-def find_raw(path: Path, file: io.BufferedIOBase) -> str | None:
+def find_raw(path: Path, file: BytesFile) -> str | None:
   """The name of the camera raw format of a file, "NEF" or just "raw", or None where it is none.
 
   A TIFF file is a raw if it holds a sensor's image, is a DNG, or has the suffix of a raw.
@@ -43,7 +43,7 @@ def find_raw(path: Path, file: io.BufferedIOBase) -> str | None:
   return None
 
 
-def name_format(file: io.BufferedIOBase) -> str | None:
+def name_format(file: BytesFile) -> str | None:
   """The name of a still's format by how the file begins, or None where no such beginning is known."""
   file.seek(0)
   head = file.read(16)
@@ -57,7 +57,7 @@ def name_format(file: io.BufferedIOBase) -> str | None:
   return None
 
 
-def prepare(path: Path, file: io.BufferedIOBase) -> None:
+def prepare(path: Path, file: BytesFile) -> None:
   """Makes Pillow able to read HEIC and JPEG XL, if the file is one.
 
   Raises:
@@ -78,7 +78,7 @@ def prepare(path: Path, file: io.BufferedIOBase) -> None:
     raise UserError(f"{path} is {name}, which {library} reads; install it with: pip install {library}") from error
 
 
-def read_nclx(file: io.BufferedIOBase) -> tuple[int, int] | None:
+def read_nclx(file: BytesFile) -> tuple[int, int] | None:
   """Primaries and transfer function of an AVIF file: what its first description of colours says, if in code points."""
   file.seek(0)
   head = file.read(1 << 16)
@@ -89,7 +89,7 @@ def read_nclx(file: io.BufferedIOBase) -> tuple[int, int] | None:
   return primaries, transfer
 
 
-def _is_avif(file: io.BufferedIOBase) -> bool:
+def _is_avif(file: BytesFile) -> bool:
   """Whether a HEIF file, by the list behind its first brand, is one of those that Pillow reads by itself."""
   file.seek(0)
   head = file.read(256)
@@ -97,7 +97,7 @@ def _is_avif(file: io.BufferedIOBase) -> bool:
   return any(brand in head[:length] for brand in AVIF_BRANDS)
 
 
-def _holds_sensor(file: io.BufferedIOBase) -> bool:
+def _holds_sensor(file: BytesFile) -> bool:
   """Whether an image of a TIFF file is a sensor's, or the file says to be a DNG."""
   try:
     file.seek(0)

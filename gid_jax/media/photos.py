@@ -16,7 +16,7 @@ from jaxtyping import Float
 from PIL import ExifTags, Image, PngImagePlugin
 
 from gid_jax.errors import UserError
-from gid_jax.files import PathLike, first_line
+from gid_jax.files import BytesFile, PathLike, first_line
 from gid_jax.media import formats, jpeg, png
 from gid_jax.media.colour import show_as_srgb
 from gid_jax.media.decoding import open_to_read
@@ -97,7 +97,7 @@ def _lenient_pillow() -> Iterator[None]:
     PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY, Image.MAX_IMAGE_PIXELS = limits
 
 
-def _open(path: Path, file: io.BufferedIOBase) -> Image.Image:
+def _open(path: Path, file: BytesFile) -> Image.Image:
   file.seek(0)
   try:
     image = Image.open(file)
@@ -131,13 +131,13 @@ def _draft(image: Image.Image) -> None:
     image.draft(None, (width // factor, height // factor))
 
 
-def _load(image: Image.Image, file: io.BufferedIOBase) -> Pixels:
+def _load(image: Image.Image, file: BytesFile) -> Pixels:
   orientation = _read_orientation(image)
   image.load()
   return open_pixels(image, file, orientation=orientation)
 
 
-def _complete(path: Path, file: io.BufferedIOBase, image: Image.Image, warn: Callable[[str], None]) -> Pixels | None:
+def _complete(path: Path, file: BytesFile, image: Image.Image, warn: Callable[[str], None]) -> Pixels | None:
   """The pixels of a JPEG or PNG file that ends early, or None where that is not all that is wrong."""
   file.seek(0)
   data = file.read()

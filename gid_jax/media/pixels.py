@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageCms
 
+from gid_jax.files import BytesFile
 from gid_jax.media import png
 from gid_jax.media.colour import Colour, cicp_to_colour
 from gid_jax.media.formats import read_nclx
@@ -34,7 +35,7 @@ class Pixels(NamedTuple):
   read_rows: Callable[[int, int], tuple[np.ndarray, np.ndarray | None]]
 
 
-def open_pixels(image: Image.Image, file: io.BufferedIOBase, *, orientation: int) -> Pixels:
+def open_pixels(image: Image.Image, file: BytesFile, *, orientation: int) -> Pixels:
   """Opens what Pillow has loaded, with all 16 bits where it holds only 8.
 
   Args:
@@ -57,14 +58,17 @@ def open_pixels(image: Image.Image, file: io.BufferedIOBase, *, orientation: int
       strip = strip.convert("RGBA")
       alpha = np.asarray(strip.getchannel("A"), np.float32)[..., None] / 255
     if transform is not None:
-      strip = ImageCms.applyTransform(strip if strip.mode == image.mode else strip.convert("RGB"), transform)
+      mode = _transform_mode(image)
+      converted = ImageCms.applyTransform(strip if strip.mode == mode else strip.convert(mode), transform)
+      assert converted is not None  # only in place it gives nothing
+      strip = converted
     return np.asarray(strip.convert("RGB")), alpha
 
   return Pixels(image.size, orientation, colour, read_rows)
 
 
 def _find_colour(
-  image: Image.Image, file: io.BufferedIOBase
+  image: Image.Image, file: BytesFile
 ) -> tuple[Colour | None, ImageCms.ImageCmsTransform | None]:
   """What a picture's codes mean: in numbers, or as a transform to sRGB of 8 bits."""
   said: Colour | None = None
@@ -92,15 +96,18 @@ def _find_colour(
 
 def _make_transform(image: Image.Image, profile: bytes) -> ImageCms.ImageCmsTransform | None:
   """LittleCMS's way to sRGB; None for a profile that is broken or of another colour model, as viewers do."""
-  mode = image.mode if image.mode in ("L", "CMYK", "LAB") else "RGB"
   try:
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+    return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), _transform_mode(image), "RGB")
   except (ImageCms.PyCMSError, OSError, ValueError):
     return None
 
 
-def _decode_deep(image: Image.Image, file: io.BufferedIOBase) -> np.ndarray | None:
+def _transform_mode(image: Image.Image) -> str:
+  return image.mode if image.mode in ("L", "CMYK", "LAB") else "RGB"
+
+
+def _decode_deep(image: Image.Image, file: BytesFile) -> np.ndarray | None:
   """All bits [h w c] uint16, BGR or BGRA, of PNG and TIFF of 16 bits a colour and of HEIC of more than 8."""
   if image.format == "HEIF" and image.info.get("bit_depth", 8) > 8:
     return _decode_heif(image, file)
@@ -115,7 +122,7 @@ def _decode_deep(image: Image.Image, file: io.BufferedIOBase) -> np.ndarray | No
   return found if same else None
 
 
-def _decode_heif(image: Image.Image, file: io.BufferedIOBase) -> np.ndarray | None:
+def _decode_heif(image: Image.Image, file: BytesFile) -> np.ndarray | None:
   import pillow_heif
 
   file.seek(0)

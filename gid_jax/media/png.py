@@ -1,10 +1,10 @@
 """PNG files beyond what Pillow tells: colour by numbers, and files that end too early."""
 
-import io
 import struct
 import zlib
 from collections.abc import Iterator
 
+from gid_jax.files import BytesFile
 from gid_jax.media.colour import Colour, cicp_to_colour, gamma_to_colour, primaries_to_xyz
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -13,13 +13,13 @@ _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 
-def read_depth(file: io.BufferedIOBase) -> int:
+def read_depth(file: BytesFile) -> int:
   """Bits of a channel."""
   file.seek(24)
   return file.read(1)[0]
 
 
-def read_colour(file: io.BufferedIOBase) -> tuple[Colour | None, bool]:
+def read_colour(file: BytesFile) -> tuple[Colour | None, bool]:
   """Reads what cICP, or else gAMA and cHRM say; a profile (iCCP) and sRGB stand between the two.
 
   Returns:
