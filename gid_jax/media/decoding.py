@@ -12,7 +12,7 @@ import os
 import struct
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import av.error
@@ -247,7 +247,8 @@ def _plan_conversion(frame: av.VideoFrame, stream: av.VideoStream, short_side: i
 
 def _read_turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
   """Whether a frame is to be transposed, and then its rows and columns flipped, by the nearest such display matrix."""
-  data = next((data for data in frame.side_data if data.type == SideDataType.DISPLAYMATRIX), None)
+  side_data: Any = frame.side_data  # annotated as something else
+  data = side_data.get(SideDataType.DISPLAYMATRIX)
   if data is None:
     return False, False, False
   # A pixel (x, y) is shown at (a x + c y, b x + d y).
