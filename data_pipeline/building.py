@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.dataset import write_source
-from data_pipeline.splits import check_splits
+from data_pipeline.splits import check_splits, check_windows
 from data_pipeline.statistics import write_statistics
 from data_pipeline.tasks import SHARED_SETTINGS, Task, cache_path, find_record, plan_tasks, run_task, run_task_apart
 from data_pipeline.trajectories import FILTER_RULES
@@ -231,11 +231,7 @@ def _build_tasks(tasks: Sequence[Task], output: Path, options: argparse.Namespac
   _write_lines(output / "rejected.jsonl", rejected)
   counts = _count(list(records.values()))
   _print_counts(counts, options.rule, output)
-  if not any(key.endswith("/train") for key in counts["windows"]):
-    raise UserError(f"No training window came out: see {output / 'rejected.jsonl'}, and give more clips.")
-  if options.held_out_scenes != [] and not any(key.endswith("/validation") for key in counts["windows"]):
-    listed = output / "rejected.jsonl"
-    raise UserError(f"No validation window came out: see {listed}, and hold out others with --held_out_scenes a,b.")
+  check_windows(list(records.values()), rejected, listed=output / "rejected.jsonl", held_out=options.held_out_scenes)
   _update_statistics(output, bool(changed), options)
   if changed:
     _write_lines(output / "records.jsonl", list(records.values()))

@@ -1,7 +1,11 @@
 """Which scenes a data set holds out for validation; a scene is never in both splits."""
 
+import sys
 import zlib
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from gid_jax.errors import UserError
 
@@ -60,3 +64,40 @@ def check_splits(
     f"All is one scene, {listed}, which leaves nothing to validate on: give clips of another scene, tell scenes apart"
     " in a table beside the folder, or build for training alone with --held_out_scenes=."
   )
+
+
+def check_windows(
+  records: Sequence[Mapping[str, Any]],
+  rejected: Sequence[Mapping[str, str]],
+  *,
+  listed: Path,
+  held_out: Sequence[str] | None,
+) -> None:
+  """Refuses what came out of a build if it cannot be trained on; warns on the standard error if it hardly can.
+
+  Args:
+    records: of every clip and simulated scene, see `data_pipeline.tasks.run_task`.
+    rejected: what was left out, with "reason".
+    listed: the file in which `rejected` stands.
+    held_out: as the user gave it; an empty list wants no validation.
+
+  Raises:
+    UserError: no window is there to train on or to validate on.
+  """
+  scenes: dict[str, set[str]] = {split: set() for split in SPLITS}
+  for record in records:
+    if record["windows"]:
+      scenes[record["split"]].add(record["scene"])
+  reasons = Counter(lost["reason"] for lost in rejected).most_common(1)
+  why = f"; {reasons[0][1]} of {len(rejected)} rejected: {reasons[0][0]}" if reasons else ""
+  if not scenes["train"]:
+    raise UserError(f"No training window came out: see {listed}, and give more clips{why}.")
+  if not scenes["validation"] and held_out != []:
+    raise UserError(
+      f"No validation window came out: see {listed}, and hold out others with --held_out_scenes a,b{why}.")
+  for split, purpose in (("train", "train on"), ("validation", "validate on")):
+    if len(scenes[split]) == 1:
+      (name,) = scenes[split]
+      print(
+        f"Windows of one scene only, {name}, are there to {purpose}: give clips of more scenes, or tell scenes apart"
+        " in a table beside the folder.", file=sys.stderr)  # fmt: skip

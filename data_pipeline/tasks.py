@@ -51,7 +51,7 @@ class Task(NamedTuple):
   """One clip or simulated scene to turn into windows.
 
   Attributes:
-    name: source and file stem or seed, the beginning of its windows' keys: "real-oak_leaves".
+    name: source and name of the clip or seed, the beginning of its windows' keys: "real-oak_leaves".
     source: one of `SOURCES`.
     path: the video; "" for a simulated scene.
     scene: name of the scene.
@@ -105,18 +105,18 @@ def plan_tasks(options: argparse.Namespace, clips: Mapping[str, Sequence[ClipFil
     (source, file)
     for source, files in clips.items()
     for file in files
-    if file.scene not in options.exclude and file.path.stem not in options.exclude
+    if not {file.scene, file.name, file.path.stem} & {*options.exclude}
   ]
   splits = assign_splits({file.scene for _, file in wanted}, held_out=options.held_out_scenes)
   tasks = []
-  for source, (path, scene, _) in wanted:
+  for source, (path, scene, _, name) in wanted:
     most = min(2, options.max_windows) if scene in options.minor else options.max_windows
     settings = {
       **shared, "stride": options.stride, "max_windows": most, "rule": options.rule, "flow": options.flow,
       "measurement": measurement,
     }  # fmt: skip
     file = str(path.absolute())
-    tasks.append(_make_task(source, path.stem, file, scene, splits[scene], settings, _describe_file(path)))
+    tasks.append(_make_task(source, name, file, scene, splits[scene], settings, _describe_file(path)))
   folders = {name: str(Path(getattr(options, name)).absolute()) if getattr(options, name) else "" for name in FOLDERS}
   photos = [_describe_folder(folder) for folder in folders.values()]
   held_out_seeds = pick_held_out_seeds(options.synthetic)

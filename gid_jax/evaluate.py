@@ -156,13 +156,13 @@ def evaluate(config: EvaluationSettings, workdir: str | Path, *, against: str | 
       try:
         scene = read_clip(file, model, source=source, cache=cache, estimator=estimator)
       except UserError as error:
-        notes.append(f"Left out {file.path.name}: {error}")
+        notes.append(f"Left out {file.name}: {error}")
         continue
       files.append((source, file))
       known.append((scene.name, scene.scene, source, scene.volume))
     first_takes: dict[tuple[str, str], str] = {}
     for source, file in files:
-      first_takes.setdefault((source, file.scene), f"{source}-{file.path.stem}")
+      first_takes.setdefault((source, file.scene), f"{source}-{file.name}")
     shown = [*first_takes.values()][: config.num_shown]
     # --- scenes -----------------------------------------------------------------------------------------------------
     results = []
@@ -171,7 +171,7 @@ def evaluate(config: EvaluationSettings, workdir: str | Path, *, against: str | 
       cache=cache, vgg_params=vgg_params,
     )  # fmt: skip
     for index, (source, file) in enumerate(progress.track(files, description="clips")):
-      path = workdir / "results" / f"{source}-{file.path.stem}.safetensors"
+      path = workdir / "results" / f"{source}-{file.name}.safetensors"
       if not path.exists():
         scene = read_clip(file, model, source=source, cache=cache, estimator=estimator)
         others = [volume for _, name, kind, volume in known if name != scene.scene and kind == source]

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import io
 import os
 import secrets
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ except ImportError:  # Windows
 from gid_jax.errors import UserError
 
 PathLike = str | os.PathLike[str]
+BytesFile = io.BufferedReader | io.BytesIO
 
 
 # Bytes that a name may have in nearly every file system.

@@ -272,7 +272,9 @@ def test_unexpected_failure_is_listed_and_tried_again(videos, tmp_path, monkeypa
   command = ["--output", str(tmp_path), *loops, "--num_workers", "0", *SMALL]
   with monkeypatch.context() as patch:
     patch.setattr(tasks, "sequence_to_window", lambda *_, **__: 1 / 0)
-    assert re.search(r"No training window came out: see .*rejected\.jsonl", refuse(capsys, command))
+    assert re.search(
+      r"No training window came out: see .*rejected\.jsonl, and give more clips; 1 of 1 rejected: ZeroDiv",
+      refuse(capsys, command))
   assert "ZeroDivisionError: division by zero" in (tmp_path / "rejected.jsonl").read_text()
   builder.main(command)
   assert (tmp_path / "rejected.jsonl").read_text() == ""
@@ -335,7 +337,9 @@ def test_few_clips_of_ones_own_hold_out_a_scene(videos, tmp_path, capsys):
   command = ["--output", str(tmp_path / "out"), "--clips", str(folder), "--num_workers", "0", *SMALL]
   counts = building.build(builder.parse_options(command))
   assert counts["windows"] == {"real/train": 8, "real/validation": 4}
-  assert capsys.readouterr().err == f"{folder}: skipped ._IMG_0000.mp4 (hidden)\n"
+  first, second = capsys.readouterr().err.splitlines()
+  assert first == f"{folder}: skipped ._IMG_0000.mp4 (hidden)"
+  assert re.match(r"Windows of one scene only, IMG_000\d, are there to validate on: give clips of more scenes", second)
   assert len({window.scene for found in read_all(tmp_path / "out").values() for window in found}) == 3
 
 

@@ -158,6 +158,18 @@ def test_animate_never_overwrites_without_force(photo, engine, capsys):
   assert len(clips.read_clip("beach_animated.mp4").frames) == 3
 
 
+def test_a_photo_that_lost_its_end_marker_is_animated_with_one_line(photo, engine, capsys):
+  Image.open(photo).convert("RGB").save("a.jpg", quality=90)
+  data = Path("a.jpg").read_bytes()
+  Path("cut.jpg").write_bytes(data[:-2])
+  Path("half.jpg").write_bytes(data[: len(data) // 2])
+  assert cli.main(["animate", "cut.jpg"]) == 0
+  assert capsys.readouterr().err.splitlines() in (
+    [], ["gid: warning: cut.jpg is cut off at its end; all its pixels are there"])
+  np.testing.assert_array_equal(engine.calls[0][2], photos.read_image("a.jpg"))
+  assert_refused(capsys, "half.jpg", match="half.jpg is truncated or damaged")
+
+
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".gif"])
 def test_animate_accepts_unusual_photos(suffix, engine):
   rng = np.random.default_rng(1)
@@ -200,7 +212,7 @@ def test_refuses_photos_that_are_none(capsys, engine):
   assert_refused(capsys, "text.jpg", match="text.jpg is not an image")
   assert_refused(capsys, "cut.jpg", match="cut.jpg is truncated or damaged")
   assert_refused(capsys, "dot.png", match="dot.png is 1 x 1 pixels")
-  assert_refused(capsys, "huge.png", match="huge.png holds more than 100 megapixels; resize it below")
+  assert_refused(capsys, "huge.png", match="huge.png holds more than 250 megapixels (20000 x 20000); resize it")
   assert engine.calls == []
 
 

@@ -150,6 +150,19 @@ def test_animate_hands_over_the_options_of_a_video(calls, capsys):
   assert calls[-1][2]["frames"] == 36
 
 
+@pytest.mark.parametrize("command", ["animate", "inspect"])
+def test_a_cut_is_left_out_with_one_line(film, calls, capsys, command):
+  other = np.repeat(filming.make_texture(seed=9)[None], 12, 0)
+  encoding.write_video("cut.mp4", np.concatenate([other, film]), fps=30, quality=95)
+  assert cli.main([command, "cut.mp4"]) == 0
+  out, err = capsys.readouterr()
+  assert err.splitlines() == [
+    "gid: warning: cut.mp4: used are the 0.6 s from 0.4 s on, the longest stretch without cuts, fades and black frames"]
+  assert "17/17" in out  # measured is what comes behind the cut
+  if command == "animate":
+    assert calls[1][0] == (80, 128, 3) and calls[1][1] == (10, 80, 128, 4) and calls[1][2]["frames"] == 18
+
+
 class Captured(BaseException):
   """Carries a renderer out of the command."""
 

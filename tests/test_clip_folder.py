@@ -71,9 +71,17 @@ def test_a_folder_without_videos_is_refused_in_one_line(folder):
 
 
 def test_two_files_of_one_name_are_refused(folder):
-  touch(folder, "a/oak.mp4", "b/oak.mov")
-  with pytest.raises(UserError, match="both called oak: rename one"):
+  touch(folder, "a/oak.mp4", "a/oak.mov")
+  with pytest.raises(UserError, match="both called a-oak: rename one"):
     clip_folder.read_clip_folder(folder)
+
+
+def test_files_of_one_name_in_several_folders_are_several(folder):
+  touch(folder, "meadow/001.mp4", "trees/001.mp4", "trees/oak_1.mp4", "meadow/oak_2.mp4", "002.mp4")
+  folder.with_name("films.csv").write_text("file,scene\ntrees/001.mp4,birch\n")
+  files, _ = clip_folder.read_clip_folder(folder)
+  assert {file.name: file.scene for file in files} == {
+    "002": "002", "meadow-001": "meadow-001", "meadow-oak_2": "oak", "trees-001": "birch", "trees-oak_1": "oak"}
 
 
 def test_scenes_come_from_the_table_or_else_from_the_name(folder):

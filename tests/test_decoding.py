@@ -13,6 +13,7 @@ import pytest
 from av.stream import Disposition
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stills import srgb_to_hdr
 from videos import SWATCHES, assert_refused, encode, moving_frames, read_swatches, sliding_frames, swatch_frame
 
 from gid_jax.errors import UserError
@@ -159,19 +160,6 @@ def test_transparency_is_shown_over_white(tmp_path):
   alpha = pixels[..., 3:] / 255
   expected = pixels[..., :3] * alpha + 255 * (1 - alpha)
   np.testing.assert_allclose(clips.read_clip(tmp_path / "a.mov").frames[0], expected, atol=0.51)
-
-
-def srgb_to_hdr(srgb, transfer):
-  """Display-referred sRGB [0, 1] as a BT.2100 signal in BT.2020 primaries, white at 203 cd/m2."""
-  linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-  # ITU-R BT.2087.
-  wide = linear @ np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]]).T
-  if transfer == 16:
-    root = (wide * 203 / 10000) ** (2610 / 16384)
-    return ((3424 / 4096 + 2413 / 128 * root) / (1 + 2392 / 128 * root)) ** (2523 / 32)
-  scene = wide ** (1 / 1.2) * 0.26496
-  return np.where(scene <= 1 / 12, np.sqrt(3 * scene), 0.17883277 * np.log(np.maximum(12 * scene, 0.3) - 0.28466892)
-                  + 0.55991073)
 
 
 @pytest.mark.parametrize("transfer", [16, 18])

@@ -120,15 +120,17 @@ def test_rendered_frames_are_compared_at_their_own_time():
 
 
 def test_a_shot_begins_where_it_is_told(tmp_path):
-  frames = np.zeros((91, 16, 24, 3), np.uint8) + (2 * np.arange(91, dtype=np.uint8))[:, None, None, None]
+  pattern = (40 + 20 * (np.indices((16, 24)).sum(0) // 4 % 2)).astype(np.uint8)[..., None]
+  frames = np.repeat(pattern, 3, -1) + (2 * np.arange(91, dtype=np.uint8))[:, None, None, None]
   encoding.write_video(tmp_path / "grey.mp4", frames, fps=60)
   keep = lambda height, width: (height, width)
   whole = shots.read_shot(tmp_path / "grey.mp4", size=keep)
-  np.testing.assert_allclose(whole.frames.mean((1, 2, 3)), 4 * np.arange(len(whole.frames)), atol=3)
+  np.testing.assert_allclose(whole.frames.mean((1, 2, 3)), 50 + 4 * np.arange(len(whole.frames)), atol=3)
   assert len(whole.frames) == 46 and abs(whole.source_fps - 60) < 0.1
   late = shots.read_shot(tmp_path / "grey.mp4", size=lambda h, w: (h // 2, w // 2), start=0.5, num_frames=20)
   assert late.frames.shape == (20, 8, 12, 3) and late.source_size == (16, 24)
-  np.testing.assert_allclose(late.frames.mean((1, 2, 3)), 60 + 4 * np.arange(20), atol=3)
+  np.testing.assert_allclose(late.frames.mean((1, 2, 3)), 110 + 4 * np.arange(20), atol=3)
+  assert (late.index, late.start) == (30, pytest.approx(0.5))
   with pytest.raises(UserError, match=r"--start is 7 s, but .*grey.mp4 ends after 1.5 s"):
     shots.read_shot(tmp_path / "grey.mp4", size=keep, start=7)
   with pytest.raises(UserError, match=r"grey.mp4 lasts 0.32 s after --start 1.2; .* needs 0.5 s or more"):

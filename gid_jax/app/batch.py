@@ -13,7 +13,8 @@ from gid_jax.app.outputs import PIPE, VIDEO_SUFFIXES
 from gid_jax.errors import UserError
 
 # Of the files in a folder; videos are left out, and what an earlier run has written there.
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+PHOTO_SUFFIXES = (
+  ".jpg", ".jpeg", ".png", ".webp", ".avif", ".heic", ".heif", ".hif", ".jxl", ".tif", ".tiff", ".bmp")  # fmt: skip
 _OURS = re.compile(r".*_(animated|loop|inspect)(_\d+)?")
 
 

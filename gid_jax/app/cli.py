@@ -22,7 +22,15 @@ import tyro
 from gid_jax import __version__
 from gid_jax.app.animate import animate
 from gid_jax.app.checks import check_inspect
-from gid_jax.app.console import Terminated, describe, format_bytes, open_console, open_progress, report_to
+from gid_jax.app.console import (
+  Terminated,
+  describe,
+  format_bytes,
+  open_console,
+  open_progress,
+  print_warning,
+  report_to,
+)
 from gid_jax.app.options import (
   AnimateRequest,
   DoctorRequest,
@@ -195,7 +203,8 @@ def _inspect_video(request: InspectRequest, console) -> bytes:
   from gid_jax.app.inspection_sheet import inspection_to_png
 
   with open_progress(console) as progress:
-    inspection = inspect_video(request.video, start=request.start, progress=report_to(progress))
+    inspection = inspect_video(
+      request.video, start=request.start, progress=report_to(progress), warn=print_warning)
   with console.status("Drawing"):
     return inspection_to_png(inspection)
 

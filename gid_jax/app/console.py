@@ -48,7 +48,7 @@ class Log:
   def warn(self, text: str) -> None:
     """Says what the user may want to do otherwise, in one line."""
     self.warnings.append(text)
-    print(f"gid: warning: {text}", file=sys.stderr)
+    print_warning(text)
 
   def wrote(self, path: Path, num_bytes: int) -> None:
     """Says that a file was written."""
@@ -68,6 +68,11 @@ def describe(error: Exception) -> str:
     return " ".join(str(error).splitlines())
   return (f"{type(error).__name__}: {first_line(error)}; this should not have happened: please report it "
           "with what GID_TRACEBACK=1 in the environment prints")  # fmt: skip
+
+
+def print_warning(message: str) -> None:
+  """Says in one line of stderr what is not as it should be, though the work goes on."""
+  print(f"gid: warning: {' '.join(message.splitlines())}", file=sys.stderr)
 
 
 def open_console(*, to_stderr: bool = False):

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gid_jax.app.checks import parse_bands
+from gid_jax.app.console import print_warning
 from gid_jax.app.options import MotionRequest
 from gid_jax.errors import UserError
 from gid_jax.media.photos import read_image
@@ -64,7 +65,7 @@ def read_edits(request: MotionRequest, image: Float[np.ndarray, "h w 3"]) -> Edi
 
 def _read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
   """The brightness of a picture at the size of the photo."""
-  picture = read_image(path).mean(axis=-1)
+  picture = read_image(path, warn=print_warning).mean(axis=-1)
   (height, width), (rows, columns) = size, picture.shape
   stretch = (width / height) / (columns / rows)
   if not 1 / _MAX_STRETCH <= stretch <= _MAX_STRETCH:

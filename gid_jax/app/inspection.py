@@ -6,6 +6,7 @@ moving pixels and truncation lose something.
 """
 
 import functools
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -175,7 +176,12 @@ class FilmComparison:
 
 
 def inspect_video(
-  path: Path, *, start: float = 0.0, num_bands: int = 16, progress: Progress | None = None
+  path: Path,
+  *,
+  start: float = 0.0,
+  num_bands: int = 16,
+  progress: Progress | None = None,
+  warn: Callable[[str], None] = warnings.warn,
 ) -> Inspection:
   """Measures the motion of five seconds of a video.
 
@@ -184,12 +190,13 @@ def inspect_video(
     start: seconds to skip.
     num_bands: bands that a model would keep.
     progress: called as (step, done, total).
+    warn: see `gid_jax.media.shots.read_shot`.
 
   Raises:
-    UserError: unreadable, no video, or too short.
+    UserError: see `gid_jax.media.shots.read_shot`.
   """
   report = progress or (lambda step, done, total: None)
-  shot = shots.read_shot(path, size=fit_working_size, start=start)
+  shot = shots.read_shot(path, size=fit_working_size, start=start, warn=warn)
   motion, confidence, shift = _measure(shot, report)
   num_frames = len(motion)
   spectrum = spectral.motion_to_spectrum(motion, num_bands=num_frames // 2 + 1, fps=shot.fps)
@@ -200,7 +207,7 @@ def inspect_video(
   total = 2 * num_frames
   camera = shift[:, None, None]
   return Inspection(
-    path, start, shot, motion, confidence, shift, spectrum, num_bands, row,
+    path, shot.start, shot, motion, confidence, shift, spectrum, num_bands, row,
     still=Reconstruction(float(still), visualize.slice_xt(shot.frames, row)),
     measured=reconstruct(
       shot.frames, motion + camera, row=row, progress=lambda done, _: report("Comparing", done, total)),

@@ -82,7 +82,7 @@ def _animate_photo(job: Job) -> None:
 
   is_guided = isinstance(request, LoopRequest) and not request.free
   with log.phase("load"):
-    image = photos.read_image(job.source)
+    image = photos.read_image(job.source, warn=log.warn)
     edits = read_edits(request, image)
     print_devices(log.console)
     with log.console.status("Loading the model"):
@@ -244,8 +244,8 @@ def _animate_video(job: Job) -> None:
   request, log = job.request, job.log
   assert isinstance(request, AnimateRequest)
   with log.phase("load"):
-    shot = shots.read_shot(job.source, size=fit_working_size)
-    image = shots.read_first_frame(job.source).astype(np.float32) / 255
+    shot = shots.read_shot(job.source, size=fit_working_size, warn=log.warn)
+    image = shots.read_frame(job.source, index=shot.index).astype(np.float32) / 255
     print_devices(log.console)
     renderer = job.models.renderer
   seconds = request.duration or min(_SECONDS, len(shot.frames) / shot.fps)

@@ -135,7 +135,7 @@ def read_clip(
   # By content: another video of the same name, or another way to cut it, is another motion.
   content = hashlib.sha256(frames.tobytes()).hexdigest()[:16]
   measured_by = f"{model.num_bands}-{model.motion_stride}-{digest_measurement(estimator)}"
-  path = Path(cache) / f"{file.path.stem}-{measured_by}-{content}.safetensors"
+  path = Path(cache) / f"{file.name}-{measured_by}-{content}.safetensors"
   times = np.linspace(0, len(frames), NUM_PAIRS + 2).astype(int)[1:-1]
   if not path.exists():
     motion, confidence, shift = measure_motion(frames, estimator=estimator)
@@ -154,7 +154,7 @@ def read_clip(
   volume = SpectralVolume(measured["coefficients"], num_frames=model.num_frames, fps=model.fps)
   flows, depth = measured["flows"].astype(np.float32), measured["depth"].astype(np.float32)
   pairs = tuple(Pair(flow, depth, frames[time]) for flow, time in zip(flows, times, strict=True))
-  return JudgedScene(file.path.stem, file.scene, source, frames, volume, measured["confidence"], pairs, content)
+  return JudgedScene(file.name, file.scene, source, frames, volume, measured["confidence"], pairs, content)
 
 
 def simulate_scenes(

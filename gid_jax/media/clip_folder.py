@@ -10,7 +10,12 @@ from typing import NamedTuple
 from gid_jax.errors import UserError
 from gid_jax.files import PathLike, first_line
 
-_SUFFIXES = {".mp4", ".mov", ".webm", ".mkv", ".avi", ".m4v"}
+VIDEO_SUFFIXES = (
+  ".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".ogv",
+  ".3gp", ".mxf")  # fmt: skip
+# Of a folder of clips; elsewhere these may as well be photos.
+_SUFFIXES = {*VIDEO_SUFFIXES, ".gif", ".webp"}
+_EXAMPLES = ".mp4, .mov, .webm, .mkv, .avi, .gif or other video"
 # What cameras, telephones and hasty people call their files; a number behind it tells one scene from another.
 _SAYS_NOTHING = re.compile(
   "img|dsc|dscn|dscf|mg|mvi|mov|mah|pxl|vid|dji|gopr|gh|gp|gx|gl|cimg|sam|sdc|imag|wa|ts|mp|whatsapp|signal|at|"
@@ -25,18 +30,21 @@ class ClipFile(NamedTuple):
     path: of the video.
     scene: what it shows; takes of one scene are not independent.
     tier: "A" (steady), "B" (a flaw) or "S" (rendered, not filmed), from the table beside the folder; "A" without one.
+    name: of the video among those of the folder: its path below it without the suffix, `day-oak` of `day/oak.mp4`.
   """
 
   path: Path
   scene: str
   tier: str
+  name: str
 
 
 def read_clip_folder(folder: PathLike) -> tuple[list[ClipFile], list[str]]:
   """Lists the videos of a folder with their scenes.
 
-  `FOLDER.csv` beside it may give them: columns file, scene and, if wanted, tier. What it does not list, the file's name
-  decides; see `file_to_scene`.
+  `FOLDER.csv` beside it may give them: columns file (its name, or its path below the folder), scene and, if wanted,
+  tier. What it does not list, the file's name decides, see `file_to_scene`; one that says nothing, below the folder,
+  is a scene together with the names of the folders that it is in.
 
   Returns:
     The videos, and what was skipped, see `find_clips`.
@@ -45,17 +53,18 @@ def read_clip_folder(folder: PathLike) -> tuple[list[ClipFile], list[str]]:
     UserError: the folder is missing or holds no video, two videos share a name, or the table cannot be read.
   """
   paths, skipped = find_clips(folder)
-  by_stem: dict[str, Path] = {}
-  for path in paths:
-    other = by_stem.setdefault(path.stem, path)
-    if other is not path:
-      raise UserError(f"{other} and {path} are both called {path.stem}: rename one, windows are named by their file.")
   rows = _read_table(find_table(folder))
-  files = []
+  files: dict[str, ClipFile] = {}
   for path in paths:
-    row = rows.get(path.name, {})
-    files.append(ClipFile(path, row.get("scene") or file_to_scene(path), row.get("tier") or "A"))
-  return files, skipped
+    below = path.relative_to(folder)
+    name = "-".join(below.with_suffix("").parts)
+    places = below.as_posix(), f"{Path(folder).name}/{below.as_posix()}", path.name
+    row = next((rows[place] for place in places if place in rows), {})
+    scene = row.get("scene") or (name if _says_nothing(path.stem) else file_to_scene(path))
+    other = files.setdefault(name, ClipFile(path, scene, row.get("tier") or "A", name))
+    if other.path is not path:
+      raise UserError(f"{other.path} and {path} are both called {name}: rename one, windows are named by their file.")
+  return list(files.values()), skipped
 
 
 def find_clips(folder: PathLike) -> tuple[list[Path], list[str]]:
@@ -70,7 +79,7 @@ def find_clips(folder: PathLike) -> tuple[list[Path], list[str]]:
   """
   folder = Path(folder)
   if not folder.is_dir():
-    raise UserError(f"No folder {folder}: give one with {', '.join(sorted(_SUFFIXES))} files.")
+    raise UserError(f"No folder {folder}: give one with {_EXAMPLES} files.")
   paths, skipped = [], []
   for path in sorted(_walk(folder, skipped)):
     if path.suffix.lower() not in _SUFFIXES:
@@ -82,7 +91,7 @@ def find_clips(folder: PathLike) -> tuple[list[Path], list[str]]:
       paths.append(path)
   if not paths:
     rest = f"; skipped {', '.join(skipped)}" if skipped else ""
-    raise UserError(f"No videos in {folder}: give a folder with {', '.join(sorted(_SUFFIXES))} files{rest}.")
+    raise UserError(f"No videos in {folder}: give a folder with {_EXAMPLES} files, in it or in folders below{rest}.")
   return paths, skipped
 
 
@@ -129,7 +138,13 @@ def _read_table(table: Path) -> dict[str, dict[str, str]]:
     raise UserError(f"{table}: not a readable table ({first_line(error)}); save it as CSV in UTF-8.") from error
   if rows and not {"file", "scene"} <= rows[0].keys():
     raise UserError(f"{table}: needs the columns `file` and `scene` in its first line.")
-  return {Path(row["file"] or "").name: row for row in rows}
+  return {Path(row["file"] or "").as_posix(): row for row in rows}
+
+
+def _says_nothing(stem: str) -> bool:
+  words = re.findall(r"[^\W\d_]+", stem.lower())
+  counts = len(re.findall(r"\d", stem)) > 3  # A letter beside a long number, as in C0001 and IMG_E0001.
+  return all(_SAYS_NOTHING.fullmatch(word) or (counts and len(word) == 1) for word in words)
 
 
 def file_to_scene(path: PathLike) -> str:
@@ -139,8 +154,6 @@ def file_to_scene(path: PathLike) -> str:
   are two.
   """
   stem = Path(path).stem
-  words = re.findall(r"[^\W\d_]+", stem.lower())
-  counts = len(re.findall(r"\d", stem)) > 3  # A letter beside a long number, as in C0001 and IMG_E0001.
-  if all(_SAYS_NOTHING.fullmatch(word) or (counts and len(word) == 1) for word in words):
+  if _says_nothing(stem):
     return stem
   return re.sub(r"[ _-]+\(?\d+\)?$", "", re.sub(r"^sim_(.*?)(_view\d+)?(_\d+)?$", r"\1", stem))

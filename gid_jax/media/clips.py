@@ -17,7 +17,7 @@ from gid_jax.media.cuts import Crop, Overview, find_picture, find_shots, make_ov
 from gid_jax.media.decoding import decode_frames, describe_truncation, find_nearest_frames, repair_times
 from gid_jax.types import Clip
 
-_MIN_FPS = 15.0
+MIN_FPS = 15.0
 # A clip a little too short is completed by playing its end backwards: at most a quarter of the window.
 _MIN_FRACTION = 0.75
 # Of the published loops, those that close stay under 3 and those that do not start at 5.
@@ -197,9 +197,9 @@ def _plan_indices(
   """Lists, for every sequence in time, which frames of the clip it shows."""
   rate = 1 / float(np.median(np.diff(times)))
   shown = rate * (1 - measure_repeats(overview.changes))
-  if shown < _MIN_FPS:
+  if shown < MIN_FPS:
     repeats = f" different from one another ({rate:.1f} in all)" if shown < 0.99 * rate else ""
-    needed = f"at least {_MIN_FPS:.0f} are needed to follow 3 Hz motion"
+    needed = f"at least {MIN_FPS:.0f} are needed to follow 3 Hz motion"
     raise UserError(f"{shown:.1f} frames per second{repeats}: {needed}.")
   if np.percentile(overview.changes[1:], 80) < 0.01:
     raise UserError("nothing moves: it is a still picture.")

@@ -15,7 +15,7 @@ _THUMBNAIL = (48, 32)
 # Grey levels up to which nothing is seen, and from which all is white.
 _BLACK, _WHITE = 24, 232
 # Motion is measured up to 3 Hz, which needs a picture every sixth of a second.
-_MAX_GAP = 1 / 6
+MAX_GAP = 1 / 6
 _CHUNK = 2048
 
 
@@ -146,7 +146,7 @@ def find_shots(overview: Overview, times: Float[np.ndarray, "t"]) -> list[tuple[
   fps = 1 / float(np.median(np.diff(times)))
   usable = ~(find_dissolves(overview.thumbnails, fps=fps) | find_fades(overview.thumbnails))
   borders = {0, len(times), *find_cuts(overview.thumbnails)}
-  borders.update(int(i) + 1 for i in np.flatnonzero(np.diff(times) > _MAX_GAP))
+  borders.update(int(i) + 1 for i in np.flatnonzero(np.diff(times) > MAX_GAP))
   borders.update(int(i) + 1 for i in np.flatnonzero(np.diff(usable)))
   return [(begin, end) for begin, end in itertools.pairwise(sorted(borders)) if usable[begin]]
 

@@ -5,33 +5,41 @@ its resolution costs only what the decoder itself holds.
 """
 
 import bisect
+import io
 import itertools
 import math
 import os
+import struct
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import av.error
 import av.filter
+import cv2
 import numpy as np
+from av.container import InputContainer
+from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
-from jaxtyping import Float, Int, UInt8, UInt16
+from jaxtyping import Float, Int, UInt8
 
 from gid_jax.errors import UserError
 from gid_jax.files import PathLike, describe_failure
+from gid_jax.media.animations import decode_animation, is_webp
+from gid_jax.media.colour import HLG, PQ, cicp_to_colour, show_as_srgb
 
 # Code points of ITU-T H.273.
-_UNSPECIFIED_MATRIX, _BT2020_MATRIX = 2, 9
-_PQ, _HLG = 16, 18
+_UNSPECIFIED_MATRIX, _BT2020_MATRIX, _BT2020_PRIMARIES = 2, 9, 9
 # Every decoding thread holds frames of its own: more threads than these would make 4K expensive.
 _MAX_THREADS = 4
+# A damaged header may ask for any size; 8K has 33 megapixels.
+_MAX_PIXELS = 100_000_000
 # One stamp of nonsense may lie years after the others; a gap that needs more repeats than this is no video.
 _MAX_REPEATS = 100
 
 
-def open_to_read(path: Path) -> BinaryIO:
+def open_to_read(path: Path) -> io.BufferedReader:
   """Opens a regular file that holds something; the caller closes it.
 
   Raises:
@@ -56,12 +64,12 @@ def decode_frames(
 ) -> Generator[tuple[UInt8[np.ndarray, "h w 3"], float], None, None]:
   """Decodes a video frame by frame as it is meant to be seen.
 
-  Rotation metadata is applied, pixels become square, interlaced frames are deinterlaced, limited or full range YUV
-  becomes full range RGB, HDR (PQ and HLG) is tone-mapped to sRGB, and transparency is shown over white. Untagged
-  video of 720 lines or more is taken for BT.709, smaller for BT.601. Every frame has the size of the first.
+  Rotation and mirroring metadata are applied, pixels become square, interlaced frames are deinterlaced, limited or
+  full range YUV becomes full range RGB, HDR (PQ and HLG) is tone-mapped to sRGB, and transparency is shown over white.
+  Untagged video of 720 lines or more is taken for BT.709, smaller for BT.601. Every frame has the size of the first.
 
   Args:
-    path: any file that FFmpeg decodes.
+    path: any file that FFmpeg decodes, or an animated WebP.
     short_side: the most pixels the shorter side may have; larger frames are averaged down. None keeps the size.
 
   Yields:
@@ -71,31 +79,67 @@ def decode_frames(
     UserError: no such readable file, not a video, or damaged; a damaged file first yields its good frames.
   """
   path = Path(path)
-  with open_to_read(path):
-    pass
+  with open_to_read(path) as file:
+    is_animation = is_webp(file.read(12))
   num_frames = 0
   try:
-    # The prefix keeps FFmpeg from reading a colon in a file name as a protocol.
-    with av.open(f"file:{path}") as container:
-      stream = container.streams.best("video")
-      # The cover of an album is a video stream to FFmpeg.
-      if not isinstance(stream, av.VideoStream) or stream.disposition & Disposition.attached_pic:
-        raise UserError(f"{path} has no video stream")
-      stream.thread_type = "AUTO"
-      stream.codec_context.thread_count = min(os.cpu_count() or 1, _MAX_THREADS)
-      conversion = None
-      for frame in _deinterlace(container.decode(stream)):
-        if frame.is_corrupt:
-          if not num_frames:
-            continue  # A recording that begins between two key frames.
-          raise UserError(f"{path} is damaged after {num_frames} frames")
-        conversion = conversion or _plan_conversion(frame, stream, short_side)
-        yield _frame_to_rgb(frame, conversion), math.nan if frame.time is None else frame.time
-        num_frames += 1
-  except (OSError, av.error.FFmpegError) as error:
+    for frame, time in _decode_webp(path, short_side) if is_animation else _decode_video(path, short_side):
+      if frame is None:
+        if not num_frames:
+          continue  # A recording that begins between two key frames.
+        raise UserError(f"{path} is damaged after {num_frames} frames")
+      yield frame, time
+      num_frames += 1
+  except (OSError, ValueError, MemoryError, av.error.FFmpegError) as error:
     where = f" after {num_frames} frames" if num_frames else ""
     problem = f"{path} cannot be decoded{where} ({describe_failure(error)}); it is damaged or not a video"
     raise UserError(problem) from error
+
+
+def _decode_video(path: Path, short_side: int | None) -> Iterator[tuple[np.ndarray | None, float]]:
+  """Frames and time stamps; None for a frame that is damaged."""
+  # The prefix keeps FFmpeg from reading a colon in a file name as a protocol.
+  with av.open(f"file:{path}") as container:
+    stream = container.streams.best("video")
+    # The cover of an album is a video stream to FFmpeg.
+    if not isinstance(stream, av.VideoStream) or stream.disposition & Disposition.attached_pic:
+      raise UserError(f"{path} has no video stream")
+    if stream.codec_context is None:
+      raise UserError(f"{path} has video of a codec that FFmpeg does not decode; it is damaged or no video")
+    conversion = None
+    for frame in _deinterlace(_decode_stream(container, stream)):
+      if frame.is_corrupt:
+        yield None, math.nan
+        continue
+      if frame.width * frame.height > _MAX_PIXELS:
+        raise UserError(f"{path} has frames of {frame.width} x {frame.height}; over 100 megapixels are not read")
+      conversion = conversion or _plan_conversion(frame, stream, short_side)
+      yield _frame_to_rgb(frame, conversion), math.nan if frame.time is None else frame.time
+
+
+def _decode_stream(container: InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+  num_threads = min(os.cpu_count() or 1, _MAX_THREADS)
+  # FFmpeg's own decoders leave out the transparency that stands beside the picture.
+  with_alpha = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.name)
+  if with_alpha is None or stream.metadata.get("alpha_mode") != "1":
+    stream.thread_type = "AUTO"
+    stream.codec_context.thread_count = num_threads
+    yield from container.decode(stream)
+    return
+  decoder = av.CodecContext.create(with_alpha, "r")
+  assert isinstance(decoder, av.VideoCodecContext)
+  decoder.thread_count = num_threads
+  for packet in container.demux(stream):
+    yield from decoder.decode(packet)
+
+
+def _decode_webp(path: Path, short_side: int | None) -> Iterator[tuple[np.ndarray, float]]:
+  for frame, time in decode_animation(path):
+    scale = min(1.0, short_side / min(frame.shape[:2])) if short_side else 1.0
+    if scale < 1:
+      height, width = (max(1, round(length * scale)) for length in frame.shape[:2])
+      frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
+    yield _show_over_white(frame), time
 
 
 def describe_truncation(path: PathLike, *, num_frames: int, seconds: float) -> str | None:
@@ -108,6 +152,9 @@ def describe_truncation(path: PathLike, *, num_frames: int, seconds: float) -> s
     num_frames: number of frames that came out.
     seconds: time stamp of the last one, from the first.
   """
+  with open(path, "rb") as file:
+    if is_webp(file.read(12)):
+      return None
   with av.open(f"file:{path}") as container:
     stream = container.streams.best("video")
     num_promised = stream.frames if stream is not None else 0
@@ -167,11 +214,20 @@ def find_nearest_frames(times: Float[np.ndarray, "t"], *, fps: float) -> Int[np.
 
 
 class _Conversion(NamedTuple):
-  """From a decoded frame to RGB: size before rotation, quarter turns, YUV matrix if assumed, transfer function."""
+  """From a decoded frame to RGB.
+
+  Attributes:
+    width, height: before anything is turned.
+    transposed, flips_rows, flips_columns: what then turns it upright, in this order.
+    matrix: of YUV, if assumed.
+    transfer: code point of the transfer function.
+  """
 
   width: int
   height: int
-  turns: int
+  transposed: bool
+  flips_rows: bool
+  flips_columns: bool
   matrix: str | int | None
   transfer: int
 
@@ -184,25 +240,44 @@ def _plan_conversion(frame: av.VideoFrame, stream: av.VideoStream, short_side: i
   matrix = None
   if frame.colorspace == _UNSPECIFIED_MATRIX:
     assumed = "ITU709" if min(frame.width, frame.height) >= 720 else "ITU601"
-    matrix = _BT2020_MATRIX if transfer in (_PQ, _HLG) else assumed
-  turns = round(frame.rotation / 90) % 4
-  return _Conversion(max(1, round(width * scale)), max(1, round(frame.height * scale)), turns, matrix, transfer)
+    matrix = _BT2020_MATRIX if transfer in (PQ, HLG) else assumed
+  size = max(1, round(width * scale)), max(1, round(frame.height * scale))
+  return _Conversion(*size, *_read_turn(frame), matrix, transfer)
+
+
+def _read_turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
+  """Whether a frame is to be transposed, and then its rows and columns flipped, by the nearest such display matrix."""
+  side_data: Any = frame.side_data  # annotated as something else
+  data = side_data.get(SideDataType.DISPLAYMATRIX)
+  if data is None:
+    return False, False, False
+  # A pixel (x, y) is shown at (a x + c y, b x + d y).
+  a, b, _, c, d = struct.unpack_from("=5i", bytes(data))
+  if abs(a) + abs(d) >= abs(b) + abs(c):
+    return False, d < 0, a < 0
+  return True, b < 0, c < 0
 
 
 def _frame_to_rgb(frame: av.VideoFrame, conversion: _Conversion) -> np.ndarray:
-  width, height, turns, matrix, transfer = conversion
+  width, height, transposed, flips_rows, flips_columns, matrix, transfer = conversion
   options = {"width": width, "height": height, "src_colorspace": matrix}
   if (width, height) != (frame.width, frame.height):
     options["interpolation"] = "AREA" if width <= frame.width and height <= frame.height else "BICUBIC"
-  if transfer in (_PQ, _HLG):
-    rgb = _tone_map(frame.reformat(format="rgb48le", **options).to_ndarray(), transfer)
+  if transfer in (PQ, HLG):
+    codes = frame.reformat(format="rgb48le", **options).to_ndarray()
+    rgb = np.rint(255 * show_as_srgb(codes, cicp_to_colour(_BT2020_PRIMARIES, transfer))).astype(np.uint8)
   elif any(component.is_alpha for component in frame.format.components):
-    rgba = frame.reformat(format="rgba", **options).to_ndarray().astype(np.uint16)
-    alpha = rgba[..., 3:]
-    rgb = ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    rgb = _show_over_white(frame.reformat(format="rgba", **options).to_ndarray())
   else:
     rgb = frame.reformat(format="rgb24", **options).to_ndarray()
-  return np.ascontiguousarray(np.rot90(rgb, turns))
+  rgb = rgb.swapaxes(0, 1) if transposed else rgb
+  return np.ascontiguousarray(rgb[:: -1 if flips_rows else 1, :: -1 if flips_columns else 1])
+
+
+def _show_over_white(rgba: np.ndarray) -> np.ndarray:
+  rgba = rgba.astype(np.uint16)
+  alpha = rgba[..., 3:]
+  return ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
 def _deinterlace(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
@@ -224,24 +299,6 @@ def _deinterlace(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
           yield graph.vpull()
         except (av.error.BlockingIOError, av.error.EOFError):
           break
-
-
-def _tone_map(signal: UInt16[np.ndarray, "h w 3"], transfer: int) -> UInt8[np.ndarray, "h w 3"]:
-  """Brings HDR of BT.2100 to sRGB: graphics white (203 cd/m2) to 92 %, brighter light rolled off towards 1."""
-  code = np.linspace(0, 1, 1 << 16)
-  if transfer == _PQ:
-    root = code ** (1 / 78.84375)
-    light = (np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)) ** (1 / 0.1593017578125) * 10000 / 203
-  else:
-    scene = np.where(code <= 0.5, code**2 / 3, (np.exp((code - 0.55991073) / 0.17883277) + 0.28466892) / 12)
-    # The luminance-dependent display gamma of 1.2, taken per channel; 75 % signal is graphics white.
-    light = (scene / 0.26496256) ** 1.2
-  rec2020_to_rec709 = np.array(
-    [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32)
-  linear = np.maximum(light.astype(np.float32)[signal] @ rec2020_to_rec709.T, 0)
-  rolled = np.where(linear < 0.5, linear, 1 - 0.5 * np.exp(1 - 2 * np.maximum(linear, 0.5)))
-  srgb = np.where(rolled <= 0.0031308, 12.92 * rolled, 1.055 * rolled ** (1 / 2.4) - 0.055)
-  return np.rint(srgb * 255).astype(np.uint8)
 
 
 def _longest_increasing(times: np.ndarray) -> np.ndarray:

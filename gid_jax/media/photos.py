@@ -7,133 +7,193 @@ uint8 [h w 3]. Colour profiles and camera orientation end here.
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 from jaxtyping import Float
-from PIL import ExifTags, Image, ImageCms, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin
 
 from gid_jax.errors import UserError
-from gid_jax.files import PathLike
+from gid_jax.files import BytesFile, PathLike, first_line
+from gid_jax.media import formats, jpeg, png
+from gid_jax.media.colour import show_as_srgb
 from gid_jax.media.decoding import open_to_read
+from gid_jax.media.pixels import Pixels, open_pixels
 
 MIN_SIDE = 16
-MAX_MEGAPIXELS = 100
+# Of what is returned, and of what is decoded whole on the way; JPEG alone is decoded smaller.
+MAX_MEGAPIXELS, MAX_DECODED_MEGAPIXELS = 100, 250
+# The largest share of a picture's pixels that may be missing at its end.
+_MAX_MISSING = 0.005
 _MAX_METADATA = 2**28  # bytes of text and profiles in a PNG
-# EXIF orientation to what brings the picture upright.
-_TURNS = {
-  2: Image.Transpose.FLIP_LEFT_RIGHT,
-  3: Image.Transpose.ROTATE_180,
-  4: Image.Transpose.FLIP_TOP_BOTTOM,
-  5: Image.Transpose.TRANSPOSE,
-  6: Image.Transpose.ROTATE_270,
-  7: Image.Transpose.TRANSVERSE,
-  8: Image.Transpose.ROTATE_90,
+_STRIP = 1 << 20  # pixels at a time
+# EXIF orientation to the stored picture [h w 3], as a view of the upright one.
+_STORED = {
+  2: lambda upright: upright[:, ::-1],
+  3: lambda upright: upright[::-1, ::-1],
+  4: lambda upright: upright[::-1],
+  5: lambda upright: upright.swapaxes(0, 1),
+  6: lambda upright: np.rot90(upright, 1),
+  7: lambda upright: upright[::-1, ::-1].swapaxes(0, 1),
+  8: lambda upright: np.rot90(upright, -1),
 }
 
 
-def read_image(path: PathLike) -> Float[np.ndarray, "h w 3"]:
+def read_image(path: PathLike, *, warn: Callable[[str], None] = warnings.warn) -> Float[np.ndarray, "h w 3"]:
   """Reads a photo as it is meant to be seen: upright, sRGB, opaque.
 
-  The EXIF orientation is applied and an embedded colour profile is converted to sRGB; whatever else stands beside the
-  pixels, and is broken, is passed over. Transparency is shown over white, as viewers do by default. Grey, palette, CMYK
-  and 16-bit images are accepted, as is the first frame of an animation.
+  The EXIF orientation is applied. Colours that are described by numbers (an ICC profile, cICP, gAMA and cHRM of PNG,
+  the code points of AVIF and HEIC) become sRGB, and HDR (PQ and HLG) is tone-mapped; whatever else stands beside the
+  pixels, and is broken, is passed over. Transparency is shown over white, as viewers do by default. Grey, palette,
+  CMYK and 16-bit images are accepted, as is the first frame of an animation.
+
+  A photo of more than 100 megapixels is averaged down by 2, 3, ... until it has no more; a JPEG is decoded smaller.
+  A JPEG or PNG that ends early is shown if less than a two-hundredth of its pixels is missing.
 
   Args:
-    path: any file that Pillow decodes.
+    path: any file that Pillow decodes; HEIC and JPEG XL need the extra `photos`.
+    warn: is told in one line what is not as it should be with a photo that is read nevertheless.
 
   Returns:
     [h w 3] float32 RGB in [0, 1].
 
   Raises:
-    UserError: no such readable file, not an image, damaged, under 16 pixels on a side or over 100 megapixels.
+    UserError: no such readable file, not an image, a camera raw, damaged, under 16 pixels on a side, or over 250
+      megapixels (JPEG: 6400).
   """
   path = Path(path)
   with open_to_read(path) as file, _lenient_pillow():
+    raw = formats.find_raw(path, file)
+    if raw is not None:
+      raise UserError(f"{path} is a camera raw ({raw}), which needs developing; export it as JPEG or TIFF")
+    formats.prepare(path, file)
+    image = _open(path, file)
     try:
-      image = Image.open(file)
-    except Image.DecompressionBombError:
-      raise _too_large(path, "") from None
+      pixels = _load(image, file)
     except Exception as error:  # decoders raise all kinds on broken files
-      file.seek(0)
-      raise UserError(f"{path} is not an image{_describe_unknown_image(file.read(16))}") from error
-    width, height = image.size
-    if width * height > MAX_MEGAPIXELS * 1e6:
-      raise _too_large(path, f" ({width} x {height})")
-    if min(width, height) < MIN_SIDE:
-      raise UserError(f"{path} is {width} x {height} pixels; a photo needs at least {MIN_SIDE} x {MIN_SIDE}")
+      completed = _complete(path, file, image, warn)
+      if completed is None:
+        raise UserError(f"{path} is truncated or damaged ({first_line(error)}); save or download it again") from error
+      pixels = completed
     try:
-      image.load()
-      return _image_to_srgb(_turn_upright(image))
+      return _show(pixels)
     except Exception as error:
-      raise UserError(f"{path} is truncated or damaged ({error}); save or download it again") from error
+      raise UserError(f"{path} is damaged ({first_line(error)}); save or download it again") from error
 
 
 @contextlib.contextmanager
 def _lenient_pillow() -> Iterator[None]:
-  """Pillow without warnings and with room for what others write beside the pixels."""
-  limits = PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
+  """Pillow without warnings and with room for large pictures and for what others write beside the pixels."""
+  limits = PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY, Image.MAX_IMAGE_PIXELS
   PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = _MAX_METADATA
+  Image.MAX_IMAGE_PIXELS = None  # `_open` has limits of its own
   try:
     with warnings.catch_warnings():
-      warnings.simplefilter("ignore")  # of broken EXIF; and of size, for which `read_image` has a limit of its own
+      warnings.simplefilter("ignore")  # of broken EXIF
       yield
   finally:
-    PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = limits
+    PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY, Image.MAX_IMAGE_PIXELS = limits
 
 
-def _turn_upright(image: Image.Image) -> Image.Image:
-  """Applies the EXIF orientation. Only this tag is read: any other may be wrong without harm."""
+def _open(path: Path, file: BytesFile) -> Image.Image:
+  file.seek(0)
+  try:
+    image = Image.open(file)
+  except Exception as error:
+    name = formats.name_format(file)
+    if name is not None:
+      raise UserError(f"{path} is a damaged {name} file; save or download it again") from error
+    raise UserError(f"{path} is not an image in a format that can be read here; use JPEG, PNG or WebP") from error
+  width, height = image.size
+  if min(width, height) < MIN_SIDE:
+    raise UserError(f"{path} is {width} x {height} pixels; a photo needs at least {MIN_SIDE} x {MIN_SIDE}")
+  _draft(image)
+  size = image.size[0] * image.size[1]
+  limit = MAX_MEGAPIXELS if _is_jpeg(image) else MAX_DECODED_MEGAPIXELS
+  if size > limit * 1e6:
+    raise UserError(f"{path} holds more than {limit} megapixels ({width} x {height}); resize it")
+  return image
+
+
+def _is_jpeg(image: Image.Image) -> bool:
+  return image.format in ("JPEG", "MPO")
+
+
+def _draft(image: Image.Image) -> None:
+  """Makes a large JPEG come out at a half, a quarter or an eighth of its size."""
+  width, height = image.size
+  factor = 1
+  while width * height > MAX_MEGAPIXELS * 1e6 * factor**2 and factor < 8:
+    factor *= 2
+  if factor > 1 and _is_jpeg(image):
+    image.draft(None, (width // factor, height // factor))
+
+
+def _load(image: Image.Image, file: BytesFile) -> Pixels:
+  orientation = _read_orientation(image)
+  image.load()
+  return open_pixels(image, file, orientation=orientation)
+
+
+def _complete(path: Path, file: BytesFile, image: Image.Image, warn: Callable[[str], None]) -> Pixels | None:
+  """The pixels of a JPEG or PNG file that ends early, or None where that is not all that is wrong."""
+  file.seek(0)
+  data = file.read()
+  try:
+    if _is_jpeg(image):
+      data, missing = jpeg.complete(data, _decode)
+    elif image.format == "PNG":
+      data, missing = png.complete(data)
+    else:
+      return None
+    if missing > _MAX_MISSING:
+      return None
+    pixels = _load(_decode(data), io.BytesIO(data))
+  except Exception:
+    return None
+  lacking = f"{100 * missing:.2g} % of its pixels are missing" if missing else "all its pixels are there"
+  warn(f"{path} is cut off at its end; {lacking}")
+  return pixels
+
+
+def _decode(data: bytes) -> Image.Image:
+  image = Image.open(io.BytesIO(data))
+  _draft(image)
+  image.load()
+  return image
+
+
+def _read_orientation(image: Image.Image) -> int:
+  """The EXIF orientation. Only this tag is read: any other may be wrong without harm."""
+  if image.format == "JXL" and not getattr(image, "jpeg", False):
+    return 1  # The decoder has turned it; only what was a JPEG comes as it was stored.
   try:
     orientation = image.getexif().get(ExifTags.Base.Orientation)
   except Exception:
-    return image
-  method = _TURNS.get(orientation) if isinstance(orientation, int) else None
-  return image if method is None else image.transpose(method)
+    return 1
+  return orientation if isinstance(orientation, int) and orientation in _STORED else 1
 
 
-def _too_large(path: Path, size: str) -> UserError:
-  limit = f"{MAX_MEGAPIXELS} megapixels"
-  return UserError(f"{path} holds more than {limit}{size}; resize it below 10,000 x 10,000 pixels")
-
-
-def _describe_unknown_image(head: bytes) -> str:
-  if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"hevc"):
-    return " format that can be read here (HEIC); save it as JPEG"
-  return " in a format that can be read here; use JPEG, PNG or WebP"
-
-
-def _image_to_srgb(image: Image.Image) -> np.ndarray:
-  if image.mode.startswith("I;16"):
-    return _grey_to_rgb(np.asarray(image, np.float32) / 65535)
-  if image.mode in ("I", "F"):
-    values = np.asarray(image, np.float32)
-    # Older Pillow opens 16-bit PNG as 32-bit integers; floating point images hold [0, 1].
-    scale = 1 if image.mode == "F" else 65535 if values.max() <= 65535 else 2**31 - 1
-    return _grey_to_rgb(values / scale)
-  alpha = None
-  if image.has_transparency_data:
-    image = image.convert("RGBA")
-    alpha = np.asarray(image.getchannel("A"), np.float32)[..., None] / 255
-  profile = image.info.get("icc_profile")
-  if image.mode not in ("L", "RGB", "CMYK"):
-    image = image.convert("RGB")
-  rgb = np.asarray(_apply_profile(image, profile) if profile else image.convert("RGB"), np.float32) / 255
-  return rgb if alpha is None else rgb * alpha + (1 - alpha)
-
-
-def _grey_to_rgb(grey: np.ndarray) -> np.ndarray:
-  return np.repeat(np.clip(np.nan_to_num(grey), 0, 1)[..., None], 3, axis=-1).astype(np.float32)
-
-
-def _apply_profile(image: Image.Image, profile: bytes) -> Image.Image:
-  try:
-    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    if "srgb" in ImageCms.getProfileDescription(source).lower():
-      return image.convert("RGB")
-    converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-  except (ImageCms.PyCMSError, OSError, ValueError):
-    # A profile that is broken or belongs to another colour model: show the image without it, as viewers do.
-    return image.convert("RGB")
-  return converted or image.convert("RGB")
+def _show(pixels: Pixels) -> np.ndarray:
+  """Brings pixels to sRGB over white, strip by strip, so that little more than the result is held."""
+  width, height = pixels.size
+  factor = 1
+  while width * height > MAX_MEGAPIXELS * 1e6 * factor**2:
+    factor += 1
+  rows, columns = height // factor, width // factor
+  turned = pixels.orientation >= 5
+  upright = np.empty((columns, rows, 3) if turned else (rows, columns, 3), np.float32)
+  stored = _STORED[pixels.orientation](upright) if pixels.orientation in _STORED else upright
+  step = max(1, _STRIP // width // factor)
+  for begin in range(0, rows, step):
+    end = min(begin + step, rows)
+    codes, alpha = pixels.read_rows(begin * factor, end * factor)
+    strip = show_as_srgb(codes, pixels.colour)
+    if alpha is not None:
+      strip = strip * alpha + (1 - alpha)
+    if factor > 1:
+      strip = cv2.resize(strip[:, : columns * factor], (columns, end - begin), interpolation=cv2.INTER_AREA)
+    stored[begin:end] = strip
+  return upright
