@@ -8,17 +8,19 @@
 
 export const TINY = 1e-12;
 
-/**
- * Basis from modes [k h w 4] and omega [k]; what `spectrum_to_basis` makes from a volume.
- *
- * A band whose `active` is set to 0 takes no part in grabs.
- */
+/** Basis from modes [k h w 4] and omega [k]; what `spectrum_to_basis` makes from a volume. */
 export function makeBasis(modes, width, height, omega, { alpha = 0.4, beta = 0.08 } = {}) {
   const gamma = omega.map((w) => alpha + beta * w * w);
-  const basis = { modes, width, height, omega, gamma, active: omega.map(() => 1), compliance: 0, mobility: 0 };
-  basis.compliance = typical(grabability(basis));
-  basis.mobility = typical(trace(basis, () => 1));
+  const basis = { modes, width, height, omega, gamma, active: [], compliance: 0, mobility: 0 };
+  activate(basis, omega.map(() => 1));
   return basis;
+}
+
+/** Lets only the bands whose `active` [k] is 1 take part in grabs. */
+export function activate(basis, active) {
+  basis.active = Array.from(active);
+  basis.compliance = typical(trace(basis, (w, k) => active[k] * w ** -2));
+  basis.mobility = typical(trace(basis, (_, k) => active[k]));
 }
 
 function trace(basis, softness) {

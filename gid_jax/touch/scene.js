@@ -1,5 +1,5 @@
 // A photo that is held, released, poked, blown at and played; all that is not drawing.
-import { TINY, displacementAt, displacementOf, modesAt } from "./modes.js";
+import { TINY, activate, displacementAt, displacementOf, modesAt } from "./modes.js";
 import { findReach, limitPull, loadEvenly, poke, pullShape, pullSpeed } from "./grabs.js";
 import { playback, restState, step, wind } from "./oscillators.js";
 
@@ -88,7 +88,7 @@ export class Scene {
 
   /** Mutes the bands whose `active` [k] is 0; nothing that is held slips. */
   setActive(active) {
-    this.basis.active = Array.from(active);
+    activate(this.basis, active);
     for (const hold of this.holds.values()) hold.reach = null;
     this.#split();
   }
@@ -171,7 +171,7 @@ export class Scene {
     }
     this.time += dt;
     if (this.playing) this.played += dt;
-    if (!this.looping && this.played >= this.period) this.playing = false;
+    if (!this.looping && this.played >= this.period - 1e-6) this.playing = false;
     this.#fadeBands(dt);
     this.level += ((this.playing ? 1 : 0) - this.level) * (1 - Math.exp(-dt / FADE_TIME));
     if (!this.playing && this.level < 1e-3) this.level = 0;
