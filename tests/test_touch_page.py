@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from scipy.optimize import curve_fit
-from touching import HIDE_MARKS, find_dot, make_photo, make_volume, open_browser, open_page, take_picture
+from touching import HEIGHT, HIDE_MARKS, WIDTH, find_dot, make_photo, make_volume, open_browser, open_page, take_picture
 
 import gid_jax as gid
+from benchmarks import touch
 
 
 @pytest.fixture(scope="module")
@@ -188,3 +189,9 @@ def test_who_wants_less_motion_gets_a_photo_at_rest(browser, page_file):
   page.locator("#wind").click()
   page.emulate_media(reduced_motion="reduce")
   page.wait_for_function("!document.querySelector('#controls [aria-pressed=true]')")
+
+
+def test_a_frame_is_two_draw_calls_and_one_small_upload(browser, page_file):
+  counts = touch.measure(page_file, 3, (400, 360))
+  assert counts["frames"] == 3 and counts["calls"] == 2 * counts["frames"]
+  assert counts["bytes"] == 8 * HEIGHT * WIDTH * counts["frames"]

@@ -75,7 +75,7 @@ function isAllowed(origin) {
   return allowed.includes("*") || allowed.includes(origin) || (origin === location.origin && origin !== "null");
 }
 
-/** Makes the calls possible once `ready` is; messages { gidTouch: name, args, id } are answered with { gidTouch, id, result }. */
+/** Makes the calls possible once `ready` is, and answers messages { gidTouch, args, id } with { gidTouch, id, result }. */
 export function listen(ready) {
   window.gidTouch = Object.fromEntries(
     Object.entries(api).map(([name, call]) => [name, async (...args) => {

@@ -135,18 +135,20 @@ export function findReach(basis, point, { most, strain = 0.5 }) {
     for (let i = 0; i < 2 * size; i += 2) {
       field[i] = cos * along.field[i] + sin * down.field[i];
       field[i + 1] = cos * along.field[i + 1] + sin * down.field[i + 1];
-      farthest = Math.max(farthest, Math.hypot(field[i], field[i + 1]));
+      farthest = Math.max(farthest, field[i] ** 2 + field[i + 1] ** 2);
     }
+    farthest = Math.sqrt(farthest);
     for (let p = 0; p < size; p++) {
-      const right = p % width < width - 1 ? 2 : 0;
-      const below = p < size - width ? 2 * width : 0;
       const i = 2 * p;
+      const right = p % width < width - 1 ? i + 2 : i;
+      const below = p < size - width ? i + 2 * width : i;
+      const [x, y] = [field[i], field[i + 1]];
       stretch[p] = Math.max(
-        Math.hypot(field[i + right] - field[i], field[i + right + 1] - field[i + 1]),
-        Math.hypot(field[i + below] - field[i], field[i + below + 1] - field[i + 1]),
+        (field[right] - x) ** 2 + (field[right + 1] - y) ** 2,
+        (field[below] - x) ** 2 + (field[below + 1] - y) ** 2,
       );
     }
-    const steep = stretch.sort()[Math.floor(CROWD * (size - 1))];
+    const steep = Math.sqrt(stretch.sort()[Math.floor(CROWD * (size - 1))]);
     const own = Math.hypot(cos * along.at[0] + sin * down.at[0], cos * along.at[1] + sin * down.at[1]);
     return Math.min((most / farthest) * Math.min(own / farthest, 1), strain / Math.max(steep, TINY));
   });

@@ -70,7 +70,8 @@ function makeGroup(bands) {
     event.currentTarget.setAttribute("aria-pressed", String(group[which]));
     apply();
   };
-  group.map = makeButton("map", "", `Show where ${label} swings`, () => show(view.heat === group.shades ? null : group));
+  const look = () => show(view.heat === group.shades ? null : group);
+  group.map = makeButton("map", "", `Show where ${label} swings`, look);
   group.map.append(paint(group.shades));
   group.row.className = "band";
   const text = document.createElement("span");

@@ -8,7 +8,7 @@ import "./mixer.js";
 
 async function start() {
   const data = JSON.parse($("data").textContent);
-  const gl = canvas.getContext("webgl2", { alpha: false, antialias: true });
+  const gl = canvas.getContext("webgl2", { alpha: false, antialias: false });
   if (!gl) {
     return fail("This page draws with WebGL 2, which this browser does not have or has switched off. " +
       "A current version of Chrome, Edge, Firefox or Safari shows it.");

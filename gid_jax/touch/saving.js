@@ -12,7 +12,7 @@ function findKind() {
   return KINDS.find((kind) => MediaRecorder.isTypeSupported(kind)) ?? null;
 }
 
-/** Records the photo for some seconds, or until `stop`; the video as a Blob. */
+/** Records the photo for some seconds from its first frame on, or until `stop`; the video as a Blob. */
 export async function record(seconds = Infinity) {
   const kind = findKind();
   if (!kind) throw new Error("this browser cannot record a canvas");
@@ -29,7 +29,9 @@ export async function record(seconds = Infinity) {
   press("record", true);
   recorder.start();
   wake();
-  const timer = Number.isFinite(seconds) ? setTimeout(stop, 1000 * seconds) : null;
+  let timer = null;
+  const limit = () => (timer = setTimeout(stop, 1000 * seconds));
+  if (Number.isFinite(seconds)) requestAnimationFrame(() => requestAnimationFrame(limit));
   try {
     await stopped;
   } finally {

@@ -115,7 +115,8 @@ function fit() {
   stage.style.height = `${Math.max(1, Math.round(shown / photo.aspect))}px`;
   const ratio = Math.min(devicePixelRatio || 1, 3);
   // Even, as most encoders of video want it; and a video keeps the size with which it began.
-  const [columns, rows] = [shown * ratio, (shown / photo.aspect) * ratio].map((side) => 2 * Math.max(1, Math.round(side / 2)));
+  const toEven = (side) => 2 * Math.max(1, Math.round(side / 2));
+  const [columns, rows] = [toEven(shown * ratio), toEven((shown / photo.aspect) * ratio)];
   if (!view.recording && (canvas.width !== columns || canvas.height !== rows)) {
     [canvas.width, canvas.height] = [columns, rows];
   }
