@@ -14,6 +14,7 @@ import shutil
 import time
 from pathlib import Path
 
+BROWSER = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 COUNT = """
 const proto = WebGL2RenderingContext.prototype;
 window.counts = { frames: 0, calls: 0, bytes: 0, vertices: 0 };
@@ -57,41 +58,41 @@ def processor_time() -> float:
   return total
 
 
-def measure(path: Path, frames: int, size: tuple[int, int]) -> dict[str, float]:
-  """Counts of so many frames, and `seconds` and `processor` (seconds) that they took."""
-  from playwright.sync_api import sync_playwright
-
-  options = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-  with sync_playwright() as player:
-    browser = player.chromium.launch(executable_path=shutil.which("chromium"), args=options)
-    page = browser.new_page(viewport={"width": size[0], "height": size[1]})
-    page.set_default_timeout(300_000)
-    page.add_init_script(COUNT)
-    page.goto(path.resolve().as_uri())
-    page.evaluate("gidTouch.play()")
-    page.evaluate("gidTouch.pull(0.5, 0.5, 0.03, 0.02)")
-    page.evaluate("window.byHand = true")
-    while not page.evaluate("Boolean(window.next)"):
-      page.wait_for_timeout(100)
-    page.evaluate("makeFrames(5)")
-    page.evaluate("Object.keys(counts).forEach((key) => (counts[key] = 0))")
-    start, spent = time.perf_counter(), processor_time()
-    page.evaluate("(frames) => makeFrames(frames)", frames)
-    seconds, processor = time.perf_counter() - start, processor_time() - spent
-    counts = page.evaluate("counts") | {"seconds": seconds, "processor": processor}
-    counts["pixels"] = page.evaluate("canvas.width * canvas.height")
-    browser.close()
+def measure(browser, path: Path, frames: int, size: tuple[int, int]) -> dict[str, float]:
+  """Counts of so many frames in a browser of playwright, and `seconds` and `processor` (seconds) that they took."""
+  page = browser.new_page(viewport={"width": size[0], "height": size[1]})
+  page.set_default_timeout(300_000)
+  page.add_init_script(COUNT)
+  page.goto(path.resolve().as_uri())
+  page.evaluate("gidTouch.play()")
+  page.evaluate("gidTouch.pull(0.5, 0.5, 0.03, 0.02)")
+  page.evaluate("window.byHand = true")
+  while not page.evaluate("Boolean(window.next)"):
+    page.wait_for_timeout(100)
+  page.evaluate("makeFrames(5)")
+  page.evaluate("Object.keys(counts).forEach((key) => (counts[key] = 0))")
+  start, spent = time.perf_counter(), processor_time()
+  page.evaluate("(frames) => makeFrames(frames)", frames)
+  seconds, processor = time.perf_counter() - start, processor_time() - spent
+  counts = page.evaluate("counts") | {"seconds": seconds, "processor": processor}
+  counts["pixels"] = page.evaluate("canvas.width * canvas.height")
+  page.close()
   return counts
 
 
 def main() -> None:
+  from playwright.sync_api import sync_playwright
+
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("page", type=Path)
   parser.add_argument("--frames", type=int, default=60)
   parser.add_argument("--size", default="1280x800", help="of the window")
   options = parser.parse_args()
   width, height = (int(side) for side in options.size.split("x"))
-  found = measure(options.page, options.frames, (width, height))
+  with sync_playwright() as player:
+    browser = player.chromium.launch(executable_path=shutil.which("chromium"), args=BROWSER)
+    found = measure(browser, options.page, options.frames, (width, height))
+    browser.close()
   frames = found["frames"]
   cost = found["processor"] / frames
   print(f"{frames / found['seconds']:.1f} frames/s by the clock, canvas of {found['pixels'] / 1e6:.2f} megapixels")

@@ -1,9 +1,9 @@
-// Draws the photo where its modes have moved it, in two draw calls: the plate, then the mesh. Raw WebGL2.
+// Draws the photo where its modes have moved it, then the plate where that left holes: two draw calls. Raw WebGL2.
 import { displacementField } from "./modes.js";
 import { canvas, isOn, photo, view } from "./stage.js";
 
 const MARGIN = 0.1; // by which the photo, mirrored, goes on beyond its edges: what moves in comes from there
-const FINER = 2; // triangles of the mesh for one cell of the grid of motion, per axis
+const FINER = 1; // cells of the mesh for one cell of the grid of motion, per axis
 const [FIELD, PHOTO, PLATE, HEAT] = [0, 1, 2, 3];
 
 const VERTEX = `#version 300 es
@@ -32,7 +32,7 @@ void main() {
 // moved over it.
 const FRAGMENT = `#version 300 es
 precision highp float;
-uniform sampler2D photo, heat;
+uniform sampler2D photo, plate, heat;
 uniform vec2 size;
 uniform float overlay;
 uniform vec3 accent;
@@ -51,7 +51,11 @@ void main() {
     float soft = texture(heat, uv).r;
     seen = mix(seen, mix(seen * 0.45, mix(seen, accent, 0.62), soft), overlay);
   }
-  color = vec4(seen * solid, solid);
+  if (solid < 1.0) {
+    vec2 at = gl_FragCoord.xy / size;
+    seen = mix(texture(plate, vec2(at.x, 1.0 - at.y)).rgb * (1.0 - 0.55 * overlay), seen, solid);
+  }
+  color = vec4(seen, 1);
 }`;
 
 const PLATE_VERTEX = `#version 300 es
@@ -163,14 +167,12 @@ export function makeScreen(gl) {
   };
   const textures = [
     makeTexture(gl, FIELD, gl.NEAREST, edge, () => gl.texStorage2D(gl.TEXTURE_2D, 1, gl.RG32F, width, height)),
-    makeTexture(gl, PHOTO, gl.LINEAR_MIPMAP_LINEAR, gl.MIRRORED_REPEAT, () => upload(photo.image)),
-    makeTexture(gl, PLATE, gl.LINEAR_MIPMAP_LINEAR, edge, () => upload(photo.plate)),
+    makeTexture(gl, PHOTO, gl.LINEAR_MIPMAP_NEAREST, gl.MIRRORED_REPEAT, () => upload(photo.image)),
+    makeTexture(gl, PLATE, gl.LINEAR_MIPMAP_NEAREST, edge, () => upload(photo.plate)),
     makeTexture(gl, HEAT, gl.LINEAR, edge, () => gl.texStorage2D(gl.TEXTURE_2D, 1, gl.R8, width, height)),
   ];
   gl.enable(gl.DEPTH_TEST);
   gl.depthFunc(gl.LEQUAL);
-  gl.enable(gl.BLEND);
-  gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
   const field = new Float32Array(2 * width * height);
   let heat = null;
 
@@ -189,13 +191,8 @@ export function makeScreen(gl) {
     gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, width, height, gl.RG, gl.FLOAT, field);
     gl.viewport(0, 0, canvas.width, canvas.height);
     gl.clear(gl.DEPTH_BUFFER_BIT);
-    gl.useProgram(behind.program);
-    gl.uniform1i(behind.at.plate, PLATE);
-    gl.uniform1f(behind.at.overlay, view.overlay);
-    gl.bindVertexArray(square.array);
-    gl.drawElements(gl.TRIANGLES, square.count, gl.UNSIGNED_INT, 0);
     gl.useProgram(moved.program);
-    for (const [name, unit] of [["field", FIELD], ["photo", PHOTO], ["heat", HEAT]]) {
+    for (const [name, unit] of [["field", FIELD], ["photo", PHOTO], ["plate", PLATE], ["heat", HEAT]]) {
       gl.uniform1i(moved.at[name], unit);
     }
     gl.uniform2f(moved.at.grid, width, height);
@@ -204,6 +201,11 @@ export function makeScreen(gl) {
     gl.uniform3f(moved.at.accent, 0.94, 0.5, 0.24);
     gl.bindVertexArray(mesh.array);
     gl.drawElements(gl.TRIANGLES, mesh.count, gl.UNSIGNED_INT, 0);
+    gl.useProgram(behind.program);
+    gl.uniform1i(behind.at.plate, PLATE);
+    gl.uniform1f(behind.at.overlay, view.overlay);
+    gl.bindVertexArray(square.array);
+    gl.drawElements(gl.TRIANGLES, square.count, gl.UNSIGNED_INT, 0);
   }
 
   draw.free = () => {
