@@ -42,7 +42,9 @@ export async function record(seconds = Infinity) {
     press("record", false);
     fit();
   }
-  return new Blob(parts, { type: kind.split(";")[0] });
+  const video = new Blob(parts, { type: kind.split(";")[0] });
+  if (!video.size) throw new Error("no frame was drawn in that time");
+  return video;
 }
 
 /** Ends a recording. */
