@@ -6,7 +6,7 @@ from scipy.optimize import curve_fit
 from touching import HEIGHT, HIDE_MARKS, WIDTH, find_dot, make_photo, make_volume, open_browser, open_page, take_picture
 
 import gid_jax as gid
-from benchmarks import touch
+from benchmarks.touch import measure
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +196,6 @@ def test_who_wants_less_motion_gets_a_photo_at_rest(browser, page_file):
 
 
 def test_a_frame_is_two_draw_calls_and_one_small_upload(browser, page_file):
-  counts = touch.measure(browser, page_file, 3, (400, 360))
+  counts = measure(browser, page_file, 3, (400, 360))
   assert counts["frames"] == 3 and counts["calls"] == 2 * counts["frames"]
   assert counts["bytes"] == 8 * HEIGHT * WIDTH * counts["frames"]
