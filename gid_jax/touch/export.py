@@ -1,6 +1,7 @@
 """One HTML file in which a photo answers to touch: photo, modes, what is behind, engine and page; needs no network.
 
-`engine.js` is `gid_jax.motion.modal` again, `page.js` draws and listens, `page.html` holds both and the data:
+`engine.js` and what it names is `gid_jax.motion.modal` again; the other scripts draw and listen; `page.html` holds all
+of them and the data:
 
   modes   [k h w 4] int16, one scale a mode      depth   [h w] uint16, W as a part of its maximum
   photo   WebP, at most `size` pixels long       plate   WebP, what is seen where something has moved away
@@ -11,6 +12,7 @@ import html
 import io
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -36,6 +38,11 @@ _REACH = 0.06
 # What moves this many times as much as something within reach is in front of it.
 _RATIO = 2.0
 _FOLDER = Path(__file__).parent
+# In the order in which they are put into the page, each after what it imports.
+_SCRIPTS = (
+  "modes", "grabs", "oscillators", "scene", "stage", "screen", "pointers", "keyboard", "controls", "mixer", "saving",
+  "api", "page",
+)  # fmt: skip
 
 _fill_holes = jax.jit(splat.fill_holes)
 _motion_magnitude = jax.jit(spectral.motion_magnitude)
@@ -48,6 +55,7 @@ def export_html(
   *,
   title: str = "A photo to touch",
   size: int = 1920,
+  origins: Sequence[str] = (),
   overwrite: bool = False,
 ) -> None:
   """Writes one HTML file in which the photo can be grabbed, flicked, poked, pinned, blown at and played (section 6).
@@ -60,6 +68,8 @@ def export_html(
     path: the file, .html.
     title: of the page.
     size: long side of the photo in the page, pixels; it is never enlarged.
+    origins: of the sites, such as "https://example.org", whose pages may move the photo in a frame by messages; "*" is
+      every site. A page of the same site always may.
     overwrite: replace an existing file.
 
   Raises:
@@ -69,7 +79,7 @@ def export_html(
   if path.suffix.lower() != ".html":
     raise UserError(f"{path}: unknown page format '{path.suffix}'; use .html")
   with complete_or_nothing(path, overwrite=overwrite) as temporary:
-    temporary.write_text(_make_page(image, spectrum, title, size), encoding="utf-8")
+    temporary.write_text(_make_page(image, spectrum, title, size, origins), encoding="utf-8")
 
 
 def make_plate(image: Float[np.ndarray, "h w 3"], depth: Float[AnyArray, "h2 w2"]) -> Float[np.ndarray, "h w 3"]:
@@ -96,7 +106,9 @@ def make_plate(image: Float[np.ndarray, "h w 3"], depth: Float[AnyArray, "h2 w2"
   return np.clip(np.asarray(_fill_holes(jnp.asarray(image, jnp.float32), mass, weights=weights)), 0, 1)
 
 
-def _make_page(image: np.ndarray, spectrum: SpectralVolume, title: str, size: int) -> str:
+def _make_page(
+  image: np.ndarray, spectrum: SpectralVolume, title: str, size: int, origins: Sequence[str]
+) -> str:
   basis = modal.spectrum_to_basis(spectrum)
   if len(basis.omega) * basis.modes[0].size * 2 > _MAX_NUMBERS:
     spectrum = spectral.resize_spectrum(spectrum, *_coarsen(*spectrum.coefficients.shape[:3]))
@@ -114,6 +126,7 @@ def _make_page(image: np.ndarray, spectrum: SpectralVolume, title: str, size: in
     "depth": _to_text(np.round(depth / max(float(depth.max()), 1e-6) * 65535).astype("<u2").tobytes()),
     "plate": _to_text(_encode(make_plate(_shrink(image, min(size, _PLATE_SIDE)), depth), _PLATE_QUALITY)),
     "photo": "",
+    "origins": list(origins),
   }
   room = _MAX_BYTES - len(_fill_page(title, data).encode())
   for quality in _QUALITIES:
@@ -156,13 +169,13 @@ def _to_text(data: bytes) -> str:
 
 
 def _read_script() -> str:
-  """Both modules as one: the page's import of the engine falls away."""
-  engine, page = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("engine.js", "page.js"))
-  return engine + re.sub(r"^import .*$\n", "", page, flags=re.MULTILINE)
+  """All modules as one: their imports of each other fall away."""
+  scripts = ((_FOLDER / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS)
+  return "\n".join(re.sub(r"^import [^;]*;\n", "", script, flags=re.MULTILINE) for script in scripts)
 
 
 def _fill_page(title: str, data: dict) -> str:
-  parts = {"title": html.escape(title), "script": _read_script(), "data": json.dumps(data)}
+  parts = {"title": html.escape(title), "script": _read_script(), "data": json.dumps(data).replace("<", "\\u003c")}
   template = (_FOLDER / "page.html").read_text(encoding="utf-8")
   # In one pass, so that a title cannot name another place.
   return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
