@@ -1,4 +1,7 @@
-"""The notebook, run from its first cell to its last, its forms filled with small numbers."""
+"""The notebook, run from its first cell to its last, its forms filled with small numbers.
+
+Fine-tuning compiles a training step for minutes; GID_NOTEBOOK_TRAIN=1 runs it too.
+"""
 
 import os
 import re
@@ -18,6 +21,7 @@ FORMS = dict(
   frames="6",
   clip_frames="12",
   short_side="64",
+  fine_tune=str("GID_NOTEBOOK_TRAIN" in os.environ),
   steps="2",
   batch_size="1",
   builder_options='"--height 64 --width 96 --num_frames 32 --num_pairs 1 --max_windows 1"',
@@ -72,7 +76,7 @@ def test_runs_from_clean(tmp_path, monkeypatch):
     said = "\n".join(str(output.get("text", "")) for cell in notebook.cells for output in cell.get("outputs", []))
     print(said)  # shown when a cell fails
   archive = re.search(r"^\S+gid_results\.zip$", said, re.M)
-  assert archive and Path(archive.group(0)).stat().st_size > 1e6, said[-3000:]
+  assert archive and Path(archive.group(0)).stat().st_size > 1e5, said[-3000:]
   assert list(tmp_path.iterdir()) == []  # nothing is left where the user is
 
 
