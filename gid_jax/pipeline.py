@@ -5,7 +5,6 @@ Three grids meet here. The *working* grid is the size the networks were trained 
 grid is the video's. Displacements are rescaled, per axis, whenever they change grid.
 """
 
-import functools
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, UInt8
 
 from gid_jax.configuration import ModelSettings, RendererSettings, WeightsSettings, expect_model
@@ -25,6 +24,7 @@ from gid_jax.models.build import make_motion_model, make_renderer
 from gid_jax.models.renderer import Renderer
 from gid_jax.motion import moving_photo, spectral
 from gid_jax.motion.moving_photo import MovingPhoto
+from gid_jax.programs import keep
 from gid_jax.types import PRNGKey, SpectralVolume
 from gid_jax.weights.pretrained import MOTION_WEIGHTS, load_pretrained, load_renderer
 
@@ -87,15 +87,13 @@ class _Network(NamedTuple):
   noise: Array
 
 
-_prepare = jax.jit(moving_photo.prepare)
-_make_series = jax.jit(moving_photo.make_series)
-_resize_spectrum = jax.jit(spectral.resize_spectrum, static_argnums=(1, 2))
-_mean_magnitude = jax.jit(
-  moving_photo.mean_magnitude, static_argnames=("height", "width", "num_frames", "anchor_first_frame")
-)
+_prepare = keep()(moving_photo.prepare)
+_make_series = keep()(moving_photo.make_series)
+_resize_spectrum = keep(others=("height", "width"))(spectral.resize_spectrum)
+_mean_magnitude = keep(others=("height", "width", "num_frames", "anchor_first_frame"))(moving_photo.mean_magnitude)
 
 
-@functools.partial(jax.jit, static_argnames=("model",))
+@keep(others=("model",))
 def _look(model: Renderer, params, image, depth, noise) -> _Network:
   return _Network(params, image, model.apply({"params": params}, image[None], method="encode"), depth, noise)
 
@@ -109,13 +107,13 @@ def _decode(model: Renderer, network: _Network, flow):
   return jax.image.resize(frame.rgb[0], (height, width, 3), "linear")
 
 
-@functools.partial(jax.jit, static_argnames=("model",))
+@keep(others=("model",))
 def _render_flow(model: Renderer | None, network: _Network | None, photo: MovingPhoto, flow):
   rest = None if model is None or network is None else _decode(model, network, flow)
   return moving_photo.show(photo, moving_photo.extend(flow), rest=rest)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "mesh"))
+@keep(others=("model", "mesh"))
 def _render_frames(model: Renderer | None, network: _Network | None, photo: MovingPhoto, series, table, *, mesh: Mesh):
   """The frames [n h2 w2 3] of the times of a table [n k 2], each device its share."""
   size = moving_photo.crop(photo.image).shape[:2]
@@ -249,11 +247,13 @@ class ImageRenderer:
     block = mesh.size * max(1, min(_MAX_BLOCK, _MAX_PIXELS_AT_ONCE // math.prod(shown)))
     times = (np.arange(frames) * (spectrum.fps / fps)).astype(np.float32)
     num_bands = len(spectrum.coefficients)
+    moving, series, network = jax.device_put((moving, series, network), NamedSharding(mesh, PartitionSpec()))
     pending = []
     for start in range(0, frames, block):
       part = times[start : start + block]
       padded = np.pad(part, (0, min(block, -(-frames // mesh.size) * mesh.size) - len(part)), mode="edge")
       table = spectral.series_table(padded, num_bands, spectrum.num_frames, **anchored)
+      table = jax.device_put(table, NamedSharding(mesh, PartitionSpec("frames")))
       pending.append((len(part), _render_frames(self._renderer, network, moving, series, table, mesh=mesh)))
       # One block ahead, so that devices render while their last frames are taken.
       if len(pending) == 2:

@@ -21,6 +21,7 @@ WINGS = (
   "gid_jax.types",
   "gid_jax.parsing",
   "gid_jax.configuration",
+  "gid_jax.programs",
   "gid_jax.motion",
   "gid_jax.flow",
   "gid_jax.media",
