@@ -1,8 +1,8 @@
 """Compiled programs, kept from one process to the next in the user's own cache folder.
 
-JAX's cache of compiled programs saves compiling alone: a program is traced and lowered before it can be looked up there,
-which takes longer than running it. What `keep` makes of a function is looked up by what is asked of it: the shapes and
-types of its arrays, its other arguments, JAX's settings, versions, the processor and the sources of this package.
+JAX's cache of compiled programs saves compiling alone: a program is traced and lowered before it can be looked up
+there, which takes longer than running it. What `keep` makes of a function is looked up by what is asked of it: the
+shapes and types of its arrays, its other arguments, JAX's settings, versions, the processor, this package's sources.
 
   call     signature -> program of this process -> file -> trace, lower, compile, write the file
   prepare  the same without running it; files are loaded and programs compiled in threads

@@ -3,11 +3,14 @@
 Heavy modules are imported inside functions, when all that can be refused has been refused.
 """
 
+import contextlib
 import functools
 import os
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from gid_jax.app.batch import is_batch, split_batch
 from gid_jax.app.console import (
@@ -120,15 +123,20 @@ def _animate_photo(request: AnimateRequest, photo: Path, output: Path, models: _
     animator = models.animator
   if edits.bands is not None:
     check_bands(edits.bands, animator.num_bands)
+  loaded = time.perf_counter()
+  options: dict[str, Any] = {"steps": request.steps, "loop": request.loop}
+  threading.Thread(
+    target=_prepare, args=(animator, image.shape[:2], options | {"size": request.size, "frames": request.frames or 150})
+  ).start()
   with open_progress(console) as progress:
     sampling = progress.add_task("Compiling", total=request.steps)
     spectrum = animator.predict_spectrum(
       jax.random.key(request.seed),
       image,
-      steps=request.steps,
-      loop=request.loop,
+      **options,
       progress=lambda done, total: progress.update(sampling, completed=done, total=total, description="Sampling"),
     )
+  console.print(f"Loaded in {loaded - start:.1f} s, sampled in {time.perf_counter() - loaded:.1f} s")
   period = animator.period if request.loop else None
   _write_moving_photo(request, animator, image, edits.apply(spectrum), photo, output, start, loop_period=period)
   if request.save is not None:
@@ -139,6 +147,11 @@ def _animate_photo(request: AnimateRequest, photo: Path, output: Path, models: _
                     weights_label=animator.motion_settings.label)  # fmt: skip
     save_bundle(request.save, bundle, overwrite=request.force)
     console.print(f"Wrote {request.save}: {format_bytes(request.save.stat().st_size)}")
+
+
+def _prepare(animator, size, options) -> None:
+  with contextlib.suppress(Exception):  # what is wrong is said where it is run
+    animator.prepare(*size, **options)
 
 
 def _animate_bundle(request: AnimateRequest, source: Path, output: Path, models: _Models) -> None:
