@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 # Area of the grid that motion is splatted on, and sides that it is a multiple of; a small video needs a fourth.
-_MOTION_AREA, _MOTION_MULTIPLE = 320 * 512, 64
+_MOTION_AREA, _MOTION_MULTIPLE = 288 * 512, 48
 _SMALL = 240 * 320  # pixels of a video that is small
 # Sides of square videos, for which there is room where any smaller one is rendered.
 _ROOMS = (1080, 2160, 3072, 4096)
