@@ -81,7 +81,8 @@ class Kept:
   def __call__(self, *args: Any, **kwargs: Any) -> Any:
     """Runs the function."""
     others, leaves, tree = self._split(args, kwargs)
-    if not all(_is_plain(leaf) for leaf in leaves):
+    first = {jax.devices()[0]}
+    if not all(_is_plain(leaf, first) for leaf in leaves):
       return self._plain(*args, **kwargs)
     program = self._find(others, leaves, tree)
     flat = program.run.result()(*leaves)
@@ -323,12 +324,12 @@ def _to_array(leaf: Any) -> Any:
   return np.asarray(array, jax.dtypes.canonicalize_dtype(array.dtype))
 
 
-def _is_plain(leaf: Any) -> bool:
+def _is_plain(leaf: Any, first: set) -> bool:
   if not isinstance(leaf, jax.Array):
     return True
   if isinstance(leaf, jax.core.Tracer) or jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended):
     return False
-  return _is_spread(leaf) or leaf.devices() == {jax.devices()[0]}
+  return _is_spread(leaf) or leaf.devices() == first
 
 
 def _is_spread(leaf: Any) -> bool:

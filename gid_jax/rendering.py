@@ -50,7 +50,6 @@ class _Network(NamedTuple):
   noise: Array
 
 
-_attach = keep()(moving_photo.attach)
 _make_spline_tile = keep()(warp.make_spline_tile)
 
 
@@ -61,6 +60,11 @@ def _lay_out(spectrum: SpectralVolume, factor, *, height, width, anchor_first_fr
   series = moving_photo.make_series(spectrum)
   options = dict(num_frames=spectrum.num_frames, anchor_first_frame=anchor_first_frame)
   return series, moving_photo.mean_magnitude(series, height, width, **options)
+
+
+@keep()
+def _extend(image, depth):
+  return moving_photo.extend(image), moving_photo.extend(depth)
 
 
 def _make_spline(photo: np.ndarray) -> np.ndarray:
@@ -192,7 +196,7 @@ class ImageRenderer:
     """
     network = self._look(image, jnp.asarray(depth), seed)
     height, width = image.shape[:2]
-    photo = _attach(_make_spline(image), np.int32([height, width]), image, depth)
+    photo = MovingPhoto(_make_spline(image), np.int32([height, width]), *_extend(image, depth))
     return _render_flow(self._renderer, network, photo, jnp.asarray(flow))[: height * width].reshape(height, width, 3)
 
   def render(
@@ -230,7 +234,7 @@ class ImageRenderer:
     anchored = dict(anchor_first_frame=anchor_first_frame)
     series, depth = _lay_out(spectrum, np.float32(magnify), height=grid[0], width=grid[1], **anchored)
     network = self._look(image, depth, seed)
-    moving = _attach(_make_spline(photo), np.int32(shown), resize_image(photo, *grid), depth)
+    moving = MovingPhoto(_make_spline(photo), np.int32(shown), *_extend(resize_image(photo, *grid), depth))
     mesh, block = self._share(shown, frames)
     moving, series, network = jax.device_put((moving, series, network), NamedSharding(mesh, PartitionSpec()))
     times = (np.arange(frames) * (spectrum.fps / fps)).astype(np.float32)
@@ -265,7 +269,7 @@ class ImageRenderer:
     side, place = _TILE + 2 * warp.SPLINE_HALO, jax.ShapeDtypeStruct((2,), np.int32)
     _make_spline_tile.prepare(jax.ShapeDtypeStruct((side, side, 3), np.float32), place, place)
     spline, image = (jax.ShapeDtypeStruct((*shape, 3), np.float32) for shape in ((count_room(*shown),), grid))
-    moving = _attach.prepare(spline, place, image, depth)
+    moving = MovingPhoto(spline, place, *_extend.prepare(image, depth))
     if self._renderer is not None:
       return
     mesh, block = self._share(shown, frames)

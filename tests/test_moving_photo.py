@@ -141,11 +141,13 @@ def test_one_program_shows_videos_of_every_size():
   rng = np.random.default_rng(12)
   flow = rng.normal(size=(16, 24, 2)).astype(np.float32)
   image, depth = rng.uniform(size=(16, 24, 3)).astype(np.float32), np.abs(flow[..., 0])
-  shows = jax.jit(lambda *photo: moving_photo.show(moving_photo.attach(*photo), moving_photo.extend(flow)))
+  extended = moving_photo.extend(image), moving_photo.extend(depth)
+  flow_around = moving_photo.extend(flow)
+  shows = jax.jit(lambda *photo: moving_photo.show(moving_photo.MovingPhoto(*photo), flow_around))
   for height, width in ((30, 40), (40, 22)):
     photo = rng.uniform(size=(height, width, 3)).astype(np.float32)
     spline = np.full((8000, 3), np.nan, np.float32)  # room that must not be looked at
     spline[: (2 * height + 5) * (2 * width + 5)] = np.asarray(warp.make_spline(photo)).reshape(-1, 3)
-    found = shows(spline, np.int32([height, width]), image, depth)[: height * width].reshape(height, width, 3)
+    found = shows(spline, np.int32([height, width]), *extended)[: height * width].reshape(height, width, 3)
     np.testing.assert_allclose(found, show(photo, image, flow, depth), atol=1e-5)
   assert shows._cache_size() == 1

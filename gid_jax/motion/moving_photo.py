@@ -59,20 +59,9 @@ def prepare(
     image: [h w 3] the same on the grid of motion.
     depth: [h w] W, mean motion magnitude, pixels of the grid.
   """
-  spline = warp.make_spline(photo).reshape(-1, 3)
-  return attach(spline, jnp.asarray(photo.shape[:2], jnp.int32), image, depth)
-
-
-def attach(
-  spline: Float[AnyArray, "n 3"],
-  size: Int[AnyArray, "2"],
-  image: Float[AnyArray, "h w 3"],
-  depth: Float[AnyArray, "h w"],
-) -> MovingPhoto:
-  """Like `prepare`, with image and depth [h w], for the spline [n 3] of a photo whose size no program depends on."""
   return MovingPhoto(
-    spline=jnp.asarray(spline),
-    size=jnp.asarray(size),
+    spline=warp.make_spline(photo).reshape(-1, 3),
+    size=jnp.asarray(photo.shape[:2], jnp.int32),
     image=extend(jnp.asarray(image, jnp.float32)),
     depth=extend(jnp.asarray(depth, jnp.float32)),
   )
