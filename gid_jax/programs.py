@@ -25,11 +25,14 @@ import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.experimental import serialize_executable
 from jax.sharding import NamedSharding
 
@@ -162,7 +165,7 @@ class Kept:
       trees.append(jax.tree.structure(result))
       return jax.tree.leaves(result)
 
-    call.__name__ = self.__name__.strip("_")
+    call.__name__ = self._function.__name__.strip("_")
     if path is not None:
       # What JAX's own cache returns cannot be written again: a name of its own is never found there.
       call.__name__ += f"_{secrets.token_hex(8)}"
@@ -285,11 +288,8 @@ def _pool() -> ThreadPoolExecutor:
 @functools.cache
 def _describe_place() -> str:
   """Versions, this package's sources, the processor and the devices: what else a compiled program depends on."""
-  import flax
-  import jaxlib
-
   device = jax.devices()[0]
-  versions = jax.__version__, jaxlib.__version__, flax.__version__, platform.python_version(), np.__version__
+  versions = platform.python_version(), *(metadata.version(name) for name in ("jax", "jaxlib", "flax", "numpy"))
   place = platform.machine(), _describe_processor(), os.environ.get("XLA_FLAGS", "")
   return repr((versions, _hash_sources(Path(__file__).parent), place, device.platform, device.device_kind,
                device.client.platform_version, len(jax.devices())))  # fmt: skip
@@ -327,7 +327,7 @@ def _to_array(leaf: Any) -> Any:
 def _is_plain(leaf: Any, first: set) -> bool:
   if not isinstance(leaf, jax.Array):
     return True
-  if isinstance(leaf, jax.core.Tracer) or jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended):
+  if isinstance(leaf, Tracer) or jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
     return False
   return _is_spread(leaf) or leaf.devices() == first
 

@@ -58,8 +58,9 @@ def _lay_out(spectrum: SpectralVolume, factor, *, height, width, anchor_first_fr
   """The series of a volume on a grid, magnified, and W there."""
   spectrum = spectral.resize_spectrum(spectral.magnify(spectrum, factor), height, width)
   series = moving_photo.make_series(spectrum)
-  options = dict(num_frames=spectrum.num_frames, anchor_first_frame=anchor_first_frame)
-  return series, moving_photo.mean_magnitude(series, height, width, **options)
+  depth = moving_photo.mean_magnitude(
+    series, height, width, num_frames=spectrum.num_frames, anchor_first_frame=anchor_first_frame)
+  return series, depth
 
 
 @keep()
@@ -78,7 +79,7 @@ def _make_spline(photo: np.ndarray) -> np.ndarray:
   for top in range(0, -(-rows // 2), _TILE):
     band = photo.take(top + around, 0, mode="clip")
     for left in range(0, -(-columns // 2), _TILE):
-      tile = _make_spline_tile(band.take(left + around, 1, mode="clip"), np.int32([top, left]), size)
+      tile = _make_spline_tile(band.take(left + around, 1, mode="clip"), np.array([top, left], np.int32), size)
       place = whole[2 * top : 2 * (top + _TILE), 2 * left : 2 * (left + _TILE)]
       place[:] = np.asarray(tile)[: place.shape[0], : place.shape[1]]
   return spline
@@ -196,7 +197,7 @@ class ImageRenderer:
     """
     network = self._look(image, jnp.asarray(depth), seed)
     height, width = image.shape[:2]
-    photo = MovingPhoto(_make_spline(image), np.int32([height, width]), *_extend(image, depth))
+    photo = MovingPhoto(_make_spline(image), np.array([height, width], np.int32), *_extend(image, depth))
     return _render_flow(self._renderer, network, photo, jnp.asarray(flow))[: height * width].reshape(height, width, 3)
 
   def render(
@@ -234,7 +235,7 @@ class ImageRenderer:
     anchored = dict(anchor_first_frame=anchor_first_frame)
     series, depth = _lay_out(spectrum, np.float32(magnify), height=grid[0], width=grid[1], **anchored)
     network = self._look(image, depth, seed)
-    moving = MovingPhoto(_make_spline(photo), np.int32(shown), *_extend(resize_image(photo, *grid), depth))
+    moving = MovingPhoto(_make_spline(photo), np.array(shown, np.int32), *_extend(resize_image(photo, *grid), depth))
     mesh, block = self._share(shown, frames)
     moving, series, network = jax.device_put((moving, series, network), NamedSharding(mesh, PartitionSpec()))
     times = (np.arange(frames) * (spectrum.fps / fps)).astype(np.float32)
@@ -268,8 +269,9 @@ class ImageRenderer:
     series, depth = _lay_out.prepare(spectrum, np.float32(1), height=grid[0], width=grid[1], **anchored)
     side, place = _TILE + 2 * warp.SPLINE_HALO, jax.ShapeDtypeStruct((2,), np.int32)
     _make_spline_tile.prepare(jax.ShapeDtypeStruct((side, side, 3), np.float32), place, place)
-    spline, image = (jax.ShapeDtypeStruct((*shape, 3), np.float32) for shape in ((count_room(*shown),), grid))
-    moving = MovingPhoto(spline, place, *_extend.prepare(image, depth))
+    spline = jax.ShapeDtypeStruct((count_room(*shown), 3), np.float32)
+    image, depth = _extend.prepare(jax.ShapeDtypeStruct((*grid, 3), np.float32), depth)
+    moving: Any = MovingPhoto(spline, place, image, depth)
     if self._renderer is not None:
       return
     mesh, block = self._share(shown, frames)

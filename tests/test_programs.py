@@ -31,7 +31,7 @@ def compiled():
   """Names of what is compiled during the test."""
   names = []
 
-  def listen(event, seconds, **facts):
+  def listen(event: str, seconds: float, **facts: str | int | float) -> None:
     if event.endswith("compile_duration"):
       names.append(facts["fun_name"])
 
@@ -150,12 +150,13 @@ def test_a_program_that_cannot_be_loaded_is_made_anew(folder):
   first = begin()(X, VOLUME, factor=3.0)
   wait()
   (path,) = folder.iterdir()
-  _, results = pickle.loads(programs.read_file(path))
+  load = lambda: pickle.loads(programs.read_file(path) or b"")
+  _, results = load()
   for content in (b"no pickle", pickle.dumps((b"no program", results))):
     programs.write_file(path, content)
     same(begin()(X, VOLUME, factor=3.0), first)
     wait()
-    assert pickle.loads(programs.read_file(path))[0] != b"no program"
+    assert load()[0] != b"no program"
 
 
 def test_a_folder_that_others_may_enter_is_not_used(folder):

@@ -192,7 +192,7 @@ def gather(
   height, width = size
   is_one = jnp.clip(2 - inverse.spread / _SPREAD, 0.0, 1.0)
   share = jnp.clip(inverse.mass / _FULL_COVERAGE, 0.0, 1.0) * is_one
-  fields = jnp.concatenate([inverse.back, share, rest], axis=-1)
+  fields = jnp.concatenate([inverse.back, share, jnp.asarray(rest)], axis=-1)
   length = len(spline) // 4 + 1  # there are more than four coefficients a pixel
   strip = min(_STRIP, length)
 
@@ -217,12 +217,13 @@ def _enlarge(fields, row, column, height, width):
   """Fields [h w c] at the pixels row, column [n] of a picture of height x width: bilinear, [n c]."""
   rows, columns = fields.shape[:2]
   flat = fields.reshape(rows * columns, -1)
-  (above, below, down), (left, right, across) = (
-    _find(place, side, size) for place, side, size in ((row, rows, height), (column, columns, width)))
+  above, below, down = _find(row, rows, height)
+  left, right, across = _find(column, columns, width)
   take = lambda row, column: flat.at[row * columns + column].get(mode="promise_in_bounds")
   # Of equal values none but themselves come out, which weights that add up to one would not promise.
   mix = lambda first, second, weight: first + weight[:, None] * (second - first)
-  return mix(*(mix(take(row, left), take(row, right), across) for row in (above, below)), down)
+  lines = [mix(take(row, left), take(row, right), across) for row in (above, below)]
+  return mix(lines[0], lines[1], down)
 
 
 def _find(place, side, size):

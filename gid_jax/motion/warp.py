@@ -174,9 +174,11 @@ def sample_spline_rows(
   Height and width are those of the picture and may be traced; what is behind the last row does not count.
   """
   x, y = (2 * jnp.clip(a, 0, size - 1) + SPLINE_MARGIN for a, size in ((x, width), (y, height)))
+  rows, columns = (2 * size + 2 * SPLINE_MARGIN + 1 for size in (height, width))
   return _sample_rows(
     jnp.asarray(spline),
-    *(2 * size + 2 * SPLINE_MARGIN + 1 for size in (height, width)),
+    rows,
+    columns,
     x,
     y,
     lambda f: (
