@@ -67,6 +67,7 @@ def test_a_model_works_at_the_size_that_it_was_trained_at(size, photo, expected)
   assert animator.working_size(*photo) == expected
 
 
+@settings(deadline=None)
 @given(height=SIDES, width=SIDES, long_side=st.none() | st.integers(2, 2000))
 def test_output_size_is_even_and_never_larger(height, width, long_side):
   h, w = pipeline.output_size(height, width, long_side=long_side)

@@ -1,5 +1,6 @@
 """Sampling at moved pixels against SciPy and the definition of cubic convolution."""
 
+import jax
 import numpy as np
 import pytest
 import scipy.ndimage
@@ -109,12 +110,12 @@ def test_tiles_of_a_spline_are_the_spline(size):
   values = np.random.default_rng(3).uniform(size=(*size, 3)).astype(np.float32)
   expected = np.asarray(make_spline(values))
   found = np.full_like(expected, np.nan)
-  around = np.arange(-SPLINE_HALO, 16 + SPLINE_HALO)
+  around, make = np.arange(-SPLINE_HALO, 16 + SPLINE_HALO), jax.jit(make_spline_tile)
   for top in range(0, size[0] + 3, 16):
     for left in range(0, size[1] + 3, 16):
       tile = values.take(top + around, 0, mode="clip").take(left + around, 1, mode="clip")
       place = found[2 * top : 2 * top + 32, 2 * left : 2 * left + 32]
-      place[:] = run(make_spline_tile, tile, np.int32([top, left]), np.int32(size))[: place.shape[0], : place.shape[1]]
+      place[:] = make(tile, np.array([top, left]), np.array(size))[: place.shape[0], : place.shape[1]]
   np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
