@@ -43,13 +43,15 @@ def configure_jax() -> None:
 def use_compilation_cache() -> None:
   """Has JAX keep compiled programs in the user's cache folder, unless it has another one already.
 
-  Without a home, or with a read-only one, it compiles every time.
+  Without a home, with a read-only one, or with GID_CACHE=off, it compiles every time.
   """
   import jax
 
+  if not is_caching():
+    return
   if jax.config.values["jax_compilation_cache_dir"] is not None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
     return
-  folder = _make_cache_folder()
+  folder = make_cache_folder("xla")
   if folder is None:
     return
   jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -65,12 +67,19 @@ def count_cores() -> int:
   return os.cpu_count() or 1
 
 
-def _make_cache_folder() -> Path | None:
+def is_caching() -> bool:
+  """Whether anything may be kept for later processes: not with GID_CACHE=off in the environment."""
+  return os.environ.get("GID_CACHE", "").lower() != "off"
+
+
+def make_cache_folder(name: str) -> Path | None:
+  """The folder of this name in the user's cache folder, closed to others if it is new; None where none can be."""
   chosen = os.environ.get("XDG_CACHE_HOME", "")
   try:
     # The XDG specification ignores a relative path.
-    folder = (Path(chosen) if os.path.isabs(chosen) else Path.home() / ".cache") / "gid-jax" / "xla"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = (Path(chosen) if os.path.isabs(chosen) else Path.home() / ".cache") / "gid-jax" / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
   except (OSError, RuntimeError):
     return None
   return folder if os.access(folder, os.W_OK) else None

@@ -15,6 +15,7 @@ def own_cache_folder(tmp_path_factory):
   """Tests, and the programs that they start, keep compiled programs to themselves."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("user_cache")))
+    patch.setenv("GID_CACHE", "off")  # tests replace functions, which no file of a program tells
     yield
 
 

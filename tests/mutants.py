@@ -99,7 +99,7 @@ MUTANTS = [
     "moving_photo",
     ("share * moved + (1 - share) * jnp.stack(colours, -1)", "moved"),
     ("/ _FULL_COVERAGE, 0.0, 1.0) * is_one", "/ _FULL_COVERAGE, 0.0, 1.0)"),
-    ("u * (width / columns), v * (height / rows)", "u, v"),
+    ("column + u * (width / columns), row + v * (height / rows)", "column + u, row + v"),
     ("inverse._replace(back=back, mass=mass)", "inverse"),
     ("is_whole = jnp.clip((high - steepness) / (high - low), 0.0, 1.0)", "is_whole = 1.0"),
     ('[(0, 0)] * (values.ndim - 2), mode="edge")', "[(0, 0)] * (values.ndim - 2))"),

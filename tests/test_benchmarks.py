@@ -152,10 +152,12 @@ def test_every_script_is_run_here():
 
 
 def test_animate(run, world, monkeypatch):
-  quick, call = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}, subprocess.run
-  monkeypatch.setattr(subprocess, "run", lambda command, *, env, **options: call(command, env=env | quick, **options))
+  quick, call = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}, subprocess.Popen
+  monkeypatch.setattr(subprocess, "Popen", lambda command, *, env, **options: call(command, env=env | quick, **options))
   out = run("animate", "--weights", world.weights, "--size", 64, "--frames", 3)
-  assert re.search(r"first run: \d+\.\d s\nsecond run: \d+\.\d s\npeak memory: \d", out)
+  taken = r"\d+\.\d s, processor \d+\.\d s, peak memory \d"
+  assert re.search(rf"first run: {taken}.*\n  Loaded in .*\nsecond run: {taken}", out)
+  assert re.search(rf"\npair: {taken}.*\n  each photo: median \d", out)
   assert "of the second run: sampling" in out
   first = next(line for line in out.splitlines() if line.startswith("first frame"))
   assert find_numbers(first)[0] > 5

@@ -11,7 +11,8 @@ from gid_jax.devices import count_cores
 
 CHECKOUT = Path(__file__).parents[1]
 VARIABLES = (
-  "JAX_COMPILATION_CACHE_DIR", "JAX_NUM_CPU_DEVICES", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "XLA_FLAGS",
+  "GID_CACHE", "JAX_COMPILATION_CACHE_DIR",
+  "JAX_NUM_CPU_DEVICES", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "XLA_FLAGS",
   "XLA_PYTHON_CLIENT_PREALLOCATE", "XDG_CACHE_HOME",
 )  # fmt: skip
 SHOW = """
@@ -45,6 +46,7 @@ def test_programs_are_kept_in_the_users_cache_folder(tmp_path):
   assert run(USE, HOME=str(home), XDG_CACHE_HOME="relative")[0] == str(home / ".cache/gid-jax/xla")
   assert run(USE, XDG_CACHE_HOME=str(cache))[0] == str(cache / "gid-jax" / "xla")
   assert run(USE, XDG_CACHE_HOME=str(blocked))[:2] == ["None", "1.0"]
+  assert run(USE, HOME=str(home), GID_CACHE="off")[:2] == ["None", "1.0"]
   run(USE + "jax.jit(lambda x: x + 1)(1.0)", XDG_CACHE_HOME=str(cache))
   assert os.listdir(cache / "gid-jax" / "xla") != []
 

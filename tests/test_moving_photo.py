@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
-from gid_jax.motion import moving_photo, spectral
+from gid_jax.motion import moving_photo, spectral, warp
 from gid_jax.motion.moving_photo import MARGIN
 from gid_jax.types import SpectralVolume
 
@@ -16,7 +16,9 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 @jax.jit
 def show(photo, image, flow, depth, rest=None):
   """A frame of a photo of any size, whose flow and depth have no margin yet."""
-  return moving_photo.show(moving_photo.prepare(photo, image, depth), moving_photo.extend(flow), rest=rest)
+  height, width = photo.shape[:2]
+  rows = moving_photo.show(moving_photo.prepare(photo, image, depth), moving_photo.extend(flow), rest=rest)
+  return rows[: height * width].reshape(height, width, 3)
 
 
 def smooth_image(h, w):
@@ -122,13 +124,30 @@ def test_strips_of_rows_make_the_frame(monkeypatch):
   flow = rng.normal(size=(16, 24, 2)).astype(np.float32)
   operands = photo, rng.uniform(size=(16, 24, 3)).astype(np.float32), flow, np.abs(flow[..., 0])
   whole = show(*operands)
-  monkeypatch.setattr(moving_photo, "_STRIP", 400)  # 4 of 9 rows, the last with 6
-  np.testing.assert_allclose(show.__wrapped__(*operands), whole, atol=1e-6)
+  monkeypatch.setattr(moving_photo, "_STRIP", 400)  # ten rows, the last strip with three
+  np.testing.assert_allclose(show.__wrapped__(*operands), whole, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(7, 11), (13, 9), (8, 30)])
 def test_fields_are_enlarged_bilinearly(size):
   values = jnp.asarray(np.random.default_rng(9).normal(size=(7, 9, 2)), jnp.float32)
   height, width = size
-  found = moving_photo._resize(moving_photo._resize(values, height, 0), width, 1)
+  row, column = (a.ravel() for a in np.mgrid[:height, :width])
+  found = moving_photo._enlarge(values, row, column, height, width).reshape(height, width, 2)
   np.testing.assert_allclose(found, jax.image.resize(values, (height, width, 2), "linear"), atol=1e-5)
+
+
+def test_one_program_shows_videos_of_every_size():
+  rng = np.random.default_rng(12)
+  flow = rng.normal(size=(16, 24, 2)).astype(np.float32)
+  image, depth = rng.uniform(size=(16, 24, 3)).astype(np.float32), np.abs(flow[..., 0])
+  extended = moving_photo.extend(image), moving_photo.extend(depth)
+  flow_around = moving_photo.extend(flow)
+  shows = jax.jit(lambda *photo: moving_photo.show(moving_photo.MovingPhoto(*photo), flow_around))
+  for height, width in ((30, 40), (40, 22)):
+    photo = rng.uniform(size=(height, width, 3)).astype(np.float32)
+    spline = np.full((8000, 3), np.nan, np.float32)  # room that must not be looked at
+    spline[: (2 * height + 5) * (2 * width + 5)] = np.asarray(warp.make_spline(photo)).reshape(-1, 3)
+    found = shows(spline, np.int32([height, width]), *extended)[: height * width].reshape(height, width, 3)
+    np.testing.assert_allclose(found, show(photo, image, flow, depth), atol=1e-5)
+  assert shows._cache_size() == 1

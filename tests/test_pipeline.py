@@ -67,6 +67,7 @@ def test_a_model_works_at_the_size_that_it_was_trained_at(size, photo, expected)
   assert animator.working_size(*photo) == expected
 
 
+@settings(deadline=None)
 @given(height=SIDES, width=SIDES, long_side=st.none() | st.integers(2, 2000))
 def test_output_size_is_even_and_never_larger(height, width, long_side):
   h, w = pipeline.output_size(height, width, long_side=long_side)
@@ -261,30 +262,30 @@ def test_number_of_devices_does_not_matter():
   code = """
     import jax, numpy as np
     from configs import renderer as renderer_config
-    from gid_jax import pipeline
+    from gid_jax import rendering
     from gid_jax.models.renderer import Renderer, RendererConfig
     from gid_jax.types import SpectralVolume
     from gid_jax.weights.pretrained import config_to_settings
     jax.config.update("jax_disable_most_optimizations", True)
     assert jax.local_device_count() == 2
     used = []
-    plain = pipeline._render_frames
+    plain = rendering._render_frames
 
     def spy(*args, mesh, **options):
       used.append(mesh.size)
       return plain(*args, mesh=mesh, **options)
 
-    pipeline._render_frames = spy
+    rendering._render_frames = spy
     config = renderer_config.get_config("tiny").to_dict()
     network = Renderer(RendererConfig(**config["model"]["renderer"]))
     inputs = [np.zeros(shape, np.float32) for shape in ((1, 8, 8, 3), (1, 8, 8, 2), (1, 8, 8), (1, 64))]
     params = jax.jit(network.init)(jax.random.key(0), *inputs)["params"]
-    renderer = pipeline.ImageRenderer((params, config_to_settings(config)))
+    renderer = rendering.ImageRenderer((params, config_to_settings(config)))
     photo = np.random.default_rng(0).random((45, 70, 3), np.float32)
     coefficients = np.float32(np.random.default_rng(1).normal(size=(3, 20, 30, 4)) * 40)
     volume = SpectralVolume(coefficients, num_frames=150)
     together = np.stack(list(renderer.render(photo, volume, frames=5)))
-    pipeline._MAX_PIXELS_AT_ONCE = 44 * 70
+    rendering._MAX_PIXELS_AT_ONCE = 44 * 70
     alone = np.stack(list(renderer.render(photo, volume, frames=5)))
     assert used == [2] + [1] * 5, used
     assert together.shape == (5, 44, 70, 3)

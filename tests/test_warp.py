@@ -1,13 +1,16 @@
 """Sampling at moved pixels against SciPy and the definition of cubic convolution."""
 
+import jax
 import numpy as np
 import pytest
 import scipy.ndimage
 from helpers import run
 
 from gid_jax.motion.warp import (
+  SPLINE_HALO,
   is_inside,
   make_spline,
+  make_spline_tile,
   sample_cubic,
   sample_linear,
   sample_points,
@@ -100,6 +103,20 @@ def test_a_spline_is_sharper_than_cubic_convolution():
   error = lambda way, u: np.abs(run(way, wave(x), u, 0 * u) - wave(x + u[0]))[:, 20:-20].max()
   assert error(sample, quarter) < 0.005 and error(sample, 2 * quarter) < 0.005
   assert error(sample_cubic, 2 * quarter) > 0.08
+
+
+@pytest.mark.parametrize("size", [(9, 12), (40, 33)])
+def test_tiles_of_a_spline_are_the_spline(size):
+  values = np.random.default_rng(3).uniform(size=(*size, 3)).astype(np.float32)
+  expected = np.asarray(make_spline(values))
+  found = np.full_like(expected, np.nan)
+  around, make = np.arange(-SPLINE_HALO, 16 + SPLINE_HALO), jax.jit(make_spline_tile)
+  for top in range(0, size[0] + 3, 16):
+    for left in range(0, size[1] + 3, 16):
+      tile = values.take(top + around, 0, mode="clip").take(left + around, 1, mode="clip")
+      place = found[2 * top : 2 * top + 32, 2 * left : 2 * left + 32]
+      place[:] = make(tile, np.array([top, left]), np.array(size))[: place.shape[0], : place.shape[1]]
+  np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_inside_are_pixels_that_land_between_the_outermost_centres():

@@ -1,5 +1,7 @@
 """One photo, video or .gid file becomes a video, pictures or a page. Heavy modules are imported inside functions."""
 
+import contextlib
+import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,6 +91,9 @@ def _animate_photo(job: Job) -> None:
       animator = job.models.animator
   if edits.bands is not None:
     check_bands(edits.bands, animator.num_bands)
+  frames = 2 if job.target.kind == "page" else _plan_time(request, animator.period)[0]
+  ahead = {"frames": frames, "size": request.size, "steps": request.steps, "loop": is_guided}
+  threading.Thread(target=_prepare, args=(animator, image.shape[:2], ahead), daemon=True).start()
   with log.phase("sample"), open_progress(log.console) as progress:
     sampling = progress.add_task("Compiling", total=request.steps)
     spectrum = animator.predict_spectrum(
@@ -99,6 +104,7 @@ def _animate_photo(job: Job) -> None:
       progress=lambda done, total: progress.update(sampling, completed=done, total=total, description="Sampling"),
     )
     jax.block_until_ready(spectrum.coefficients)
+  log.console.print(f"Loaded in {log.seconds['load']:.1f} s, sampled in {log.seconds['sample']:.1f} s")
   _write_moving_photo(job, animator, image, edits.apply(spectrum))
   if request.save is not None:
     from gid_jax.bundle import Bundle, save_bundle
@@ -109,6 +115,11 @@ def _animate_photo(job: Job) -> None:
     save_bundle(request.save, bundle, overwrite=request.force)
     log.wrote(request.save, request.save.stat().st_size)
   log.end(Path(job.name), output=str(job.shown_path), seed=request.seed)
+
+
+def _prepare(animator, size: tuple[int, int], options: dict) -> None:
+  with contextlib.suppress(Exception):  # what is wrong is said where it is run
+    animator.prepare(*size, **options)
 
 
 def _animate_bundle(job: Job) -> None:

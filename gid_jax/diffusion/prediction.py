@@ -6,10 +6,11 @@ A photo's features are computed once; then the latents of all K bands, one set a
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float
 
 from gid_jax.configuration import ModelSettings, WeightsSettings
@@ -18,6 +19,7 @@ from gid_jax.diffusion.sampler import Draw, begin, draw_noise, sample
 from gid_jax.diffusion.schedule import SamplingSteps, Schedule, make_schedule, sampling_steps
 from gid_jax.errors import UserError
 from gid_jax.models.motion_model import MotionModel, View
+from gid_jax.programs import keep
 from gid_jax.types import AnyArray, SpectralVolume
 
 Progress = Callable[[int, int], None]
@@ -55,6 +57,66 @@ def predict_spectra(
   Raises:
     UserError: `steps` is outside 1 ... 1000.
   """
+  plan = _plan(model, settings, *image.shape[:2], steps=steps, guidance=guidance, loop=loop)
+  view: View = _encode_image(model, params, image, *plan.shape[1:3])
+  seeds, draw = _begin(jax.random.key_data(keys), impl=str(jax.random.key_impl(keys)), shape=plan.shape)
+  # A step at a time: any number of steps shares one compiled program, and the user sees them pass.
+  total = len(plan.way.timesteps)
+  for index in range(total):
+    seeds, draw = _step(
+      model, params, plan.schedule, seeds, draw, view, *plan.weights, plan.take(index),
+      impl=str(jax.random.key_impl(keys)), **plan.options)  # fmt: skip
+    if progress is not None:
+      draw.latents.block_until_ready()
+      progress(index + 1, total)
+  slices = _decode_latents(model, params, draw.latents, view.swing, evenness=plan.evenness)
+  return SpectralVolume(slices, num_frames=plan.options["num_frames"], fps=plan.options["fps"])
+
+
+def prepare_spectra(
+  keys: Any,
+  image: Any,
+  *,
+  model: MotionModel,
+  params: Mapping[str, Any],
+  settings: WeightsSettings,
+  steps: int | None = None,
+  guidance: float | None = None,
+  loop: bool = False,
+) -> SpectralVolume:
+  """Loads or compiles, in threads, what `predict_spectra` runs for arrays of these shapes: structs will do.
+
+  Returns:
+    The volumes [b k h2 w2 4] as a struct.
+
+  Raises:
+    UserError: see `predict_spectra`.
+  """
+  plan = _plan(model, settings, *image.shape[:2], steps=steps, guidance=guidance, loop=loop)
+  impl = str(jax.random.key_impl(keys))
+  view: View = _encode_image.prepare(model, params, image, *plan.shape[1:3])
+  seeds, draw = _begin.prepare(jax.random.key_data(keys), impl=impl, shape=plan.shape)
+  _, draw = _step.prepare(
+    model, params, plan.schedule, seeds, draw, view, *plan.weights, plan.take(0), impl=impl, **plan.options)
+  slices = _decode_latents.prepare(model, params, draw.latents, view.swing, evenness=plan.evenness)
+  return SpectralVolume(slices, num_frames=plan.options["num_frames"], fps=plan.options["fps"])
+
+
+class _Plan(NamedTuple):
+  """How volumes are sampled: `weights` are those of guidance and of loops, `options` go to `_sample` as they are."""
+
+  shape: tuple[int, int, int, int]
+  schedule: Schedule
+  way: SamplingSteps
+  weights: tuple[np.float32 | None, np.float32 | None]
+  evenness: float
+  options: dict[str, Any]
+
+  def take(self, index: int) -> SamplingSteps:
+    return SamplingSteps(*(np.asarray(part[index : index + 1], np.int32) for part in self.way))
+
+
+def _plan(model, settings, height, width, *, steps, guidance, loop) -> _Plan:
   sizes, sampling = settings.model, settings.sampling
   if not isinstance(sizes, ModelSettings) or settings.schedule is None or sampling is None:
     raise UserError(f"weights of stage {settings.stage!r} cannot be sampled; export a stage ldm or ldm_coordinated")
@@ -62,52 +124,30 @@ def predict_spectra(
   if steps is None:
     steps = sampling.loop.steps if loop else sampling.steps
   guidance = sampling.guidance if guidance is None else guidance
-  # Guidance changes where a step is going, which the step before knew nothing of.
-  order = 1 if loop else sampling.order
   try:
     recurrences = sampling.loop.recurrences if loop else 1
     way = sampling_steps(schedule, steps, spacing=sampling.spacing, last=sampling.last, recurrences=recurrences)
   except ValueError as error:
     raise UserError(str(error)) from error
-
   grid = sizes.motion_stride * model.latent_factor
-  height, width = image.shape[0] // grid, image.shape[1] // grid
-  view: View = _encode_image(model, params, image, height, width)
-  noise_keys, keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-  draw = begin(draw_noise(noise_keys, (sizes.num_bands, height, width, model.latent_channels)))
-  # A step at a time: any number of steps shares one compiled program, and the user sees them pass.
-  total = len(way.timesteps)
-  for index in range(total):
-    keys, step_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-    draw = _sample(
-      model,
-      params,
-      schedule,
-      step_keys,
-      draw,
-      view,
-      # Without it the second, unconditional evaluation of every step is saved.
-      None if guidance == 0 else jnp.float32(guidance),
-      jnp.float32(sampling.loop.weight) if loop and sampling.loop.weight else None,
-      SamplingSteps(*(part[index : index + 1] for part in way)),
-      num_frames=sizes.num_frames,
-      fps=sizes.fps,
-      eta=sampling.eta,
-      order=order,
-    )
-    if progress is not None:
-      draw.latents.block_until_ready()
-      progress(index + 1, total)
-  slices = _decode_latents(model, params, draw.latents, view.swing, evenness=sampling.evenness)
-  return SpectralVolume(slices, num_frames=sizes.num_frames, fps=sizes.fps)
+  # Without guidance the second, unconditional evaluation of every step is saved.
+  weights = (
+    None if guidance == 0 else np.float32(guidance),
+    np.float32(sampling.loop.weight) if loop and sampling.loop.weight else None,
+  )
+  # Guidance changes where a step is going, which the step before knew nothing of.
+  order = 1 if loop else sampling.order
+  options = {"num_frames": sizes.num_frames, "fps": sizes.fps, "eta": sampling.eta, "order": order}
+  shape = sizes.num_bands, height // grid, width // grid, model.latent_channels
+  return _Plan(shape, schedule, way, weights, sampling.evenness, options)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "height", "width"))
+@keep(others=("model", "height", "width"))
 def _encode_image(model: MotionModel, params, image, height, width):
   return model.apply({"params": params}, image[None], height=height, width=width, method="encode_image")
 
 
-@functools.partial(jax.jit, static_argnames=("model", "evenness"))
+@keep(others=("model", "evenness"))
 def _decode_latents(model: MotionModel, params, latents, swing, *, evenness):
   swing = _repeat(swing, len(latents))
   slices: Any = model.apply({"params": params}, latents, swing=swing, evenness=evenness, method="latents_to_motion")
@@ -118,9 +158,24 @@ def _repeat(swing, number):
   return None if swing is None else jnp.broadcast_to(swing, (number, *swing.shape[1:]))
 
 
-@functools.partial(
-  jax.jit, static_argnames=("model", "num_frames", "fps", "eta", "order"), donate_argnames=("draw",)
-)
+@keep(others=("impl", "shape"))
+def _begin(seeds, *, impl, shape):
+  keys = jax.random.wrap_key_data(seeds, impl=impl)
+  noise_keys, keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+  return jax.random.key_data(keys), begin(draw_noise(noise_keys, shape))
+
+
+@keep(others=("model", "impl", "num_frames", "fps", "eta", "order"))
+def _step(model, params, schedule, seeds, draw, view, weight, loop_weight, steps, *, impl, num_frames, fps, eta, order):
+  keys = jax.random.wrap_key_data(seeds, impl=impl)
+  keys, step_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+  draw = _sample(
+    model, params, schedule, step_keys, draw, view, weight, loop_weight, steps, num_frames=num_frames, fps=fps, eta=eta,
+    order=order)  # fmt: skip
+  return jax.random.key_data(keys), draw
+
+
+@functools.partial(jax.jit, static_argnames=("model", "num_frames", "fps", "eta", "order"))
 def _sample(
   model: MotionModel, params, schedule: Schedule, keys, draw: Draw, view: View, weight, loop_weight,
   steps: SamplingSteps, *, num_frames, fps, eta, order,

@@ -14,7 +14,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from gid_jax.motion import spectral, splat, warp
 from gid_jax.types import AnyArray, SpectralVolume
@@ -28,7 +28,7 @@ _SPREAD = 0.25
 # Pixels by which neighbours move apart: from where on they may be, and are, two things.
 _TORN = (1.5, 2.5)
 _BESIDE = 9  # pixels across, in which an edge decides
-_STRIP = 2**17  # pixels of a frame that are gathered at once
+_STRIP = 2**16  # pixels of a frame that are gathered at once
 _CHUNK = 10  # frames of which the mean magnitude is summed at once
 
 
@@ -37,12 +37,14 @@ class MovingPhoto:
   """A photo and all that is the same in each of its frames; see `prepare`.
 
   Attributes:
-    spline: of the photo at the video's size, from `warp.make_spline`.
+    spline: [n 3] of the photo at the video's size, from `warp.make_spline`, row after row; more may come behind.
+    size: [2] height and width of the video, so that one program suits videos of every size.
     image: [hm wm 3] the photo on the grid of motion with its margin.
     depth: [hm wm] W likewise, pixels of the grid.
   """
 
-  spline: Float[Array, "_ _ 3"]
+  spline: Float[Array, "n 3"]
+  size: Int[Array, "2"]
   image: Float[Array, "hm wm 3"]
   depth: Float[Array, "hm wm"]
 
@@ -50,7 +52,7 @@ class MovingPhoto:
 def prepare(
   photo: Float[AnyArray, "height width 3"], image: Float[AnyArray, "h w 3"], depth: Float[AnyArray, "h w"]
 ) -> MovingPhoto:
-  """What is the same in all frames.
+  """What is the same in all frames of a video.
 
   Args:
     photo: [height width 3] RGB in [0, 1], of the video's size.
@@ -58,7 +60,8 @@ def prepare(
     depth: [h w] W, mean motion magnitude, pixels of the grid.
   """
   return MovingPhoto(
-    spline=warp.make_spline(photo),
+    spline=warp.make_spline(photo).reshape(-1, 3),
+    size=jnp.asarray(photo.shape[:2], jnp.int32),
     image=extend(jnp.asarray(image, jnp.float32)),
     depth=extend(jnp.asarray(depth, jnp.float32)),
   )
@@ -110,13 +113,16 @@ def show(
   rest: Float[AnyArray, "h w 3"] | None = None,
   dtype: type = jnp.float32,
 ) -> Array:
-  """The frame [height width 3] in which each place has moved by `flow` [hm wm 2], pixels of the grid.
+  """The frame in which each place has moved by `flow` [hm wm 2], pixels of the grid: its rows one after the other.
 
   Args:
     photo: from `prepare`.
     flow: of the grid with its margin; see `extend`.
     rest: [h w 3] what to show, instead of splatted colours, where surfaces meet and where nothing lands.
     dtype: float32 in [0, 1], or uint8.
+
+  Returns:
+    [m 3], of which the first height x width are the frame; m is a fourth of the spline's coefficients, rounded up.
   """
   values = jnp.concatenate([photo.image, find_steepness(flow)], axis=-1)
   inverse = jax.tree.map(crop, splat.invert_flow(flow, photo.depth, values))
@@ -133,7 +139,8 @@ def show(
   beside = sums[..., :2] / jnp.maximum(sums[..., 2:], 1e-6)
   back = inverse.back + is_whole * (1 - landed) * (beside - inverse.back)
   mass = jnp.maximum(inverse.mass, _FULL_COVERAGE * is_whole)
-  return gather(photo.spline, inverse._replace(back=back, mass=mass), colours if rest is None else rest, dtype=dtype)
+  inverse = inverse._replace(back=back, mass=mass)
+  return gather(photo.spline, photo.size, inverse, colours if rest is None else rest, dtype=dtype)
 
 
 def _blur(values: Array) -> Array:
@@ -160,55 +167,67 @@ def crop(values: Float[AnyArray, "hm wm *c"]) -> Float[AnyArray, "h w *c"]:
 
 
 def gather(
-  spline: Float[AnyArray, "_ _ 3"], inverse: splat.InverseFlow, rest: Float[AnyArray, "h w 3"], *, dtype: type
+  spline: Float[AnyArray, "n 3"],
+  size: Int[AnyArray, "2"],
+  inverse: splat.InverseFlow,
+  rest: Float[AnyArray, "h w 3"],
+  *,
+  dtype: type,
 ) -> Array:
   """The photo along an inverted flow, and `rest` where several surfaces meet and where nothing has landed.
 
-  Where nothing moves the photo is itself. Rows are worked on a strip at a time, so that memory stays small.
+  Where nothing moves the photo is itself. So many pixels are worked on at once that memory stays small.
 
   Args:
-    spline: of the photo, RGB in [0, 1] at the output size, from `warp.make_spline`.
+    spline: [n 3] of the photo, RGB in [0, 1] at the output size; see `MovingPhoto`.
+    size: [2] height and width of the output.
     inverse: the flow, on a grid [h w ...] of its own.
     rest: [h w 3] on that grid.
     dtype: of the frame, float32 or uint8.
 
   Returns:
-    [height width 3] RGB of the output size, in [0, 1] or 0 ... 255.
+    [m 3] RGB in [0, 1] or 0 ... 255, see `show`.
   """
-  height, width = warp.spline_size(spline)
   rows, columns = inverse.mass.shape[:2]
+  height, width = size
   is_one = jnp.clip(2 - inverse.spread / _SPREAD, 0.0, 1.0)
   share = jnp.clip(inverse.mass / _FULL_COVERAGE, 0.0, 1.0) * is_one
-  fields = _resize(jnp.concatenate([inverse.back, share, rest], axis=-1), width, 1)
+  fields = jnp.concatenate([inverse.back, share, jnp.asarray(rest)], axis=-1)
+  length = len(spline) // 4 + 1  # there are more than four coefficients a pixel
+  strip = min(_STRIP, length)
 
-  def gather_strip(strip):
-    top, before, after, weight = strip
-    above = fields[before]
+  def gather_strip(number, frame):
+    place = number * strip + jnp.arange(strip)
+    row = place // width
+    column = place - row * width
     # As planes they are worked out once, and not again for every tap of the kernel.
-    u, v, share, *colours = warp.to_planes(above + weight * (fields[after] - above))
-    moved = warp.sample_spline(spline, u * (width / columns), v * (height / rows), top=top)
-    share = share[..., None]
-    frame = jnp.clip(share * moved + (1 - share) * jnp.stack(colours, -1), 0.0, 1.0)
-    return (frame * 255 + 0.5).astype(dtype) if dtype == jnp.uint8 else frame
+    u, v, share, *colours = warp.to_planes(_enlarge(fields, row, column, height, width))
+    x, y = column + u * (width / columns), row + v * (height / rows)
+    moved = warp.sample_spline_rows(spline, height, width, x, y)
+    share = share[:, None]
+    pixels = jnp.clip(share * moved + (1 - share) * jnp.stack(colours, -1), 0.0, 1.0)
+    pixels = (pixels * 255 + 0.5).astype(dtype) if dtype == jnp.uint8 else pixels
+    return jax.lax.dynamic_update_slice(frame, pixels, (number * strip, 0))
 
-  number = -(-height * width // _STRIP)
-  size = -(-height // number)
-  # Rows past the end repeat the last.
-  before, after, weight = (np.pad(array, (0, number * size - height), mode="edge") for array in _find(rows, height))
-  strips = before.reshape(-1, size), after.reshape(-1, size), weight.reshape(-1, size, 1, 1)
-  frame = jax.lax.map(gather_strip, (np.arange(number) * size, *strips))
-  return frame.reshape(-1, width, 3)[:height]
+  frame = jnp.zeros((-(-length // strip) * strip, 3), dtype)
+  return jax.lax.fori_loop(0, (height * width + strip - 1) // strip, gather_strip, frame)
 
 
-def _find(side: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  # Between which two of `side` values each of `size` lies, and the weight of the second; pixel centres kept.
-  places = np.clip((np.arange(size) + 0.5) * (side / size) - 0.5, 0, side - 1)
-  before = np.minimum(places.astype(int), max(side - 2, 0))
-  return before, np.minimum(before + 1, side - 1), np.asarray(places - before, np.float32)
+def _enlarge(fields, row, column, height, width):
+  """Fields [h w c] at the pixels row, column [n] of a picture of height x width: bilinear, [n c]."""
+  rows, columns = fields.shape[:2]
+  flat = fields.reshape(rows * columns, -1)
+  above, below, down = _find(row, rows, height)
+  left, right, across = _find(column, columns, width)
+  take = lambda row, column: flat.at[row * columns + column].get(mode="promise_in_bounds")
+  # Of equal values none but themselves come out, which weights that add up to one would not promise.
+  mix = lambda first, second, weight: first + weight[:, None] * (second - first)
+  lines = [mix(take(row, left), take(row, right), across) for row in (above, below)]
+  return mix(lines[0], lines[1], down)
 
 
-def _resize(values: Array, size: int, axis: int) -> Array:
-  # Bilinear along one axis; `jax.image.resize` multiplies by a matrix, which costs far more.
-  before, after, weight = _find(values.shape[axis], size)
-  first, second = (values.take(index, axis, mode="clip") for index in (before, after))
-  return first + weight.reshape([-1 if i == axis else 1 for i in range(values.ndim)]) * (second - first)
+def _find(place, side, size):
+  # Between which two of `side` values each place of `size` lies, and the weight of the second; pixel centres kept.
+  position = jnp.clip((place + 0.5) * (side / size) - 0.5, 0, side - 1)
+  before = jnp.minimum(position.astype(jnp.int32), max(side - 2, 0))
+  return before, jnp.minimum(before + 1, side - 1), position - before

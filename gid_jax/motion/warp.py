@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Inexact
+from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from gid_jax.types import AnyArray
 
@@ -33,12 +33,16 @@ def is_inside(u: Float[AnyArray, "h w"], v: Float[AnyArray, "h w"]) -> Bool[Arra
 def _sample(values: Inexact[AnyArray, "h w c"], x: AnyArray, y: AnyArray, weigh: Callable) -> Inexact[Array, "*n c"]:
   """Interpolates `values` at x, y [*n] with the separable kernel whose taps `weigh` gives; edges repeat."""
   height, width, channels = values.shape
+  return _sample_rows(jnp.asarray(values).reshape(-1, channels), height, width, x, y, weigh)
+
+
+def _sample_rows(flat, height, width, x, y, weigh: Callable) -> Inexact[Array, "*n c"]:
+  """`_sample` of the rows of a picture one after the other [n c]; its size may be traced."""
   x, y = jnp.clip(x, 0, width - 1), jnp.clip(y, 0, height - 1)
   column, row = x.astype(jnp.int32), y.astype(jnp.int32)
   weights_x, weights_y = weigh(x - column), weigh(y - row)
   before = len(weights_x) // 2 - 1
   columns = [jnp.clip(column + j - before, 0, width - 1) for j in range(len(weights_x))]
-  flat = jnp.asarray(values).reshape(-1, channels)
   result = jnp.zeros(())
   for i, weight_y in enumerate(weights_y):
     start = jnp.clip(row + i - before, 0, height - 1) * width
@@ -93,11 +97,7 @@ def make_spline(values: Float[AnyArray, "h w c"]) -> Float[Array, "h2 w2 c"]:
   Returns:
     [2h+5 2w+5 c] float32: with a margin on every side, which the kernel needs at the border.
   """
-  places = np.arange(-_SINC_REACH, _SINC_REACH) + 0.5
-  sinc = np.sinc(places) * np.sinc(places / _SINC_REACH)
-  sinc = tuple((sinc / sinc.sum()).tolist())
-  decay = 3**0.5 - 2
-  inverse = tuple(3**0.5 * decay ** abs(k) for k in range(-_SPLINE_REACH, _SPLINE_REACH + 1))
+  sinc, inverse = _spline_taps()
   spline = jnp.asarray(values, jnp.float32)
   for axis in (0, 1):
     side = spline.shape[axis]
@@ -112,24 +112,73 @@ def make_spline(values: Float[AnyArray, "h w c"]) -> Float[Array, "h2 w2 c"]:
   return spline
 
 
+def _spline_taps() -> tuple[tuple[float, ...], tuple[float, ...]]:
+  places = np.arange(-_SINC_REACH, _SINC_REACH) + 0.5
+  sinc = np.sinc(places) * np.sinc(places / _SINC_REACH)
+  decay = 3**0.5 - 2
+  inverse = tuple(3**0.5 * decay ** abs(k) for k in range(-_SPLINE_REACH, _SPLINE_REACH + 1))
+  return tuple((sinc / sinc.sum()).tolist()), inverse
+
+
+# Pixels around a tile that its coefficients depend on.
+SPLINE_HALO = (_SPLINE_REACH + SPLINE_MARGIN) // 2 + _SINC_REACH - 1
+
+
+def make_spline_tile(
+  tile: Float[AnyArray, "h w c"], start: Int[AnyArray, "2"], size: Int[AnyArray, "2"]
+) -> Float[Array, "h2 w2 c"]:
+  """A part of what `make_spline` makes of a picture, by a program that suits pictures of every size.
+
+  Args:
+    tile: [h w c] the picture's pixels from `start - SPLINE_HALO` on, its edge repeated outside.
+    start: row and column, of which the coefficients 2 `start` are the first.
+    size: height and width of the whole picture.
+
+  Returns:
+    [2(h-24) 2(w-24) c].
+  """
+  sinc, inverse = _spline_taps()
+  spline = jnp.asarray(tile, jnp.float32)
+  for axis in (0, 1):
+    between = correlate(spline, sinc, axis)
+    count = between.shape[axis]
+    values = jax.lax.slice_in_dim(spline, _SINC_REACH - 1, _SINC_REACH - 1 + count, axis=axis)
+    doubled = jnp.stack([values, between], axis + 1)
+    doubled = doubled.reshape(*(2 * count if i == axis else length for i, length in enumerate(values.shape)))
+    # Beyond the picture's own border its last value repeats.
+    first = 2 * start[axis] - _SPLINE_REACH - SPLINE_MARGIN
+    places = jnp.clip(first + jnp.arange(2 * count - 2), 0, 2 * size[axis] - 2) - first
+    spline = correlate(doubled.take(places, axis, mode="clip"), inverse, axis)
+  return spline
+
+
 def spline_size(spline: Float[AnyArray, "h2 w2 c"]) -> tuple[int, int]:
   """Height and width of the picture that `make_spline` was given, of its coefficients [h2 w2 c]."""
   height, width = ((side - 2 * SPLINE_MARGIN - 1) // 2 for side in spline.shape[:2])
   return height, width
 
 
-def sample_spline(
-  spline: Float[AnyArray, "h2 w2 c"], u: AnyArray, v: AnyArray, *, top: AnyArray | int = 0
-) -> Float[Array, "h w c"]:
+def sample_spline(spline: Float[AnyArray, "h2 w2 c"], u: AnyArray, v: AnyArray) -> Float[Array, "h w c"]:
   """Samples the spline of `make_spline` at moved pixels, u, v [h w]; beyond the picture's border its edge repeats.
 
-  It passes through every value. The pixels are those of the picture's rows from `top` on.
+  It passes through every value.
   """
-  height, width = spline_size(spline)
-  x, y = _positions(u, v)
-  x, y = (2 * jnp.clip(a, 0, size - 1) + SPLINE_MARGIN for a, size in ((x, width), (y + top, height)))
-  return _sample(
-    spline,
+  return sample_spline_rows(spline.reshape(-1, spline.shape[-1]), *spline_size(spline), *_positions(u, v))
+
+
+def sample_spline_rows(
+  spline: Float[AnyArray, "n c"], height: AnyArray | int, width: AnyArray | int, x: AnyArray, y: AnyArray
+) -> Float[Array, "*m c"]:
+  """Like `sample_spline` at places x, y [*m], of the rows of the spline one after the other [n c].
+
+  Height and width are those of the picture and may be traced; what is behind the last row does not count.
+  """
+  x, y = (2 * jnp.clip(a, 0, size - 1) + SPLINE_MARGIN for a, size in ((x, width), (y, height)))
+  rows, columns = (2 * size + 2 * SPLINE_MARGIN + 1 for size in (height, width))
+  return _sample_rows(
+    jnp.asarray(spline),
+    rows,
+    columns,
     x,
     y,
     lambda f: (
@@ -141,14 +190,14 @@ def sample_spline(
   )
 
 
-def to_planes(values: Float[AnyArray, "h w c"]) -> Float[Array, "c h w"]:
-  """Moves the channels of [h w c] first: [c h w].
+def to_planes(values: Float[AnyArray, "*n c"]) -> Float[Array, "c *n"]:
+  """Moves the channels of [*n c] first: [c *n].
 
   By a product, before which XLA computes its input once; a gather that is transposed it repeats for every use.
   """
-  height, width, channels = values.shape
+  *places, channels = values.shape
   planes = jnp.einsum("pc,dc->dp", values.reshape(-1, channels), jnp.eye(channels), precision="highest")
-  return planes.reshape(channels, height, width)
+  return planes.reshape(channels, *places)
 
 
 def correlate(values: AnyArray, taps: tuple[float, ...], axis: int) -> Array:
