@@ -249,7 +249,8 @@ class ImageRenderer:
       pending.append((len(part), rendered))
       # One block ahead, so that devices render while their last frames are taken.
       if len(pending) == 2:
-        yield from _fetch(*pending.pop(0), *shown)
+        number, rendered = pending.pop(0)
+        yield from _fetch(number, rendered, *shown)
     for number, rendered in pending:
       yield from _fetch(number, rendered, *shown)
 
@@ -267,9 +268,10 @@ class ImageRenderer:
     grid = motion_size(*shown)
     anchored = dict(anchor_first_frame=True)
     series, depth = _lay_out.prepare(spectrum, np.float32(1), height=grid[0], width=grid[1], **anchored)
-    side, place = _TILE + 2 * warp.SPLINE_HALO, jax.ShapeDtypeStruct((2,), np.int32)
+    side = _TILE + 2 * warp.SPLINE_HALO
+    place: Any = jax.ShapeDtypeStruct((2,), np.int32)
     _make_spline_tile.prepare(jax.ShapeDtypeStruct((side, side, 3), np.float32), place, place)
-    spline = jax.ShapeDtypeStruct((count_room(*shown), 3), np.float32)
+    spline: Any = jax.ShapeDtypeStruct((count_room(*shown), 3), np.float32)
     image, depth = _extend.prepare(jax.ShapeDtypeStruct((*grid, 3), np.float32), depth)
     moving: Any = MovingPhoto(spline, place, image, depth)
     if self._renderer is not None:

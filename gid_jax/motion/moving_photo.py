@@ -43,10 +43,10 @@ class MovingPhoto:
     depth: [hm wm] W likewise, pixels of the grid.
   """
 
-  spline: Float[Array, "n 3"]
-  size: Int[Array, "2"]
-  image: Float[Array, "hm wm 3"]
-  depth: Float[Array, "hm wm"]
+  spline: Float[AnyArray, "n 3"]
+  size: Int[AnyArray, "2"]
+  image: Float[AnyArray, "hm wm 3"]
+  depth: Float[AnyArray, "hm wm"]
 
 
 def prepare(
