@@ -24,7 +24,7 @@ from PIL import Image
 
 from gid_jax.errors import UserError
 from gid_jax.files import PathLike, complete_or_nothing
-from gid_jax.motion import modal, spectral, splat
+from gid_jax.motion import modal, spectral
 from gid_jax.types import AnyArray, SpectralVolume
 
 _MAX_BYTES = 6_000_000
@@ -44,7 +44,6 @@ _SCRIPTS = (
   "api", "page",
 )  # fmt: skip
 
-_fill_holes = jax.jit(splat.fill_holes)
 _motion_magnitude = jax.jit(spectral.motion_magnitude)
 
 
@@ -85,8 +84,8 @@ def export_html(
 def make_plate(image: Float[np.ndarray, "h w 3"], depth: Float[AnyArray, "h2 w2"]) -> Float[np.ndarray, "h w 3"]:
   """What stands behind the moving things of a photo [h w 3], whose W [h2 w2] is of any grid.
 
-  A place is in front when it moves much more than something near it. It is filled coarse to fine from the rest, and
-  most from what moves least.
+  A place is in front when it moves much more than something near it. It is filled from what is beside the whole thing
+  that it is a part of, by Telea's inpainting.
   """
   height, width = image.shape[:2]
   depth = np.asarray(depth, np.float32)
@@ -94,16 +93,19 @@ def make_plate(image: Float[np.ndarray, "h w 3"], depth: Float[AnyArray, "h2 w2"
   depth = cv2.resize(depth, (width, height), interpolation=cv2.INTER_LINEAR)
   highest = max(float(depth.max()), 1e-6)
   around = lambda radius: np.ones((2 * round(radius) + 1,) * 2, np.uint8)
-  reach = around(_REACH * max(height, width))
+  reach = _REACH * max(height, width)
   is_front = lambda least: ((depth > _RATIO * least) & (depth > 0.1 * highest)).astype(np.uint8)
   # Only beside a sharp edge: what moves more and more along a stem uncovers nothing.
   edge = is_front(cv2.erode(depth, around(2.5 * cell)))
-  front = is_front(cv2.erode(depth, reach)) & cv2.dilate(edge, reach)
+  front = is_front(cv2.erode(depth, around(reach))) & cv2.dilate(edge, around(reach))
   # The grid of motion is coarse: a leaf's rim lies beside what moves.
-  front = cv2.dilate(front, around(1.5 * cell))
-  mass = jnp.asarray(1.0 - front, jnp.float32)[..., None]
-  weights = jnp.asarray((0.02 + depth / highest) ** -2)[..., None]
-  return np.clip(np.asarray(_fill_holes(jnp.asarray(image, jnp.float32), mass, weights=weights)), 0, 1)
+  grown = around(3 * cell)
+  front = cv2.dilate(front, grown)
+  # The middle of a thing has nothing still within reach; it says as little of what is behind.
+  thing = cv2.dilate(is_front(cv2.erode(depth, around(3 * reach))), grown) | front
+  filled = cv2.inpaint(np.uint8(np.clip(image, 0, 1) * 255 + 0.5), thing, 4, cv2.INPAINT_TELEA)
+  filled = np.where(thing[..., None] > 0, cv2.GaussianBlur(filled, (0, 0), 0.005 * max(height, width)), filled)
+  return np.where(front[..., None] > 0, np.float32(filled) / 255, image)
 
 
 def _make_page(
