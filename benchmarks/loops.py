@@ -6,6 +6,7 @@ Samples every photo plainly and guided (eq. 5), from the same noise, and measure
 shows between its last frame and its first:
 
 - `cut`: the plain motion, stopped after four fifths of its period, for scale: a clip that does not loop;
+- `faded`: the same, its last half second faded into what comes before its first frame, as video editors make loops;
 - `free`: one period of the plain motion, which the Fourier basis makes periodic;
 - `unguided`: the same of what guided sampling draws with u = 0: self-recurrence alone gives another motion (without
   recurrence it is `free`);
@@ -14,7 +15,7 @@ shows between its last frame and its first:
 Gaps are rms over the pixels, from the last frame to the first: of displacement (px) and of velocity (px/frame). They
 are given as they are; divided by the rms displacement, which is the gap at equal energy, since everything is linear in
 the volume; and divided by the same motion's rms change from any frame to the next: 1 is a seam that looks like every
-other moment. Then, photo by photo, the ratios guided / free and guided / unguided: geometric mean, its standard error,
+other moment. Then, photo by photo, the ratios of guided to the others: geometric mean, its standard error,
 and how many are lower.
 Pixels are those of the motion grid, half as wide and high as the cropped photo of --height x --width.
 """
@@ -33,7 +34,8 @@ from gid_jax.motion import spectral
 from gid_jax.pipeline import Animator, resize_image
 from gid_jax.weights.pretrained import MOTION_WEIGHTS, load_pretrained
 
-KINDS = ("cut", "free", "unguided", "guided")
+KINDS = ("cut", "faded", "free", "unguided", "guided")
+FADE = 15  # frames
 QUANTITIES = ("displacement", "position gap", "velocity gap", "pos/energy", "vel/energy", "pos/step", "vel/step")
 
 
@@ -69,8 +71,9 @@ def main():
         volumes[-1].coefficients.block_until_ready()
         seconds.append(time.perf_counter() - start)
       period = volumes[0].num_frames
-      rows.append([measure(volumes[0], period * 4 // 5), *(measure(volume, period) for volume in volumes)])
-      ratio = rows[-1][3] / rows[-1][1]
+      cut = [measure(volumes[0], period * 4 // 5, fade=fade) for fade in (0, FADE)]
+      rows.append([*cut, *(measure(volume, period) for volume in volumes)])
+      ratio = rows[-1][KINDS.index("guided")] / rows[-1][KINDS.index("free")]
       print(
         f"{photo.name[:40]:<40} seed {seed}: {seconds[0]:.0f} s, guided {seconds[-1]:.0f} s; guided / free: "
         + ", ".join(f"{name} {value:.2f}" for name, value in zip(QUANTITIES, ratio, strict=True)),
@@ -106,13 +109,20 @@ def crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
   return resize_image(image[top : top + round(scale * height), left : left + round(scale * width)], height, width)
 
 
-def measure(spectrum, num_frames: int) -> np.ndarray:
-  """`QUANTITIES` of frames 0 ... num_frames - 1, repeated."""
+def measure(spectrum, num_frames: int, *, fade: int = 0) -> np.ndarray:
+  """`QUANTITIES` of frames 0 ... num_frames - 1, repeated; the last `fade` of them become those before the first."""
   rms = lambda vectors: float(np.sqrt((np.asarray(vectors, np.float64) ** 2).sum(axis=-1).mean()))
   times = np.arange(spectrum.num_frames)
   motion, velocity = (np.asarray(f(spectrum, times)) for f in (spectral.evaluate_motion, spectral.evaluate_velocity))
   energy = rms(motion - motion.mean(axis=0))
   last = num_frames - 1
+  if fade:
+    motion, velocity = motion.copy(), velocity.copy()
+    inside, before = slice(num_frames - fade, num_frames), slice(spectrum.num_frames - fade, spectrum.num_frames)
+    share = (np.arange(1, fade + 1) / (fade + 1))[:, None, None, None]
+    change = motion[before] - motion[inside]
+    velocity[inside] += share * (velocity[before] - velocity[inside]) + change / (fade + 1)
+    motion[inside] += share * change
   position, change = rms(motion[last] - motion[0]), rms(velocity[last] - velocity[0])
   step, turn = (rms(field - np.roll(field, 1, axis=0)) for field in (motion, velocity))
   return np.array([energy, position, change, position / energy, change / energy, position / step, change / turn])
@@ -123,10 +133,10 @@ def report(rows: np.ndarray) -> None:
   print(f"\n{'mean of ' + str(len(rows)):<18}" + "".join(f"{name:>14}" for name in QUANTITIES))
   for index, kind in enumerate(KINDS):
     print(f"{kind:<18}" + "".join(f"{value:>14.4f}" for value in rows[:, index].mean(axis=0)))
-  for index in (1, 2):
+  for index in range(1, len(KINDS) - 1):
     if np.array_equal(rows[:, index], rows[:, index - 1]):
       continue
-    logs = np.log(rows[:, 3] / rows[:, index])
+    logs = np.log(rows[:, -1] / rows[:, index])
     error = logs.std(axis=0, ddof=1) / len(logs) ** 0.5 if len(logs) > 1 else np.full(logs.shape[1], np.nan)
     ratio = np.exp(logs.mean(axis=0))
     print(f"{'guided/' + KINDS[index]:<18}" + "".join(f"{value:>14.3f}" for value in ratio))

@@ -246,8 +246,8 @@ def shrink(config):
 def test_loops(run, world):
   out = run("loops", "--weights", world.weights, "--height", HEIGHT, "--width", WIDTH, "--steps", 2,
             "--photos", world.photos, "--number", 2)  # fmt: skip
-  assert [line.split()[0] for line in out.splitlines() if re.match("cut|free|unguided|guided ", line)] == [
-    "cut", "free", "unguided", "guided"]  # fmt: skip
+  assert [line.split()[0] for line in out.splitlines() if re.match("cut|faded|free|unguided|guided ", line)] == [
+    "cut", "faded", "free", "unguided", "guided"]  # fmt: skip
   ratios = find_numbers(next(line for line in out.splitlines() if line.startswith("guided/free")))
   assert len(ratios) == 7 and np.isfinite(ratios).all()
 
