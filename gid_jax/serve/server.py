@@ -80,7 +80,7 @@ def make_server(app, desk: Desk) -> uvicorn.Server:
   """A server of a guarded application, to be run with a socket that listens; a signal ends it within two seconds."""
   # uvloop would fork to start a decoder, which JAX's threads do not go well with.
   config = uvicorn.Config(
-    app, loop="asyncio", http="h11", ws="none", lifespan="on", log_level="critical", access_log=False,
+    app, loop="asyncio", http="h11", ws="none", lifespan="on", log_config=None, log_level="critical", access_log=False,
     server_header=False, timeout_graceful_shutdown=1, limit_concurrency=_MAX_CONNECTIONS)  # fmt: skip
   return _Server(config, desk)
 
