@@ -213,7 +213,7 @@ def careful(tmp_path_factory):
 
 @pytest.mark.parametrize("content, reason", [
   (b"hello" * 20, "This photo is not an image in a format that can be read here; use JPEG, PNG or WebP"),
-  (b"\0\0\0\x18ftypheic" + bytes(50), "This photo is not an image format that can be read here (HEIC)"),
+  (b"\0\0\0\x18ftypheic" + bytes(50), "This photo is a damaged HEIC file"),
   (png_of(9000, 6000), "This photo is 9000 x 6000; photos of up to 50 megapixels are taken here"),
   (png_of(900, 600), "This photo is truncated or damaged"),
   (make_picture(size=(15, 99)), "This photo is 15 x 99 pixels; a photo needs at least 16 x 16"),
