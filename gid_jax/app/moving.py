@@ -91,9 +91,7 @@ def _animate_photo(job: Job) -> None:
       animator = job.models.animator
   if edits.bands is not None:
     check_bands(edits.bands, animator.num_bands)
-  frames = 2 if job.target.kind == "page" else _plan_time(request, animator.period)[0]
-  ahead = {"frames": frames, "size": request.size, "steps": request.steps, "loop": is_guided}
-  threading.Thread(target=_prepare, args=(animator, image.shape[:2], ahead), daemon=True).start()
+  threading.Thread(target=_prepare, args=(job, animator, image.shape[:2], is_guided), daemon=True).start()
   with log.phase("sample"), open_progress(log.console) as progress:
     sampling = progress.add_task("Compiling", total=request.steps)
     spectrum = animator.predict_spectrum(
@@ -117,9 +115,11 @@ def _animate_photo(job: Job) -> None:
   log.end(Path(job.name), output=str(job.shown_path), seed=request.seed)
 
 
-def _prepare(animator, size: tuple[int, int], options: dict) -> None:
+def _prepare(job: Job, animator, size: tuple[int, int], is_guided: bool) -> None:
+  """Compiles ahead what sampling and rendering will run."""
   with contextlib.suppress(Exception):  # what is wrong is said where it is run
-    animator.prepare(*size, **options)
+    frames = 2 if job.target.kind == "page" else _plan_time(job.request, animator.period)[0]
+    animator.prepare(*size, frames=frames, size=job.request.size, steps=job.request.steps, loop=is_guided)
 
 
 def _animate_bundle(job: Job) -> None:
