@@ -252,7 +252,7 @@ def _check_rate(path: Path, rate: float) -> None:
 
 def _count_frames(path: Path, *, limit: int) -> int:
   try:
-    with av.open(f"file:{path}") as container:
+    with av.open(f"file:{path}", metadata_errors="replace") as container:
       # An animated AVIF has a still beside its frames.
       stream = container.streams.best("video")
       return 0 if stream is None else sum(1 for _ in itertools.islice(container.decode(stream), limit))
