@@ -304,6 +304,7 @@ from gid_jax.app import cli
 from gid_jax.types import SpectralVolume
 
 class Animator:
+  period = 2.0
   @classmethod
   def from_pretrained(cls, directory): return cls()
   def predict_spectrum(self, key, image, **options):
