@@ -1,5 +1,6 @@
 """Which scenes a data set holds out for validation; a scene is never in both splits."""
 
+import shlex
 import sys
 import zlib
 from collections import Counter
@@ -89,12 +90,13 @@ def check_windows(
     if record["windows"]:
       scenes[record["split"]].add(record["scene"])
   reasons = Counter(lost["reason"] for lost in rejected).most_common(1)
-  why = f"; {reasons[0][1]} of {len(rejected)} rejected: {reasons[0][0]}" if reasons else ""
+  why = f"; {reasons[0][1]} of {len(rejected)} rejected: {reasons[0][0].rstrip('.')}" if reasons else ""
   if not scenes["train"]:
     raise UserError(f"No training window came out: see {listed}, and give more clips{why}.")
   if not scenes["validation"] and held_out != []:
-    raise UserError(
-      f"No validation window came out: see {listed}, and hold out others with --held_out_scenes a,b{why}.")
+    name = shlex.quote(min(scenes["train"]))
+    advice = f"hold out another, as with --held_out_scenes {name}" if len(scenes["train"]) > 1 else "give more clips"
+    raise UserError(f"No validation window came out: see {listed}, and {advice}{why}.")
   for split, purpose in (("train", "train on"), ("validation", "validate on")):
     if len(scenes[split]) == 1:
       (name,) = scenes[split]

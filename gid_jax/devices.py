@@ -35,7 +35,7 @@ def configure_jax() -> None:
     jax.devices()
   except (RuntimeError, AssertionError) as error:
     chosen = jax.config.values["jax_platforms"] or "its choice"
-    reason = str(error).strip().splitlines() or [type(error).__name__]
+    reason = str(error).strip().splitlines() or ["no such device was found"]
     raise UserError(f"JAX cannot use {chosen} here: {reason[0]}; unset JAX_PLATFORMS to run on the CPU, or "
                     "install JAX for this accelerator") from error  # fmt: skip
 

@@ -17,6 +17,7 @@ class FakeAnimator:
   spectrum = make_volume(num_bands=6, scale=0.5)
   loops: ClassVar[list[bool]] = []
   num_bands = 6
+  period = spectrum.num_frames / spectrum.fps
 
   class motion_settings:
     label = "of the test"

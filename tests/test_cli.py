@@ -207,6 +207,7 @@ def test_refuses_photos_that_are_none(capsys, engine):
   Path("cut.jpg").write_bytes(Path("whole.jpg").read_bytes()[:-1500])
   Path("folder.jpg").mkdir()
   assert_refused(capsys, "missing.jpg", match="cannot read missing.jpg: no such file")
+  assert_refused(capsys, "https://example.org/a.jpg", match="a.jpg: a web address; download it first")
   assert_refused(capsys, "folder.jpg", match="folder.jpg holds no photos")
   assert_refused(capsys, "empty.jpg", match="empty.jpg is empty")
   assert_refused(capsys, "text.jpg", match="text.jpg is not an image")
@@ -303,6 +304,7 @@ from gid_jax.app import cli
 from gid_jax.types import SpectralVolume
 
 class Animator:
+  period = 2.0
   @classmethod
   def from_pretrained(cls, directory): return cls()
   def predict_spectrum(self, key, image, **options):

@@ -312,6 +312,14 @@ def test_what_holds_is_said_and_holds():
   assert remarks.find_remarks(volume, factor=1.2 * 8 * held, option="")
 
 
+def test_a_photo_that_is_very_long_is_told(engine, capsys):
+  for width, words in ((128, []), (136, ["the photo is 136 x 32, over 4", "the video will be 68 x 16"])):
+    Image.new("RGB", (width, 32)).save("long.png")
+    assert cli.main(["animate", "long.png", "--frames", "2", "--size", "68", "--force"]) == 0
+    said = capsys.readouterr().err
+    assert said.count("gid: warning: ") == bool(words) and all(word in said for word in words)
+
+
 def test_the_photos_of_a_long_run_are_let_go(engine, monkeypatch):
   import weakref
 

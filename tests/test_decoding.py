@@ -17,7 +17,7 @@ from stills import srgb_to_hdr
 from videos import SWATCHES, assert_refused, encode, moving_frames, read_swatches, sliding_frames, swatch_frame
 
 from gid_jax.errors import UserError
-from gid_jax.media import clips, decoding, encoding
+from gid_jax.media import clips, decoding, encoding, shots
 from gid_jax.types import Clip
 
 
@@ -250,6 +250,23 @@ def test_a_colon_in_a_path_is_no_protocol(tmp_path, monkeypatch):
 
 
 # Times
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+def test_a_title_that_is_not_utf_8_does_no_harm(tmp_path, suffix):
+  path = tmp_path / f"a{suffix}"
+  with av.open(str(path), "w") as output:
+    output.metadata["title"] = "meadow"
+    stream = output.add_stream("mpeg4", rate=30)
+    stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+    for frame in moving_frames(5):
+      output.mux(stream.encode(av.VideoFrame.from_ndarray(frame)))
+    output.mux(stream.encode())
+  named = path.read_bytes()
+  path.write_bytes(named.replace(b"meadow", b"for\xeats"))
+  assert b"meadow" in named and shots.is_video(path)
+  assert len(clips.read_clip(path).frames) == 5
+  assert decoding.describe_truncation(path, num_frames=5, seconds=5 / 30) is None
 
 
 def longest_increasing_by_brute_force(times):

@@ -121,3 +121,4 @@ except UserError as error:
 """
   line = " ".join(run(code, JAX_PLATFORMS=platform))
   assert line.startswith(f"JAX cannot use {platform} here: ") and "unset JAX_PLATFORMS" in line
+  assert "AssertionError" not in line

@@ -74,6 +74,17 @@ def test_a_later_stretch_is_found_if_it_is_the_first_that_is_long_enough(tmp_pat
   assert shot.index == 80 and len(shot.frames) == 60 and len(said) == 1
 
 
+@pytest.mark.parametrize("number", [90, 200])
+def test_a_still_title_is_passed_over(tmp_path, number):
+  for name, frames, begin in (
+    ("before.mp4", swing(1, seed=1) * number + swing(60, seed=2), number),
+    ("behind.mp4", swing(60, seed=2) + swing(1, seed=1) * number, 0),
+  ):
+    shot, said = read(write(tmp_path / name, frames))
+    assert (shot.index, len(shot.frames), len(said)) == (begin, 60, 1)
+    assert "2.0 s from" in said[0]
+
+
 def test_start_is_where_the_search_begins(tmp_path):
   path = write(tmp_path / "a.mp4", swing(60, seed=1) + swing(60, seed=2))
   shot, said = read(path, start=1.0, num_frames=30)

@@ -1,5 +1,6 @@
 """Which scenes are held out."""
 
+import pathlib
 import zlib
 
 import pytest
@@ -64,3 +65,16 @@ def test_what_cannot_be_trained_on_is_refused(scenes, options, message):
   else:
     with pytest.raises(UserError, match=message):
       check()
+
+
+def test_where_no_held_out_clip_gave_a_window_another_scene_is_named():
+  record = lambda scene, split, windows: {"scene": scene, "split": split, "windows": windows}
+  lost = [record("broken", "validation", 0)]
+  for names, advice in (
+    (["two oaks", "fern lake"], "hold out another, as with --held_out_scenes 'fern lake'"),
+    (["oak"], "give more clips"),
+  ):
+    with pytest.raises(UserError, match=rf"and {advice}; 1 of 1 rejected: too short\.$"):
+      splits.check_windows(
+        lost + [record(name, "train", 1) for name in names], [{"reason": "too short."}],
+        listed=pathlib.Path("rejected.jsonl"), held_out=None)

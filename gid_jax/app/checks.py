@@ -192,7 +192,8 @@ def check_files(
 
 def _check_source(source: Path, give: str) -> None:
   if not source.exists():
-    raise UserError(f"cannot read {source}: no such file")
+    is_address = source.parts[:1] in (("http:",), ("https:",))
+    raise UserError(f"cannot read {source}: {'a web address; download it first' if is_address else 'no such file'}")
   if not source.is_file():
     raise UserError(f"{source} is not a file; give {give}")
   if not os.access(source, os.R_OK):

@@ -79,12 +79,15 @@ def _animate_photo(job: Job) -> None:
   import jax
 
   from gid_jax.app.edits import read_edits
+  from gid_jax.app.remarks import find_shape_remarks
   from gid_jax.media import photos
   from gid_jax.motion.editing import check_bands
 
   is_guided = isinstance(request, LoopRequest) and not request.free
   with log.phase("load"):
     image = photos.read_image(job.source, warn=log.warn)
+    for remark in find_shape_remarks(*image.shape[:2], size=request.size):
+      log.warn(remark)
     edits = read_edits(request, image)
     print_devices(log.console)
     with log.console.status("Loading the model"):

@@ -1,10 +1,11 @@
-"""What a sampled motion will look like, said before it is rendered: hardly anything moves, or the picture tears."""
+"""What will not look well, said before it is rendered: hardly anything moves, the picture tears, or is very long."""
 
 import math
 
 import numpy as np
 
 from gid_jax.motion.measures import rms_swing
+from gid_jax.sizes import output_size
 from gid_jax.types import SpectralVolume
 
 # The liveliest fiftieth swings by less than this part of the long side: 0.4 px of 256.
@@ -12,6 +13,7 @@ _STILL, _LIVELY = 0.0015, 0.98
 # Neighbours that move apart by so much of their distance show a tear; so many of all may without its being seen.
 _TORN, _FEW = 1.5, 0.02
 _NUM_TIMES = 15
+_LONGEST = 4  # times as long as wide; longer photos are squeezed for the networks
 
 
 def find_remarks(spectrum: SpectralVolume, *, factor: float, option: str) -> list[str]:
@@ -32,6 +34,16 @@ def find_remarks(spectrum: SpectralVolume, *, factor: float, option: str) -> lis
     return [f"{option} will tear {100 * torn:.0f} % of the picture, where neighbouring points move apart; "
             f"about {held:.2g} times as much motion holds"]  # fmt: skip
   return []
+
+
+def find_shape_remarks(height: int, width: int, *, size: int) -> list[str]:
+  """Sentences about the shape of a photo whose video will be `size` pixels long; none where all is well."""
+  if max(height, width) <= _LONGEST * min(height, width):
+    return []
+  rows, columns = output_size(height, width, long_side=size)
+  return [
+    f"the photo is {width} x {height}, over {_LONGEST} times as long as wide: the video will be {columns} x {rows}, "
+    "and its motion is predicted from a squeezed picture; crop it for a better one"]
 
 
 def find_strain(spectrum: SpectralVolume) -> np.ndarray:

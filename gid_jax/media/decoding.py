@@ -99,7 +99,7 @@ def decode_frames(
 def _decode_video(path: Path, short_side: int | None) -> Iterator[tuple[np.ndarray | None, float]]:
   """Frames and time stamps; None for a frame that is damaged."""
   # The prefix keeps FFmpeg from reading a colon in a file name as a protocol.
-  with av.open(f"file:{path}") as container:
+  with av.open(f"file:{path}", metadata_errors="replace") as container:
     stream = container.streams.best("video")
     # The cover of an album is a video stream to FFmpeg.
     if not isinstance(stream, av.VideoStream) or stream.disposition & Disposition.attached_pic:
@@ -155,7 +155,7 @@ def describe_truncation(path: PathLike, *, num_frames: int, seconds: float) -> s
   with open(path, "rb") as file:
     if is_webp(file.read(12)):
       return None
-  with av.open(f"file:{path}") as container:
+  with av.open(f"file:{path}", metadata_errors="replace") as container:
     stream = container.streams.best("video")
     num_promised = stream.frames if stream is not None else 0
     # Sound may last longer than the picture.

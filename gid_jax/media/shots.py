@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +29,8 @@ MIN_FRAMES = 15
 _LOOK_SECONDS, _MAX_FRAMES = 30.0, 2000
 # What is looked at beyond a stretch that may be good, to see the fade or the dissolve that it ends in.
 _MARGIN_SECONDS = 1.0
+# Grey levels of change from frame to frame: less is a still picture, and compression alone does not give more.
+_STILL_CHANGE, _LIVELY_CHANGE = 0.01, 0.1
 
 # How files begin that may hold one picture or many, and those that hold one.
 _MAYBE_MOVING = (b"GIF8", b"\x89PNG")
@@ -103,7 +105,8 @@ def read_shot(
 ) -> Shot:
   """Reads the first seconds of a video, or some later ones, that have no cut, fade, dissolve or black frame in them.
 
-  Where the seconds from `start` on have one, the longest stretch without in the 30 s from there is taken.
+  Where the seconds from `start` on have one, the longest stretch without in the 30 s from there is taken; one in which
+  nothing moves, such as a title, is passed over.
 
   Args:
     path: any video that can be decoded, however long and large.
@@ -140,7 +143,7 @@ def read_shot(
   rate = (1 - measure_repeats(changes)) * (len(times) - 1) / (times[-1] - times[0])
   _check_rate(path, rate)
   resampled = resample_clip(Clip(np.stack(held.frames[begin:end]), times - times[0]), fps=fps)
-  if np.percentile(make_overview(resampled.frames).changes[1:], 80) < 0.01:
+  if _measure_change(make_overview(resampled.frames).changes) < _STILL_CHANGE:
     raise UserError(f"nothing moves in {path}: four of five frames repeat the one before; give another video")
   from_second = start + times[0]
   if begin or seconds < min(num_frames / fps, lasts) - 1 / fps:
@@ -194,7 +197,8 @@ def _hold(
         looked = True
         so_far = _gather(frames, stamps, kept, skipped, elapsed)
         begin, end = _choose(so_far, seconds)
-        if begin == 0 and so_far.times[end - 1] + so_far.interval >= seconds:
+        lasts = begin == 0 and so_far.times[end - 1] + so_far.interval >= seconds
+        if lasts and _measure_change(make_overview(so_far.frames[:end]).changes) >= _STILL_CHANGE:
           break
       if elapsed >= start + _LOOK_SECONDS or len(frames) >= _MAX_FRAMES:
         break
@@ -209,16 +213,35 @@ def _gather(frames: list[np.ndarray], stamps: list[float], kept: list[int], skip
 
 
 def _choose(held: _Held, seconds: float) -> tuple[int, int]:
-  """(begin, end) in frames of the first stretch that lasts so many seconds, or else of the longest."""
+  """(begin, end) in frames of the first stretch that lasts so many seconds, or else of the longest.
+
+  A stretch in which nothing moves, such as a title, is only taken where none is lively.
+  """
+  overview = make_overview(held.frames)
+  found = find_shots(overview, held.times)
+  begin, end = _find_longest(held, seconds, found)
+  if _measure_change(overview.changes[begin:end]) < _STILL_CHANGE:
+    lively = [(first, last) for first, last in found if _measure_change(overview.changes[first:last]) > _LIVELY_CHANGE]
+    if lively:
+      return _find_longest(held, seconds, lively)
+  return begin, end
+
+
+def _find_longest(held: _Held, seconds: float, found: Sequence[tuple[int, int]]) -> tuple[int, int]:
   begin, end = 0, 0
   longest = 0.0
-  for first, last in find_shots(make_overview(held.frames), held.times):
+  for first, last in found:
     # One frame more than the seconds ask for, which the last one may lie nearest to.
     last = min(last, int(np.searchsorted(held.times, held.times[first] + seconds - 1e-6)) + 1)
     lasts = min(held.times[last - 1] - held.times[first] + held.interval, seconds)
     if lasts > longest + held.interval / 2:
       begin, end, longest = first, last, lasts
   return begin, end
+
+
+def _measure_change(changes: np.ndarray) -> float:
+  """The grey levels by which four of five frames of a stretch differ at most from the one before."""
+  return float(np.percentile(changes[1:], 80)) if len(changes) > 1 else 0.0
 
 
 def _check_rate(path: Path, rate: float) -> None:
@@ -229,7 +252,7 @@ def _check_rate(path: Path, rate: float) -> None:
 
 def _count_frames(path: Path, *, limit: int) -> int:
   try:
-    with av.open(f"file:{path}") as container:
+    with av.open(f"file:{path}", metadata_errors="replace") as container:
       # An animated AVIF has a still beside its frames.
       stream = container.streams.best("video")
       return 0 if stream is None else sum(1 for _ in itertools.islice(container.decode(stream), limit))
