@@ -29,7 +29,10 @@ if TYPE_CHECKING:
   from gid_jax import motion as motion
   from gid_jax import parsing as parsing
   from gid_jax import pipeline as pipeline
+  from gid_jax import programs as programs
+  from gid_jax import rendering as rendering
   from gid_jax import serve as serve
+  from gid_jax import sizes as sizes
   from gid_jax import touch as touch
   from gid_jax import training as training
   from gid_jax import types as types
@@ -95,7 +98,8 @@ _HOMES = {
 # `train` and `evaluate` are programs, for `python -m`, and need extras.
 _MODULES = (
   "app", "bundle", "configuration", "data", "devices", "diffusion", "errors", "evaluation", "extras", "files", "flow",
-  "media", "models", "motion", "parsing", "pipeline", "serve", "touch", "training", "types", "weights",
+  "media", "models", "motion", "parsing", "pipeline", "programs", "rendering", "serve", "sizes", "touch", "training",
+  "types", "weights",
 )  # fmt: skip
 
 

@@ -51,10 +51,13 @@ def folder(monkeypatch, tmp_path):
   photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8))
   Path("holidays").mkdir()
   Path("out").mkdir()
-  for name in ("photo.jpg", "beach.jpg", "holidays/a.jpg"):
+  for name in ("examples/photos", "examples/loops"):
+    Path(name).mkdir(parents=True)
+  for name in ("photo.jpg", "beach.jpg", "holidays/a.jpg", "examples/photos/oak.jpg", "examples/photos/elm.jpg"):
     photo.save(name)
   Image.new("L", (48, 32), 255).save("house.png")
-  encoding.write_video("clip.mp4", np.zeros((18, 32, 48, 3), np.uint8), fps=30)
+  for name in ("clip.mp4", "examples/loops/lotus.mp4"):
+    encoding.write_video(Path(name), np.zeros((18, 32, 48, 3), np.uint8), fps=30)
   return tmp_path
 
 

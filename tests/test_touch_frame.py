@@ -152,8 +152,8 @@ def test_a_video_of_the_motion_is_recorded(browser, folder, tmp_path):
   path = tmp_path / download.value.suggested_filename
   download.value.save_as(path)
   assert path.name in ("A plant.mp4", "A plant.webm")
-  from gid_jax.media.shots import read_first_frame
+  from gid_jax.media.shots import read_frame
 
-  frame = read_first_frame(path)
+  frame = read_frame(path, index=0)
   assert frame.shape[1] / frame.shape[0] == pytest.approx(1.5, abs=0.02) and frame.max() > 180
   assert complaints == []
