@@ -57,7 +57,7 @@ def folder(monkeypatch, tmp_path):
     photo.save(name)
   Image.new("L", (48, 32), 255).save("house.png")
   for name in ("clip.mp4", "examples/loops/lotus.mp4"):
-    encoding.write_video(Path(name), np.zeros((18, 32, 48, 3), np.uint8), fps=30)
+    encoding.write_video(Path(name), (np.roll(np.asarray(photo) // 2 + 60, i // 2, axis=1) for i in range(18)), fps=30)
   return tmp_path
 
 
