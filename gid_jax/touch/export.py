@@ -102,7 +102,7 @@ def make_plate(image: Float[np.ndarray, "h w 3"], depth: Float[AnyArray, "h2 w2"
   grown = around(3 * cell)
   front = cv2.dilate(front, grown)
   # The middle of a thing has nothing still within reach; it says as little of what is behind.
-  thing = cv2.dilate(is_front(cv2.erode(depth, around(3 * reach))), grown) | front
+  thing = np.maximum(cv2.dilate(is_front(cv2.erode(depth, around(3 * reach))), grown), front)
   filled = cv2.inpaint(np.asarray(np.clip(image, 0, 1) * 255 + 0.5, np.uint8), thing, 4, cv2.INPAINT_TELEA)
   filled = np.where(thing[..., None] > 0, cv2.GaussianBlur(filled, (0, 0), 0.005 * max(height, width)), filled)
   return np.where(front[..., None] > 0, np.float32(filled) / 255, image)
