@@ -158,7 +158,8 @@ def _find_memory() -> tuple[int | None, int | None]:
   """Bytes that are free, and all of them."""
   with contextlib.suppress(OSError, ValueError, KeyError):
     lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    return tuple(1024 * int(lines[name].split()[0]) for name in ("MemAvailable", "MemTotal"))  # type: ignore
+    free, total = (1024 * int(lines[name].split()[0]) for name in ("MemAvailable", "MemTotal"))
+    return free, total
   return None, None
 
 
