@@ -66,18 +66,18 @@ def to_cells(values: np.ndarray) -> np.ndarray:
 def measure_folder(folder: str, kind: str, exclude: set[str]) -> Iterable[Picture]:
   """Measures the first window of every video of a folder."""
   files, _ = read_clip_folder(folder)
-  for path, scene, tier in files:
-    if scene in exclude or tier == "S":
+  for file in files:
+    if file.scene in exclude or file.tier == "S":
       continue
     try:
       frames = next(iter(clip_to_sequences(
-        path, **SIZE, num_frames=NUM_FRAMES, fps=30, stride=10, max_sequences=1, loop=kind == "loops")))  # fmt: skip
+        file.path, **SIZE, num_frames=NUM_FRAMES, fps=30, stride=10, max_sequences=1, loop=kind == "loops")))  # fmt: skip
     except UserError as error:
-      print(f"left out {path.name}: {error}", flush=True)
+      print(f"left out {file.path.name}: {error}", flush=True)
       continue
     motion, confidence, _ = measure_motion(frames)
     yield Picture(
-      kind, scene, frames[0], to_cells(mean_magnitude(motion)), to_cells(np.asarray(confidence)), tier == "A")
+      kind, file.scene, frames[0], to_cells(mean_magnitude(motion)), to_cells(np.asarray(confidence)), file.tier == "A")
 
 
 def measure_all(options: argparse.Namespace) -> list[Picture]:
