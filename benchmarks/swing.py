@@ -31,6 +31,7 @@ from gid_jax.evaluation.motion_baselines import score_photo
 from gid_jax.evaluation.results import estimate_mean
 from gid_jax.evaluation.scenes import list_clips, read_clip
 from gid_jax.media.folders import load_backgrounds
+from gid_jax.models.encoders import combine_odds
 from gid_jax.motion.measures import rms_swing
 from gid_jax.training.swing import FAINT, MOVES, PlaceSample, cover, find_log_swing, make_eye, start_ridge
 from gid_jax.weights.pretrained import MOTION_WEIGHTS, load_pretrained
@@ -221,8 +222,8 @@ def main() -> None:
       places.add_window(clips[i].scene, flat(usual[i]), clips[i].log_swing.ravel())
     for features in photos[::2]:
       places.add_still(flat(features))
-    kernel, bias = places.fit_gate(0.03)
-    moves = lambda features, kernel=kernel, bias=bias: flat(features) @ kernel + bias > 0
+    kernel, bias = places.fit_gate(0.3)
+    moves = lambda features, kernel=kernel, bias=bias: np.ravel(combine_odds((features @ kernel + bias)[None]) > 0)
     for i in np.flatnonzero(outside):
       swing = np.exp(clips[i].log_swing.ravel()) - FAINT
       moving.append(moves(usual[i])[swing >= MOVES * np.percentile(swing, 95)].mean())

@@ -15,7 +15,7 @@ from configs import ldm
 from gid_jax import train as training
 from gid_jax.configuration import TrainSettings
 from gid_jax.errors import UserError
-from gid_jax.models.encoders import SWING_RANGE, SwingHead
+from gid_jax.models.encoders import SWING_RANGE, SwingHead, combine_odds
 from gid_jax.motion.spectral import spectrum_to_motion
 from gid_jax.parsing import parse
 from gid_jax.training import swing
@@ -239,3 +239,9 @@ def test_the_command_says_what_it_wants():
     capture_output=True, text=True,
   )  # fmt: skip
   assert result.returncode == 2 and re.fullmatch(r"error: .*nowhere.*\n", result.stderr)
+
+
+def test_a_places_odds_are_half_its_own_and_half_those_of_the_surest_tenth():
+  odds = RNG.normal(size=(2, 5, 6)) * 3
+  expected = [[own / 2 + np.quantile(photo, 0.9) / 2 for own in photo.ravel()] for photo in odds]
+  np.testing.assert_allclose(np.ravel(combine_odds(odds)), np.ravel(expected), atol=1e-5)

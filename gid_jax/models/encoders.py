@@ -300,6 +300,14 @@ def name_trunk(kind: str) -> str:
   return kind.rpartition(":")[2]
 
 
+def combine_odds(odds: Float[AnyArray, "b h w"]) -> Float[Array, "b h w"]:
+  """Log odds [b h w] that places move: of each by itself, and of the photo's surest tenth, half and half.
+
+  A leaf that looks odd is among leaves, and a rock that looks like a leaf is among rocks.
+  """
+  return (odds + jnp.percentile(odds, 90, axis=(1, 2), keepdims=True)) / 2
+
+
 class SwingHead(nn.Module):
   """Frozen image features to how far each place is likely to swing; `gid_jax.training.swing` fits it.
 
@@ -307,7 +315,7 @@ class SwingHead(nn.Module):
   swing and a little more, `faint`, which flow cannot tell from rest and which is taken off again. It is relative to the
   place that 5 % of the photo exceed, as the strength of windows is (`gid_jax.data.examples.measure_strength`): how
   strongly things move has nothing to do with how little beside them does. Whether a place is of a thing that moves at
-  all, as leaves are and rock is not, is a logistic function of its own features: it lowers the place by up to `depth`.
+  all, as leaves are and rock is not, is a logistic function, see `combine_odds`: it lowers the place by up to `depth`.
   """
 
   @nn.compact
@@ -322,7 +330,7 @@ class SwingHead(nn.Module):
     mean = features.mean(axis=(1, 2), keepdims=True)
     # The fit is exact, and hundreds of products add up; the default would round them on accelerators.
     project = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-    is_moving = jax.nn.sigmoid(project(features, gate) + bias)
+    is_moving = jax.nn.sigmoid(combine_odds(project(features, gate) + bias))
     swing = (jnp.exp(jnp.minimum(project(features - mean, kernel), SWING_RANGE[1])) - faint) / (1 - faint)
     swing = jnp.log(jnp.maximum(swing, math.exp(SWING_RANGE[0])))
     return swing - jnp.percentile(swing, 95, axis=(1, 2), keepdims=True) - depth * (1 - is_moving)

@@ -11,7 +11,7 @@ determine it: what they share, not what each looks like. Two fits make a `SwingH
   a windy clip counts like a calm one. Features have unit deviation; the penalty leaves them few degrees of freedom. How
   much contrast the fit has is decided by scenes that it has not seen.
 - Whether: ridge logistic regression of single places, those that move in filmed clips and loops against those of the
-  photos of `--stills`, in which nothing sways.
+  photos of `--stills`, in which nothing sways. The head hears the photo's surest places beside each place's own odds.
 """
 
 import functools
@@ -334,7 +334,7 @@ if __name__ == "__main__":
   flags.DEFINE_string("stills", None, "Folder of photos in which nothing sways.")
   flags.DEFINE_string("output", None, "File to write, .safetensors.")
   flags.DEFINE_float("penalty", 10.0, "Of where; of features with unit variance.")
-  flags.DEFINE_float("gate_penalty", 0.03, "Of whether a place moves.")
+  flags.DEFINE_float("gate_penalty", 0.3, "Of whether a place moves.")
   EXAMPLES = {"config": "configs/ldm.py:default", "stills": "photos", "output": "runs/swing.safetensors"}
   flags.mark_flags_as_required(list(EXAMPLES))
   app.run(main, flags_parser=functools.partial(parse_flags, examples=EXAMPLES))
