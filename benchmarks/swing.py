@@ -222,7 +222,7 @@ def main() -> None:
       places.add_window(clips[i].scene, flat(usual[i]), clips[i].log_swing.ravel())
     for features in photos[::2]:
       places.add_still(flat(features))
-    kernel, bias = places.fit_gate(0.3)
+    kernel, bias = places.fit_gate(0.03)
     moves = lambda features, kernel=kernel, bias=bias: np.ravel(combine_odds((features @ kernel + bias)[None]) > 0)
     for i in np.flatnonzero(outside):
       swing = np.exp(clips[i].log_swing.ravel()) - FAINT

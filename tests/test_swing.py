@@ -241,7 +241,7 @@ def test_the_command_says_what_it_wants():
   assert result.returncode == 2 and re.fullmatch(r"error: .*nowhere.*\n", result.stderr)
 
 
-def test_a_places_odds_are_half_its_own_and_half_those_of_the_surest_tenth():
+def test_a_places_odds_are_its_own_and_those_of_the_surest_tenth():
   odds = RNG.normal(size=(2, 5, 6)) * 3
-  expected = [[own / 2 + np.quantile(photo, 0.9) / 2 for own in photo.ravel()] for photo in odds]
+  expected = [[0.7 * own + 0.3 * np.quantile(photo, 0.9) for own in photo.ravel()] for photo in odds]
   np.testing.assert_allclose(np.ravel(combine_odds(odds)), np.ravel(expected), atol=1e-5)

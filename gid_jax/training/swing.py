@@ -45,7 +45,7 @@ from gid_jax.weights.pretrained import export_weights
 FAINT = 0.1  # px: what swings less counts as this much more, as flow cannot tell it from rest
 STILL = 0.1  # px that 5 % of a photo without anything to move may exceed
 MOVES = 0.3  # of the swing that 5 % of a window exceed: from there on a place of it moves
-CAUTION = 1.0  # of the log odds that a place moves: a wall that sways is worse than a leaf that rests
+CAUTION = 1.3  # of the log odds that a place moves: a wall that sways is worse than a leaf that rests
 _NUM_PLACES = 60  # of a window or a photo, for whether a place moves
 _NUM_NEWTON_STEPS = 8
 _NUM_GROUPS = 100  # of scenes, left out one after the other
@@ -334,7 +334,7 @@ if __name__ == "__main__":
   flags.DEFINE_string("stills", None, "Folder of photos in which nothing sways.")
   flags.DEFINE_string("output", None, "File to write, .safetensors.")
   flags.DEFINE_float("penalty", 10.0, "Of where; of features with unit variance.")
-  flags.DEFINE_float("gate_penalty", 0.3, "Of whether a place moves.")
+  flags.DEFINE_float("gate_penalty", 0.03, "Of whether a place moves.")
   EXAMPLES = {"config": "configs/ldm.py:default", "stills": "photos", "output": "runs/swing.safetensors"}
   flags.mark_flags_as_required(list(EXAMPLES))
   app.run(main, flags_parser=functools.partial(parse_flags, examples=EXAMPLES))
