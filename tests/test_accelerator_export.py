@@ -1,0 +1,223 @@
+"""What CUDA and TPU are given, read off the programs: plain convolutions, JAX's attention, nothing that is for CPUs.
+
+Everything is traced from shapes; nothing is compiled and no weights are made. Blocks that a U-Net repeats at every level
+stand there once.
+"""
+
+import functools
+import importlib
+import math
+import re
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax._src.cudnn import fused_attention_stablehlo as cudnn
+from jax.sharding import Mesh
+
+from benchmarks.training_cost import make_shapes
+from gid_jax import rendering
+from gid_jax.configuration import TrainSettings
+from gid_jax.diffusion import prediction
+from gid_jax.flow import estimate
+from gid_jax.models import operations
+from gid_jax.models.build import make_motion_model, make_renderer
+from gid_jax.motion import moving_photo, splat
+from gid_jax.motion.moving_photo import MovingPhoto
+from gid_jax.parsing import parse
+from gid_jax.sizes import count_room, motion_size
+from gid_jax.train import make_optimizer
+from gid_jax.training.objectives import make_objective
+from gid_jax.training.train_state import create_train_state, train_step
+from gid_jax.types import SpectralVolume
+from gid_jax.weights.pretrained import config_to_settings
+
+PLATFORMS = ("cuda", "tpu")
+FUSED = "__cudnn$fmhaSoftmax"
+
+
+def like(x):
+  return jax.ShapeDtypeStruct(x.shape, x.dtype)
+
+
+def mark(shapes):
+  """A stand-in for a form that is for CPUs: found by its name in any program that takes it."""
+
+  def stand_in(*inputs, **options):
+    def cpu_form(*inputs):
+      zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes(*inputs))
+      return jax.tree.map(lambda zero: zero + inputs[0].sum().astype(zero.dtype), zeros)
+
+    return jax.jit(cpu_form)(*inputs)
+
+  return stand_in
+
+
+CPU_FORMS = {
+  "_convolve": lambda x, kernel: jax.ShapeDtypeStruct((*x.shape[:3], kernel.shape[3]), x.dtype),
+  "_input_slope": lambda kernel, slope: jax.ShapeDtypeStruct((*slope.shape[:3], kernel.shape[2]), slope.dtype),
+  "_kernel_slope": lambda x, slope: jax.ShapeDtypeStruct((3, 3, x.shape[3], slope.shape[3]), x.dtype),
+  "_convolve_phases": lambda x, kernel: jax.ShapeDtypeStruct(
+    (x.shape[0], 2 * x.shape[1], 2 * x.shape[2], kernel.shape[3]), x.dtype
+  ),
+  "_phases_gradient": lambda x, kernel, slope: (like(x), like(kernel)),
+  "_attend_in_chunks": lambda queries, keys, values: like(queries),
+}
+
+
+@pytest.fixture(autouse=True)
+def as_on_a_gpu(monkeypatch):
+  """What asks for the device at hand finds an NVIDIA GPU, and what CPUs would get is marked."""
+  for name, shapes in CPU_FORMS.items():
+    monkeypatch.setattr(operations, name, mark(shapes))
+  monkeypatch.setattr(operations, "_has_cudnn", lambda: True)
+  monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)
+  monkeypatch.setattr(estimate, "_count_together", lambda platform, number: number)
+  monkeypatch.setattr(rendering, "_count_together", lambda platform, number: number)
+
+
+def export(function, *inputs, platforms=PLATFORMS):
+  """{platform: StableHLO} of a function; of any, that nothing there is for CPUs or runs on the host."""
+  program, texts = jax.jit(function), {}
+  for platform in platforms:
+    text = texts[platform] = jax.export.export(program, platforms=[platform])(*inputs).mlir_module()
+    calls = set(re.findall(r"custom_call @([\w$]+)", text))
+    known = {FUSED, f"{FUSED}Backward"} if platform == "cuda" else set()
+    assert "cpu_form" not in text and calls <= known, (platform, calls)
+  return texts
+
+
+def get_config(stage, size):
+  """A stage of a size, every level of its U-Net and auto-encoder one block deep; nothing is read."""
+  config = importlib.import_module(f"configs.{stage}").get_config(size)
+  if stage != "renderer":
+    config.model.denoiser.num_blocks = 1
+    config.model.codec.update(num_blocks=1) if "num_blocks" in config.model.codec else None
+  for name in config.init:
+    config.init[name] = "nothing" if name == "swing" and config.init[name] else ""
+  return config
+
+
+def test_the_marks_are_seen():
+  x, kernel = (jax.ShapeDtypeStruct(shape, np.float32) for shape in ((1, 4, 4, 8), (3, 3, 8, 8)))
+  heads = jax.ShapeDtypeStruct((1, 16, 2, 8), np.float32)
+
+  def slopes(function):
+    return lambda *inputs: jax.grad(lambda *inputs: function(*inputs).sum(), argnums=(0, 1))(*inputs)
+
+  for function, inputs in (
+    (operations.convolve, (x, kernel)),
+    (slopes(operations.convolve), (x, kernel)),
+    (operations.convolve_repeated, (x, kernel)),
+    (slopes(operations.convolve_repeated), (x, kernel)),
+    (operations.dot_product_attention, (heads, heads, heads)),
+  ):
+    text = jax.export.export(jax.jit(function), platforms=["cpu"])(*inputs).mlir_module()
+    assert "cpu_form" in text
+
+
+STEPS = [
+  *(("vae", size) for size in ("paper", "inpainting_512")),
+  *((stage, size) for stage in ("ldm", "ldm_coordinated") for size in ("paper", "large", "inpainting_512")),
+  *(("renderer", size) for size in ("paper", "inpainting_512")),  # that of `large` is the paper's
+]
+
+
+@pytest.mark.parametrize("stage, size", STEPS)
+def test_train_steps(stage, size):
+  config = parse(TrainSettings, get_config(stage, size))
+  params, batch = make_shapes(config, 2)
+  objective = make_objective(config, band_scale=np.ones(16, np.float32) if stage == "vae" else None)
+  tx = make_optimizer(config.optimizer)
+  state = jax.eval_shape(functools.partial(create_train_state, trainable=objective.trainable, tx=tx), params)
+  step = functools.partial(train_step, loss_fn=objective.loss_fn, tx=tx, ema_decay=config.ema_decay)
+  texts = export(step, jax.eval_shape(lambda: jax.random.key(0)), state, batch)
+  is_kernel = lambda leaf: len(leaf.shape) == 4 and leaf.shape[:2] == (3, 3)
+  kernels = sum(map(is_kernel, jax.tree.leaves(state.params)))
+  for text in texts.values():
+    # One forward and two for the gradient, but for the first layer's input, each over two axes of space.
+    dimensions = re.findall(r"stablehlo\.convolution\(.*?dim_numbers = (\S+)", text)
+    assert len(dimensions) >= 3 * kernels - 2, (len(dimensions), kernels)
+    assert all(re.match(r"\[[bf01i, ]*\]x", part) and "2" not in part for part in dimensions)
+  # The U-Net of these computes in bfloat16; auto-encoders, frozen eyes and the renderer in float32, which cuDNN has not.
+  is_half = stage.startswith("ldm")
+  assert (FUSED in texts["cuda"]) == is_half and (f"{FUSED}Backward" in texts["cuda"]) == is_half
+
+
+@pytest.mark.parametrize("size, guidance", [("paper", 1.75), ("paper", 0.0), ("inpainting_512", 1.75), ("large", 0.0)])
+def test_sampling_steps_cast_no_parameters(size, guidance):
+  config = get_config("ldm_coordinated", size)
+  settings = config_to_settings(config.to_dict())
+  model, (height, width) = make_motion_model(settings.model), settings.model.image_size
+  params, _ = make_shapes(parse(TrainSettings, config), 1)
+  plan = prediction._plan(model, settings, height, width, steps=None, guidance=guidance, loop=False)
+  image = jax.ShapeDtypeStruct((height, width, 3), np.float32)
+  view = jax.eval_shape(lambda *inputs: prediction._encode_image(model, *inputs, *plan.shape[1:3]), params, image)
+  seeds = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)[None]))
+  begin = functools.partial(prediction._begin, impl="threefry2x32", shape=plan.shape)
+  seeds, draw = jax.eval_shape(lambda seeds: begin(seeds), seeds)
+  cast = jax.eval_shape(lambda params: prediction._cast_params(model, params), params)
+
+  def step(params, seeds, draw, view):
+    options = dict(impl="threefry2x32", **plan.options)
+    return prediction._step(
+      model, params, plan.schedule, seeds, draw, view, *plan.weights, plan.take(0), **options)
+
+  unet = params["unet"]
+  kernels = {"x".join(map(str, leaf.shape)) for leaf in jax.tree.leaves(unet) if len(leaf.shape) > 1}
+  cast_kernels = r"stablehlo\.convert %arg\d+ : \(tensor<([\dx]+)xf32>\) -> tensor<[\dx]+xbf16>"
+  for text in export(step, cast, seeds, draw, view).values():
+    assert not kernels & set(re.findall(cast_kernels, text))
+  if guidance == 0 and size == "paper":
+    (text,) = export(step, params, seeds, draw, view, platforms=("cuda",)).values()
+    assert len(kernels & set(re.findall(cast_kernels, text))) > 10
+  # What normalisations hold stays as it is.
+  kept = [leaf.dtype == np.float32 for leaf in jax.tree.leaves(cast["unet"])]
+  assert 0 < sum(kept) < len(kept) / 2
+
+
+def test_flow():
+  frames = jax.ShapeDtypeStruct((4, 160, 256, 3), np.float32)
+  mesh = Mesh(np.asarray(jax.devices()[:1]), ("targets",))
+  block = lambda reference, targets: estimate._estimate_block(
+    reference, targets, settings=estimate.DEFAULT, mesh=mesh)
+  for text in export(block, jax.ShapeDtypeStruct(frames.shape[1:], np.float32), frames).values():
+    assert "tensor<4x160x256x" in text  # all targets together
+
+
+@pytest.mark.parametrize("is_trained", [False, True])
+def test_blocks_of_frames(is_trained):
+  shown, number = (288, 512), 8
+  grid = motion_size(*shown)
+  float32 = lambda *shape: jax.ShapeDtypeStruct(shape, np.float32)
+  volume = SpectralVolume(float32(16, 80, 128, 4))
+  series, depth = jax.eval_shape(
+    lambda volume: rendering._lay_out(
+      volume, np.float32(1), height=grid[0], width=grid[1], anchor_first_frame=True), volume)
+  image, depth = jax.eval_shape(rendering._extend._function, float32(*grid, 3), depth)
+  photo = MovingPhoto(float32(count_room(*shown), 3), np.array(shown, np.int32), image, depth)
+  model = network = None
+  if is_trained:
+    config = parse(TrainSettings, get_config("renderer", "paper"))
+    model = make_renderer(config.model)
+    params, batch = make_shapes(config, 1)
+    inputs = params, like(batch["image"]), batch["depth"], float32(1, model.config.style_dim)
+    network = jax.eval_shape(
+      lambda params, image, depth, noise: rendering._look._function(model, params, image[0], depth[0], noise[0]), *inputs)
+  mesh = Mesh(np.asarray(jax.devices()[:1]), ("frames",))
+  block = lambda network, photo, series, times: rendering._render_frames(
+    model, network, photo, series, times, mesh=mesh, num_frames=150, anchor_first_frame=True)
+  height, width = (side + 2 * moving_photo.MARGIN for side in grid)
+  for text in export(block, network, photo, series, float32(number)).values():
+    assert f"tensor<{number}x{height}x{width}x" in text and "xui8>" in text
+
+
+def test_splatting_with_gradients():
+  values, flow = (jax.ShapeDtypeStruct((160, 256, channels), np.float32) for channels in (16, 2))
+  depth = jax.ShapeDtypeStruct((160, 256), np.float32)
+  loss = lambda *inputs: splat.softmax_splat(*inputs)[0].sum()
+  for text in export(jax.grad(loss, argnums=(0, 1, 2)), values, flow, depth).values():
+    assert text.count("stablehlo.scatter") >= 2
+    assert math.prod((160 + 3, 256 + 3)) == 42217 and "tensor<42217x18xf32>" in text  # sums are of float32
