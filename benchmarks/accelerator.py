@@ -162,19 +162,21 @@ def read_photo(width: int, height: int) -> np.ndarray:
 
 def measure_photo(options: argparse.Namespace) -> Iterator[Row]:
   """The embedded weights, everything but encoding."""
-  animator, photo, number = Animator.from_pretrained(options.weights), read_photo(640, 360), 2 if options.tiny else 150
+  animator = Animator.from_pretrained(options.weights)
+  (width, height), number = ((64, 48), 2) if options.tiny else ((640, 360), 150)
+  photo = read_photo(width, height)
 
   def animate():
     spectrum = animator.predict_spectrum(jax.random.key(0), photo)
     return [frame[0, 0] for frame in animator.render(photo, spectrum, frames=number)]
 
-  yield f"photo to {number} frames of 640x360", "s", take_time(animate, least=0)
+  yield f"photo to {number} frames of {width}x{height}", "s", take_time(animate, least=0)
 
 
 def measure_rendering(options: argparse.Namespace) -> Iterator[Row]:
   """Frames of the embedded weights, along one volume."""
   animator, number = Animator.from_pretrained(options.weights), 1 if options.tiny else 96
-  spectrum = animator.predict_spectrum(jax.random.key(0), read_photo(512, 288))
+  spectrum = animator.predict_spectrum(jax.random.key(0), read_photo(*((64, 48) if options.tiny else (512, 288))))
   for width, height in ((64, 48),) if options.tiny else ((256, 160), (512, 288), (1920, 1080), (3840, 2160)):
     photo = read_photo(width, height)
     render = lambda frames, photo=photo: animator.render(photo, spectrum, frames=frames)
