@@ -25,7 +25,7 @@ import numpy as np
 
 import gid_jax
 from benchmarks.render import measure
-from benchmarks.roofline import Work, count_work, find_chip, get_config, make_sampler, make_step
+from benchmarks.roofline import Work, cast_shapes, count_work, find_chip, get_config, make_sampler, make_step
 from benchmarks.training_cost import make_shapes
 from gid_jax.configuration import TrainSettings
 from gid_jax.devices import configure_jax
@@ -99,9 +99,8 @@ def measure_unet(options: argparse.Namespace) -> Iterator[Row]:
     lambda params, image: model.apply({"params": params}, image, height=height, width=width, method="encode_image"),
     params, batch["image"])  # fmt: skip
   latents = jax.ShapeDtypeStruct((1, config.model.num_bands, height, width, model.latent_channels), np.float32)
-  cast = jax.eval_shape(lambda params: prediction._cast_params(model, params), params)
   forward = lambda params, *inputs: model.apply({"params": params}, *inputs, method="denoise")
-  inputs = cast, latents, batch["band"], batch["band"], view.condition
+  inputs = cast_shapes(model, params), latents, batch["band"], batch["band"], view.condition
   work, arrays, program = count_work(forward, *inputs), make_numbers(inputs), jax.jit(forward)
   seconds = take_time(lambda: program(*arrays), least=0 if options.tiny else 3)
   yield from rate_work(f"U-Net of `{size}`, forward", seconds, work)

@@ -20,6 +20,7 @@ from benchmarks.training_cost import make_shapes
 from gid_jax.configuration import TrainSettings
 from gid_jax.diffusion import prediction
 from gid_jax.models.build import make_motion_model
+from gid_jax.models.denoiser import cast_params
 from gid_jax.parsing import parse
 from gid_jax.train import make_optimizer
 from gid_jax.training.objectives import make_objective
@@ -135,6 +136,12 @@ def make_step(stage: str, size: str, number: int) -> tuple[Callable, tuple]:
   return step, (jax.eval_shape(lambda: jax.random.key(0)), state, batch)
 
 
+def cast_shapes(model: Any, params: Any) -> Any:
+  """The shapes of a motion model's parameters with the types that sampling casts them to."""
+  name = model.denoiser_name
+  return params | {name: jax.eval_shape(functools.partial(cast_params, model.make_denoiser()), params[name])}
+
+
 def make_sampler(size: str, guidance: float) -> tuple[Callable, tuple]:
   """One sampling step, and its arguments as shapes."""
   config = get_config("ldm_coordinated", size)
@@ -147,7 +154,7 @@ def make_sampler(size: str, guidance: float) -> tuple[Callable, tuple]:
   seeds = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)[None]))
   options = dict(impl="threefry2x32", **plan.options)
   begin = lambda seeds: prediction._begin(seeds, impl=options["impl"], shape=plan.shape)
-  cast = jax.eval_shape(lambda params: prediction._cast_params(model, params), params)
+  cast = cast_shapes(model, params)
 
   def step(params, seeds, draw, view):
     weights = plan.weights

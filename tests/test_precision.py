@@ -53,11 +53,11 @@ def test_decoded_motion_is_exact_training_is_not():
 
 
 def test_flow_is_exact():
-  frames = np.zeros((2, 24, 32, 3), np.float32)
+  frames = np.zeros((2, 60, 80, 3), np.float32)
   mesh = Mesh(np.asarray(jax.devices()[:1]), ("targets",))
   estimate_block = functools.partial(estimate._estimate_block, settings=estimate.DEFAULT, mesh=mesh)
   products = find_products(lambda *inputs: estimate_block(*inputs), frames[0], frames)
-  assert len(products) > 10 and all(is_exact for _, is_exact in products)
+  assert len(products) > 5 and all(is_exact for _, is_exact in products)
 
 
 def test_spectra_and_the_motion_of_frames_are_exact():

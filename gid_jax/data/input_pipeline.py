@@ -7,6 +7,7 @@ from typing import Any
 
 import grain
 import numpy as np
+from absl import flags
 from jaxtyping import Float
 
 from gid_jax.configuration import STAGES, DataSettings
@@ -117,16 +118,20 @@ class _Share(grain.MapDataset):
 class _Workers:
   """Batches made by processes beside this one; its state is the number of batches read, as it is with threads."""
 
+  _iterator: Any
+
   def __init__(self, make: Callable[[int], grain.IterDataset]):
-    self._make, self._iterator = make, None
+    self._make, self._iterator = make, None  # until the first batch
     self.set_state({"next_index": 0})
 
   def __iter__(self):
     return self
 
   def __next__(self):
-    # They start late: where a run goes on is not known at once.
-    self._iterator = self._iterator or iter(self._make(self._number))
+    if self._iterator is None:  # late, as where a run goes on is not known at once
+      if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # Grain asks for flags of its own
+      self._iterator = iter(self._make(self._number))
     batch = next(self._iterator)
     self._number += 1
     return batch

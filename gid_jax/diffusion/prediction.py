@@ -62,7 +62,7 @@ def predict_spectra(
   view: View = _encode_image(model, params, image, *plan.shape[1:3])
   seeds, draw = _begin(jax.random.key_data(keys), impl=str(jax.random.key_impl(keys)), shape=plan.shape)
   if casts_params(model.make_denoiser()):
-    params = _cast_params(model, params)
+    params = {**params, model.denoiser_name: _cast_params(model, params[model.denoiser_name])}
   # A step at a time: any number of steps shares one compiled program, and the user sees them pass.
   total = len(plan.way.timesteps)
   for index in range(total):
@@ -104,7 +104,7 @@ def prepare_spectra(
   view: View = _encode_image.prepare(model, params, image, *plan.shape[1:3])
   seeds, draw = _begin.prepare(jax.random.key_data(keys), impl=impl, shape=plan.shape)
   if casts_params(model.make_denoiser()):
-    params = _cast_params.prepare(model, params)
+    params = {**params, model.denoiser_name: _cast_params.prepare(model, params[model.denoiser_name])}
   _, draw = _step.prepare(
     model, params, plan.schedule, seeds, draw, view, *plan.weights, plan.take(0), impl=impl, **plan.options)
   slices = _decode_latents.prepare(model, params, draw.latents, view.swing, evenness=plan.evenness)
@@ -158,8 +158,7 @@ def _encode_image(model: MotionModel, params, image, height, width):
 
 @keep(others=("model",))
 def _cast_params(model: MotionModel, params):
-  name = model.denoiser_name
-  return {**params, name: cast_params(model.make_denoiser(), params[name])}
+  return cast_params(model.make_denoiser(), params)
 
 
 @keep(others=("model", "evenness"))
