@@ -76,7 +76,7 @@ def as_on_a_gpu(monkeypatch):
     config = get_config(stage, size)
     for part in () if stage == "renderer" else (config.model.denoiser, config.model.codec):
       if "num_blocks" in part:
-        part.num_blocks = 1
+        part.num_blocks = 0  # on the way up, one is left
     return config
 
   monkeypatch.setattr(roofline, "get_config", get_shallow_config)
@@ -152,7 +152,7 @@ def test_sampling_steps_cast_no_parameters(size, guidance):
   if (size, guidance) == ("paper", 0.0):
     whole = params | {"unet": jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.float32), unet)}
     (text,) = export(step, whole, *inputs, platforms=("cuda",)).values()
-    assert len(found(text)) > 10
+    assert len(found(text)) > 5
 
 
 def test_flow():
