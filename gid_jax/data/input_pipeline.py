@@ -1,6 +1,7 @@
 """Endless shuffled batches, of stored windows, simulated scenes or cached latents; the only file that imports Grain."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -166,6 +167,22 @@ def _make_batches(dataset, example, config, seed, batch_size, process_index, pro
   return _Workers(lambda first: make(first).mp_prefetch(workers))
 
 
+# Workers import these by name.
+def _make_plain(record: Sample, rng: np.random.Generator, **settings) -> Batch:
+  return make_example(rng, record, **settings)
+
+
+def _make_numbered(record: Sample, rng: np.random.Generator, **settings) -> Batch:
+  return {**make_example(rng, record, **settings), "record": np.array(record.number, np.int32)}
+
+
+def _make_cached(window: CachedWindow, rng: np.random.Generator, *, config, stage, jitter) -> Batch:
+  bands = choose_bands(rng, config, stage)
+  (image,) = jitter_colours(rng, [window.image], jitter=jitter)
+  latents = window.latents[bands].astype(np.float32)
+  return {"image": image, "latent": latents, "band": bands, "record": np.array(window.number, np.int32)}
+
+
 def _open_live(open_live: OpenScenes | None, split: str) -> Samples:
   if open_live is None:
     raise UserError("config.data.sources.live: nothing here simulates scenes; give --config.data.sources.live=0")
@@ -233,12 +250,8 @@ def make_train_iterator(
   """
   ranges = config_to_augmentation(config.augmentation)
   dataset = _mix_sources(_open_stage(config, stage, "train", open_live), dict(config.sources), seed)
-  strengths = Strengths(config.num_bands)
-
-  def example(record: Sample, rng: np.random.Generator) -> Batch:
-    arrays = make_example(rng, record, config=config, stage=stage, ranges=ranges, strengths=strengths)
-    return {**arrays, "record": np.array(record.number, np.int32)}
-
+  settings = dict(config=config, stage=stage, ranges=ranges, strengths=Strengths(config.num_bands))
+  example = functools.partial(_make_numbered, **settings)
   return _make_batches(dataset, example, config, seed, batch_size, process_index, process_count)
 
 
@@ -272,13 +285,7 @@ def make_cached_iterator(
     UserError: the settings do not fit.
   """
   jitter = config_to_augmentation(config.augmentation).jitter
-
-  def example(window: CachedWindow, rng: np.random.Generator) -> Batch:
-    bands = choose_bands(rng, config, stage)
-    (image,) = jitter_colours(rng, [window.image], jitter=jitter)
-    latents = window.latents[bands].astype(np.float32)
-    return {"image": image, "latent": latents, "band": bands, "record": np.array(window.number, np.int32)}
-
+  example = functools.partial(_make_cached, config=config, stage=stage, jitter=jitter)
   dataset = _mix_sources(sources, dict(config.sources), seed)
   return _make_batches(dataset, example, config, seed, batch_size, process_index, process_count)
 
@@ -326,9 +333,7 @@ def make_eval_batches(
   # Shuffled once, so that a few batches see many scenes.
   dataset = grain.MapDataset.source(records).shuffle(0).repeat()
   strengths = Strengths(config.num_bands)
-  example = lambda record, rng: make_example(
-    rng, record, config=config, stage=stage, ranges=None, strengths=strengths
-  )
+  example = functools.partial(_make_plain, config=config, stage=stage, ranges=None, strengths=strengths)
   config = dataclasses.replace(config, num_workers=0)  # so few are made sooner than workers start
   batches = _make_batches(dataset, example, config, 0, batch_size, process_index, process_count)
   return itertools.islice(batches, min(num_batches, -(-len(records) // batch_size)))
