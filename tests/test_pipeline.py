@@ -308,9 +308,9 @@ def test_accelerators_render_many_frames_at_once(animator, spectrum, monkeypatch
     return plain("gpu", number)
 
   monkeypatch.setattr(rendering, "_count_together", count_as_on_a_gpu)
-  found = render(animator, spectrum, frames=5)[:4]  # another number, another program
+  found = render(animator, spectrum, frames=2)  # another number, another program
   assert set(asked) == {"cpu"} and plain("cpu", 3) is None and plain("gpu", 3) == 3
-  assert np.abs(found.astype(int) - expected).max() <= 1
+  assert np.abs(found.astype(int) - expected[:2]).max() <= 1
 
 
 def test_without_magnification_the_video_is_a_still(animator, spectrum):
