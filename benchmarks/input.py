@@ -1,12 +1,13 @@
 """Claim: the input pipeline gives training more examples per second than a plain loop over the same data set.
 
-  python -m benchmarks.input [--data DIR] [--windows 32] [--seconds 4]
+  python -m benchmarks.input [--data DIR] [--windows 32] [--seconds 4] [--size default] [--workers 2]
 
 Without `--data` a data set of simulated windows, 256 x 160, 16 bands, 6 pairs of frames, is built first. Prints for
-every stage, with its default config, the examples per second of
+every stage, with its config of a size, the examples per second of
 - reading: `tfds.builder_from_directory(...).as_data_source(...)` alone, stored bytes in random order;
 - plain loop: the same source, every window decoded whole, then augmented and batched by the same code, without Grain;
-- the pipeline at several thread counts, and its ratio to the plain loop.
+- the pipeline at several thread counts, and its ratio to the plain loop; with `--workers`, of so many processes too.
+For sizes other than `default` also what a step on accelerators would take, at 35 % of their peak in bfloat16.
 """
 
 import argparse
@@ -20,6 +21,8 @@ from importlib import import_module
 import numpy as np
 import tensorflow_datasets as tfds
 
+from benchmarks.roofline import CHIPS, count_work, make_step
+from configs.common import MOTION_STRIDES
 from data_pipeline import builder
 from gid_jax.configuration import DataSettings
 from gid_jax.data import input_pipeline
@@ -30,6 +33,7 @@ from gid_jax.parsing import parse
 # Of `default`, which trains no auto-encoder.
 STAGES = ("ldm", "ldm_coordinated", "renderer")
 THREADS = (1, 2, 4)
+SHARE = 0.35  # of the peak
 
 
 def read_forever(directory: str) -> Iterator[dict]:
@@ -74,26 +78,34 @@ def count_per_second(iterator: Iterator, per_item: int, seconds: float) -> float
   return count / (time.perf_counter() - started)
 
 
-def measure(directory: str, seconds: float) -> None:
+def measure(directory: str, options: argparse.Namespace) -> None:
   """Prints the table."""
-  reading = count_per_second(read_forever(directory), 1, seconds)
+  reading = count_per_second(read_forever(directory), 1, options.seconds)
+  columns = [(f"{n} threads", dict(num_threads=n)) for n in THREADS]
+  if options.workers:
+    columns.append((f"{options.workers} workers", dict(num_threads=1, num_workers=options.workers)))
   print(f"{os.cpu_count()} cores; reading alone {reading:.0f} windows/s; examples/s below")
-  print(f"{'stage':<16}{'plain loop':>11}" + "".join(f"{f'{n} threads':>18}" for n in THREADS))
+  print(f"{'stage':<16}{'plain loop':>11}" + "".join(f"{name:>18}" for name, _ in columns))
   for stage in STAGES:
-    settings = import_module(f"configs.{stage}").get_config("default")
+    settings = import_module(f"configs.{stage}").get_config(options.size)
     config, batch_size = settings.data, settings.batch_size
     config.directory, config.sources = directory, {}
-    plain = count_per_second(loop_forever(directory, config, stage, batch_size), batch_size, seconds)
+    plain = count_per_second(loop_forever(directory, config, stage, batch_size), batch_size, options.seconds)
     row = f"{stage:<16}{plain:>11.0f}"
-    for num_threads in THREADS:
-      settings = parse(DataSettings, config.to_dict() | {"num_threads": num_threads})
+    for _, changes in columns:
+      settings = parse(DataSettings, config.to_dict() | changes)
       batches = input_pipeline.make_train_iterator(settings, stage=stage, seed=0, batch_size=batch_size)
       # What was made ahead while nobody looked must not count.
-      list(itertools.islice(batches, 2 * num_threads))
-      rate = count_per_second(batches, batch_size, seconds)
+      list(itertools.islice(batches, 2 * max(settings.num_threads, settings.num_workers)))
+      rate = count_per_second(batches, batch_size, options.seconds)
       row += f"{rate:>10.0f} ({rate / plain:.1f}x)"
       del batches
     print(row, flush=True)
+    if options.size != "default":
+      step, inputs = make_step(stage, options.size, 1)
+      operations = count_work(step, *inputs).operations
+      taken = (f"{name} {SHARE * chip.peak / operations:.0f}" for name, chip in CHIPS.items())
+      print(f"  a step takes: {', '.join(taken)}", flush=True)
 
 
 def main():
@@ -102,12 +114,15 @@ def main():
   parser.add_argument("--data", help="data folder with simulated windows; built when left out")
   parser.add_argument("--windows", type=int, default=32, help="how many to build")
   parser.add_argument("--seconds", type=float, default=4.0, help="for each figure")
+  parser.add_argument("--size", default="default", help="of the configs")
+  parser.add_argument("--workers", type=int, default=0, help="processes, measured too")
   options = parser.parse_args()
   if options.data:
-    return measure(options.data, options.seconds)
+    return measure(options.data, options)
   with tempfile.TemporaryDirectory() as folder:
-    builder.main(["--output", folder, "--synthetic", str(options.windows)])
-    measure(folder, options.seconds)
+    stride = str(MOTION_STRIDES[options.size])
+    builder.main(["--output", folder, "--synthetic", str(options.windows), "--motion_stride", stride])
+    measure(folder, options)
 
 
 if __name__ == "__main__":

@@ -165,6 +165,8 @@ def training(
         # them; 0 encodes new ones at every step.
         latent_draws=0,
         num_threads=2,
+        # Processes that make examples, where threads are not enough for the devices; 0 for threads alone.
+        num_workers=0,
       ),
       optimizer=dict(
         num_steps=4 if tiny else num_steps,

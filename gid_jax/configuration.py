@@ -135,6 +135,7 @@ class DataSettings:
     crop: (h, w) cut out of every window; None for whole windows.
     latent_draws: augmented draws of every window that are encoded beforehand; 0 encodes anew at every step.
     num_threads: that make examples.
+    num_workers: processes beside the run's own, with so many threads each, that make them instead; 0 for none.
   """
 
   directory: str = ""
@@ -148,6 +149,7 @@ class DataSettings:
   crop: tuple[int, int] | None = None
   latent_draws: int = 0
   num_threads: int = 2
+  num_workers: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,6 +29,7 @@ from gid_jax.weights.pretrained import load_renderer
 # so many pixels of the video, unless one frame alone has more.
 _MAX_PIXELS_AT_ONCE = 2**22
 _MAX_BLOCK = 8  # frames of one device in one call
+_ACCELERATION = 8  # times as many of both, at once, on a device with a memory of its own
 _TILE = 256  # pixels a side of the part of a photo that is made ready at once
 
 
@@ -121,13 +122,19 @@ def _render_frames(
       return moving_photo.show(photo, flow, rest=rest, dtype=jnp.uint8)
 
     table = spectral.series_table(times, len(series) // 2, num_frames, anchor_first_frame=anchor_first_frame)
-    return jax.lax.map(render_frame, moving_photo.evaluate_series(series, table, *size))
+    flows = moving_photo.evaluate_series(series, table, *size)
+    return jax.lax.map(render_frame, flows, batch_size=_count_together(mesh.devices.flat[0].platform, len(flows)))
 
   whole, split = PartitionSpec(), PartitionSpec("frames")
   share = jax.shard_map(
     render_share, mesh=mesh, in_specs=(whole, whole, whole, split), out_specs=split, check_vma=False
   )
   return share(network, photo, series, times)
+
+
+def _count_together(platform: str, number: int) -> int | None:
+  """How many of its frames a device works on at once: on a CPU one, whose arrays stay in the cache, else all."""
+  return None if platform == "cpu" else number
 
 
 def _fetch(number, frames, height, width):
@@ -285,9 +292,9 @@ class ImageRenderer:
   def _share(self, shown: tuple[int, int], frames: int) -> tuple[Mesh, int]:
     """The devices that share the frames, and how many frames of a video of size `shown` they render at once."""
     # Splatting keeps one core busy, whatever their number: devices share the frames, not the pixels.
-    devices = jax.local_devices()[: max(1, frames)]
+    devices, scale = jax.local_devices()[: max(1, frames)], _ACCELERATION
     if devices[0].platform == "cpu":
-      devices = devices[: max(1, _MAX_PIXELS_AT_ONCE // math.prod(shown))]
+      devices, scale = devices[: max(1, _MAX_PIXELS_AT_ONCE // math.prod(shown))], 1
     # So many that one product finds the motion of all, so few that they are a small part of the memory.
-    most = max(1, min(_MAX_BLOCK, _MAX_PIXELS_AT_ONCE // (count_room(*shown) // 4)))
+    most = max(1, min(scale * _MAX_BLOCK, scale * _MAX_PIXELS_AT_ONCE // (count_room(*shown) // 4)))
     return Mesh(np.asarray(devices), ("frames",)), len(devices) * min(most, -(-frames // len(devices)))

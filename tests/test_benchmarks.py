@@ -14,6 +14,7 @@ import cv2
 import filming
 import helpers
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ import vit_reference
 from configs import ldm, ldm_coordinated, renderer, vae
 from gid_jax.configuration import ModelSettings, TrainSettings
 from gid_jax.evaluation.judging import SceneResult, save_result
+from gid_jax.models import operations
 from gid_jax.models.build import make_motion_model
 from gid_jax.models.renderer import Renderer, RendererConfig
 from gid_jax.models.vit import DINOv2ViTS14, convert_dinov2_vits14
@@ -149,6 +151,54 @@ def test_every_script_is_run_here():
     if path.stem in ("collectives", "damages", "touch"):
       continue
     assert re.search(rf'"{path.stem}"|benchmarks\.{path.stem}\b', tests), f"no test runs {path.name}"
+
+
+def test_accelerator(run, world, tmp_path, monkeypatch):
+  script, counting = (importlib.import_module(f"benchmarks.{name}") for name in ("accelerator", "roofline"))
+
+  def get_config(stage, size):
+    config = make_config(importlib.import_module(f"configs.{stage}"), size)
+    for name in config.init:
+      config.init[name] = ""
+    return config
+
+  def fail(options):
+    yield "half", "ms", 1.0
+    raise MemoryError("too little")
+
+  for module in (script, counting):
+    monkeypatch.setattr(module, "get_config", get_config)
+  monkeypatch.setitem(script.MEASUREMENTS, "flow", fail)
+  output = tmp_path / "found.json"
+  out = run("accelerator", "--tiny", "--weights", world.weights, "--output", output)
+  found = json.loads(output.read_text())
+  assert found["failed"] == {"flow": "MemoryError: too little"} and "flow failed" in out
+  assert set(found["seconds"]) == set(script.MEASUREMENTS)
+  units = {row["unit"] for row in found["rows"]}
+  assert units >= {"ms", "TFLOP/s", "s", "frames/s", "examples/s"} and out.count("| ms |") >= 6
+  assert all(row["value"] > 0 for row in found["rows"] if row["unit"] == "ms")
+  peers = [row["value"] for row in found["rows"] if row["what"].endswith("largest difference")]
+  assert all(difference < 1e-4 for difference in peers)
+
+
+def test_roofline(run, monkeypatch):
+  script = importlib.import_module("benchmarks.roofline")
+  vector, matrix = np.zeros((4, 8), np.float32), np.zeros((8, 8), np.float32)
+  repeat = lambda x, kernel: jax.lax.scan(lambda x, _: (x @ kernel, None), x, length=3)[0]
+  assert script.count_work(repeat, vector, matrix) == (0, 3 * 2 * 4 * 8 * 8, 3 * 4 * (32 + 64 + 32))
+  # A form of its own on CPUs; accelerators have the plain one.
+  image, kernel = (np.zeros(shape, jnp.bfloat16) for shape in ((1, 6, 5, 8), (3, 3, 8, 50)))
+  work = script.count_work(operations.convolve, image, kernel)
+  assert work == (2 * 30 * 50 * 72, 0, 2 * (240 + 3600 + 1500))
+  # Attention's weights stay on the chip.
+  heads = np.zeros((1, 16, 2, 8), np.float32)
+  work = script.count_work(operations.dot_product_attention, heads, heads, heads)
+  assert work.operations == 2 * 2 * 2 * 16 * 16 * 8 and work.num_bytes == 2 * 2 * heads.nbytes
+  small = lambda stage, size: make_config(importlib.import_module(f"configs.{stage}"), size)
+  out = run("roofline", SAMPLED=(("tiny", 1.75),), TRAINED=(("ldm", "tiny", 2),), get_config=small)
+  assert [line.split(" | ")[0] for line in out.splitlines()[2:]] == [
+    "| sampling, `tiny`, guided", "| training, `ldm:tiny`, 2 examples"]  # fmt: skip
+  assert script.find_chip("NVIDIA H200") == script.CHIPS["H200"] and script.find_chip("cpu") is None
 
 
 def test_animate(run, world, monkeypatch):

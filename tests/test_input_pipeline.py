@@ -212,6 +212,18 @@ def test_resume_is_exact(data, stage):
   assert not np.array_equal(helpers.take(make(seed=4), 1)[0][name], helpers.take(make(), 1)[0][name])
 
 
+def test_workers_make_the_batches_of_threads_and_take_their_position(data):
+  make = lambda **changes: ip.make_train_iterator(
+    make_config(data, augmentation=AUGMENTATION, **changes), stage="vae", seed=0, batch_size=2
+  )
+  threads, workers = make(), make(num_workers=2)
+  helpers.take(threads, 1)
+  workers.set_state(threads.get_state())
+  helpers.assert_same_batches(helpers.take(workers, 3), helpers.take(threads, 3))
+  assert workers.get_state() == threads.get_state()
+  workers.set_state({"next_index": 0})  # ends them
+
+
 def test_processes_share_the_global_batch_and_resume_in_another_number(data):
   config = make_config(data, augmentation=AUGMENTATION)
   make = lambda **kwargs: ip.make_train_iterator(config, stage="vae", seed=0, batch_size=4, **kwargs)

@@ -1,4 +1,4 @@
-"""Two real processes over localhost train as one does, and go on from each other's checkpoints."""
+"""Two and four real processes over localhost train as one does, and go on from each other's checkpoints."""
 
 import shutil
 import signal
@@ -64,15 +64,16 @@ def fork(root, name, new_name):
   shutil.rmtree(checkpoint_directory(root / new_name) / str(NUM_STEPS))
 
 
-def test_two_processes_train_as_one_and_resume_each_other(root):
+def test_processes_train_as_one_and_resume_each_other(root):
   alone = train(root, "alone")
   together = train(root, "together", num_processes=2, fsdp=2)
   assert len(alone) == NUM_STEPS and np.ptp(alone) > 0.01
   np.testing.assert_allclose(together, alone, rtol=0, atol=1e-4)
   fork(root, "together", "together_then_alone")
   np.testing.assert_allclose(train(root, "together_then_alone"), alone, rtol=0, atol=1e-4)
-  fork(root, "alone", "alone_then_together")
-  found = train(root, "alone_then_together", num_processes=2, fsdp=2)
+  # On a mesh of two by two, each device in a process of its own.
+  fork(root, "alone", "alone_then_four")
+  found = train(root, "alone_then_four", num_processes=4, fsdp=2)
   np.testing.assert_allclose(found, alone, rtol=0, atol=1e-4)
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from configs import ldm_coordinated
 from configs import renderer as renderer_config
-from gid_jax import pipeline
+from gid_jax import pipeline, rendering
 from gid_jax.diffusion import prediction
 from gid_jax.diffusion.guidance import loop_loss
 from gid_jax.diffusion.sampler import begin
@@ -297,6 +297,20 @@ def test_number_of_devices_does_not_matter():
     [sys.executable, "-c", textwrap.dedent(code)], env=environment, capture_output=True, text=True, timeout=300
   )
   assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_accelerators_render_many_frames_at_once(animator, spectrum, monkeypatch):
+  expected = render(animator, spectrum, frames=4)
+  asked, plain = [], rendering._count_together
+
+  def count_as_on_a_gpu(platform, number):
+    asked.append(platform)
+    return plain("gpu", number)
+
+  monkeypatch.setattr(rendering, "_count_together", count_as_on_a_gpu)
+  found = render(animator, spectrum, frames=2)  # another number, another program
+  assert set(asked) == {"cpu"} and plain("cpu", 3) is None and plain("gpu", 3) == 3
+  assert np.abs(found.astype(int) - expected[:2]).max() <= 1
 
 
 def test_without_magnification_the_video_is_a_still(animator, spectrum):

@@ -7,10 +7,13 @@ import jax
 import jax.extend
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from gid_jax.flow import estimate
 from gid_jax.models.codec import PaperCodec
 from gid_jax.models.encoders import SwingHead
 from gid_jax.models.renderer import Renderer, RendererConfig
+from gid_jax.motion import moving_photo, spectral
 
 BANDS = np.array([[0, 1]])
 
@@ -47,6 +50,29 @@ def test_decoded_motion_is_exact_training_is_not():
   inputs = (jax.random.key(0), np.zeros((2, 8, 10, 4), np.float32), BANDS[0])
   products = find_products(bind(codec, inputs, method="reconstruct"), *inputs)
   assert len(products) > 10 and not any(is_exact for _, is_exact in products)
+
+
+def test_flow_is_exact():
+  frames = np.zeros((2, 60, 80, 3), np.float32)
+  mesh = Mesh(np.asarray(jax.devices()[:1]), ("targets",))
+  estimate_block = functools.partial(estimate._estimate_block, settings=estimate.DEFAULT, mesh=mesh)
+  products = find_products(lambda *inputs: estimate_block(*inputs), frames[0], frames)
+  assert len(products) > 5 and all(is_exact for _, is_exact in products)
+
+
+def test_spectra_and_the_motion_of_frames_are_exact():
+  motion = np.zeros((30, 8, 10, 2), np.float32)
+  volume = spectral.SpectralVolume(np.zeros((4, 8, 10, 4), np.float32), num_frames=30)
+  series = np.zeros((8, (8 + 32) * (10 + 32) * 2), np.float32)
+  table = np.zeros((3, 4, 2), np.float32)
+  for function, given in (
+    (lambda motion: spectral.motion_to_spectrum(motion, num_bands=4, fps=30.0).coefficients, (motion,)),
+    (lambda volume: spectral.evaluate_motion(volume, np.arange(3)), (volume,)),
+    (lambda volume: spectral.resize_spectrum(volume, 16, 20).coefficients, (volume,)),
+    (lambda *inputs: moving_photo.evaluate_series(*inputs, 8, 10), (series, table)),
+  ):
+    products = find_products(function, *given)
+    assert products and all(is_exact for _, is_exact in products)
 
 
 def test_the_mask_of_the_renderer_is_exact():

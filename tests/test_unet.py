@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gid_jax.models.denoiser import cast_params, casts_params
 from gid_jax.models.unet import UNet
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -112,6 +113,22 @@ def test_low_precision_computes_in_bfloat16_and_keeps_float32_outside(params):
   assert program.out_avals[0].dtype == np.float32
   convolutions = [line for line in str(program).splitlines() if "conv_general_dilated[" in line]
   assert convolutions and all("bf16" in line for line in convolutions)
+
+
+def test_parameters_cast_beforehand_change_no_bit():
+  # The transformer's attention has the layer norms, and a context.
+  fields = dict(channels=8, multipliers=(1,), num_blocks=0, groups=4, dtype="bfloat16")
+  model, inputs = UNet(**fields, attention="transformer", context_tokens=3, context_channels=6), make_inputs()
+  params = helpers.random_params(model.init, *inputs)
+  cast = jax.jit(lambda params: cast_params(model, params))(params)
+  np.testing.assert_array_equal(compiled(model)(cast, *inputs), compiled(model)(params, *inputs))
+  types = {jax.tree_util.keystr(path): leaf.dtype for path, leaf in jax.tree_util.tree_leaves_with_path(cast)}
+  assert {kind for name, kind in types.items() if "norm" in name} == {np.dtype("float32")}
+  assert {kind for name, kind in types.items() if "norm" not in name} == {jnp.dtype("bfloat16")}
+  # What does not tell how it computes is left as it is.
+  foreign = cast_params(UNet(**fields, coordination="my_parts:MeanOverBands"), params)
+  kept = [jax.tree.leaves(value)[0].dtype for name, value in foreign.items() if "frequency_attention" in name]
+  assert kept and set(kept) == {np.dtype("float32")} and not casts_params(COORDINATED)
 
 
 def test_the_paper_size():

@@ -1,11 +1,14 @@
 """Endless shuffled batches, of stored windows, simulated scenes or cached latents; the only file that imports Grain."""
 
+import dataclasses
+import functools
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
 import numpy as np
+from absl import flags
 from jaxtyping import Float
 
 from gid_jax.configuration import STAGES, DataSettings
@@ -99,9 +102,9 @@ def _stack(examples: Sequence[Batch]) -> Batch:
 class _Share(grain.MapDataset):
   """One process's consecutive part of every batch: all processes' parts in order are the batch of a single one."""
 
-  def __init__(self, parent: grain.MapDataset, size: int, process_index: int, process_count: int):
+  def __init__(self, parent: grain.MapDataset, size: int, process_index: int, process_count: int, first: int = 0):
     super().__init__(parent)
-    self._size, self._process_index, self._process_count = size, process_index, process_count
+    self._size, self._process_index, self._process_count, self._first = size, process_index, process_count, first
 
   def __len__(self) -> int:
     return len(self._parent) // self._process_count
@@ -110,21 +113,74 @@ class _Share(grain.MapDataset):
     if isinstance(index, slice):
       return self.slice(index)
     batch, place = divmod(index, self._size)
-    return self._parent[(batch * self._process_count + self._process_index) * self._size + place]
+    return self._parent[((self._first + batch) * self._process_count + self._process_index) * self._size + place]
 
 
-def _make_batches(dataset, example, config, seed, batch_size, process_index, process_count):
+class _Workers:
+  """Batches made by processes beside this one; its state is the number of batches read, as it is with threads."""
+
+  _iterator: Any
+
+  def __init__(self, make: Callable[[int], grain.IterDataset]):
+    self._make, self._iterator = make, None  # until the first batch
+    self.set_state({"next_index": 0})
+
+  def __iter__(self):
+    return self
+
+  def __next__(self):
+    if self._iterator is None:  # late, as where a run goes on is not known at once
+      if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # Grain asks for flags of its own
+      self._iterator = iter(self._make(self._number))
+    batch = next(self._iterator)
+    self._number += 1
+    return batch
+
+  def get_state(self):
+    return {"next_index": self._number}
+
+  def set_state(self, state):
+    if self._iterator is not None:
+      self._iterator.close()
+    self._iterator, self._number = None, state["next_index"]
+
+
+def _make_batches(dataset, example, config, seed, batch_size, process_index, process_count) -> Any:
   """`example`: (item, rng) -> arrays of one example."""
   if batch_size % process_count:
     raise UserError(
       f"batch size {batch_size} does not divide over {process_count} processes; choose a multiple of it"
     )
-  # The batch is formed before threading, so the iterator's whole state is the number of batches read, exact
-  # even when the run resumes with another number of processes.
-  dataset = _Share(dataset.seed(seed).random_map(example), batch_size // process_count, process_index, process_count)
-  dataset = dataset.batch(batch_size // process_count, drop_remainder=True, batch_fn=_stack)
+  size, examples = batch_size // process_count, dataset.seed(seed).random_map(example)
   options = grain.ReadOptions(config.num_threads, prefetch_buffer_size=max(config.num_threads, 2))
-  return iter(dataset.to_iter_dataset(options))
+
+  def make(first: int = 0) -> grain.IterDataset:
+    # The batch is formed before threading, so the iterator's whole state is the number of batches read, exact
+    # even when the run resumes with another number of processes.
+    share = _Share(examples, size, process_index, process_count, first)
+    return share.batch(size, drop_remainder=True, batch_fn=_stack).to_iter_dataset(options)
+
+  if not config.num_workers:
+    return iter(make())
+  workers = grain.MultiprocessingOptions(config.num_workers)
+  return _Workers(lambda first: make(first).mp_prefetch(workers))
+
+
+# Workers import these by name.
+def _make_plain(record: Sample, rng: np.random.Generator, **settings) -> Batch:
+  return make_example(rng, record, **settings)
+
+
+def _make_numbered(record: Sample, rng: np.random.Generator, **settings) -> Batch:
+  return {**make_example(rng, record, **settings), "record": np.array(record.number, np.int32)}
+
+
+def _make_cached(window: CachedWindow, rng: np.random.Generator, *, config, stage, jitter) -> Batch:
+  bands = choose_bands(rng, config, stage)
+  (image,) = jitter_colours(rng, [window.image], jitter=jitter)
+  latents = window.latents[bands].astype(np.float32)
+  return {"image": image, "latent": latents, "band": bands, "record": np.array(window.number, np.int32)}
 
 
 def _open_live(open_live: OpenScenes | None, split: str) -> Samples:
@@ -174,7 +230,8 @@ def make_train_iterator(
     config: the `data` part of a config: directory (several with commas between; "" for none), num_bands K,
       motion_stride (photo pixels per pixel of the motion grid, 1 or 2), sources (name -> weight; "live": scenes made
       on the way; no weights: all windows alike), augmentation (ranges of `Augmentation`;
-      empty: only the random crop), bands_per_example n, crop (h, w) or None for whole windows, num_threads.
+      empty: only the random crop), bands_per_example n, crop (h, w) or None for whole windows, num_threads,
+      num_workers.
     stage: "vae" gives `slice` [b hm wm 4] and `band` [b]; "ldm" `image` [b h w 3], `slice` [b n hm wm 4] and
       `band` [b n] of n distinct bands; "ldm_coordinated" the same with all K bands in order; "renderer"
       `image` and `target` [b h w 3], `flow` [b h w 2] and `depth` [b h w]. All float32 but `band`, int32.
@@ -193,12 +250,8 @@ def make_train_iterator(
   """
   ranges = config_to_augmentation(config.augmentation)
   dataset = _mix_sources(_open_stage(config, stage, "train", open_live), dict(config.sources), seed)
-  strengths = Strengths(config.num_bands)
-
-  def example(record: Sample, rng: np.random.Generator) -> Batch:
-    arrays = make_example(rng, record, config=config, stage=stage, ranges=ranges, strengths=strengths)
-    return {**arrays, "record": np.array(record.number, np.int32)}
-
+  settings = dict(config=config, stage=stage, ranges=ranges, strengths=Strengths(config.num_bands))
+  example = functools.partial(_make_numbered, **settings)
   return _make_batches(dataset, example, config, seed, batch_size, process_index, process_count)
 
 
@@ -232,13 +285,7 @@ def make_cached_iterator(
     UserError: the settings do not fit.
   """
   jitter = config_to_augmentation(config.augmentation).jitter
-
-  def example(window: CachedWindow, rng: np.random.Generator) -> Batch:
-    bands = choose_bands(rng, config, stage)
-    (image,) = jitter_colours(rng, [window.image], jitter=jitter)
-    latents = window.latents[bands].astype(np.float32)
-    return {"image": image, "latent": latents, "band": bands, "record": np.array(window.number, np.int32)}
-
+  example = functools.partial(_make_cached, config=config, stage=stage, jitter=jitter)
   dataset = _mix_sources(sources, dict(config.sources), seed)
   return _make_batches(dataset, example, config, seed, batch_size, process_index, process_count)
 
@@ -286,8 +333,7 @@ def make_eval_batches(
   # Shuffled once, so that a few batches see many scenes.
   dataset = grain.MapDataset.source(records).shuffle(0).repeat()
   strengths = Strengths(config.num_bands)
-  example = lambda record, rng: make_example(
-    rng, record, config=config, stage=stage, ranges=None, strengths=strengths
-  )
+  example = functools.partial(_make_plain, config=config, stage=stage, ranges=None, strengths=strengths)
+  config = dataclasses.replace(config, num_workers=0)  # so few are made sooner than workers start
   batches = _make_batches(dataset, example, config, 0, batch_size, process_index, process_count)
   return itertools.islice(batches, min(num_batches, -(-len(records) // batch_size)))

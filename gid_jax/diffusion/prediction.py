@@ -18,6 +18,7 @@ from gid_jax.diffusion.guidance import classifier_free, guided, loop_loss
 from gid_jax.diffusion.sampler import Draw, begin, draw_noise, sample
 from gid_jax.diffusion.schedule import SamplingSteps, Schedule, make_schedule, sampling_steps
 from gid_jax.errors import UserError
+from gid_jax.models.denoiser import cast_params, casts_params
 from gid_jax.models.motion_model import MotionModel, View
 from gid_jax.programs import keep
 from gid_jax.types import AnyArray, SpectralVolume
@@ -60,15 +61,21 @@ def predict_spectra(
   plan = _plan(model, settings, *image.shape[:2], steps=steps, guidance=guidance, loop=loop)
   view: View = _encode_image(model, params, image, *plan.shape[1:3])
   seeds, draw = _begin(jax.random.key_data(keys), impl=str(jax.random.key_impl(keys)), shape=plan.shape)
+  if casts_params(model.make_denoiser()):
+    params = {**params, model.denoiser_name: _cast_params(model, params[model.denoiser_name])}
   # A step at a time: any number of steps shares one compiled program, and the user sees them pass.
   total = len(plan.way.timesteps)
   for index in range(total):
+    before = draw
     seeds, draw = _step(
       model, params, plan.schedule, seeds, draw, view, *plan.weights, plan.take(index),
       impl=str(jax.random.key_impl(keys)), **plan.options)  # fmt: skip
-    if progress is not None:
-      draw.latents.block_until_ready()
-      progress(index + 1, total)
+    if progress is not None and index:
+      before.latents.block_until_ready()  # one step behind, so that the device has the next one waiting
+      progress(index, total)
+  if progress is not None:
+    draw.latents.block_until_ready()
+    progress(total, total)
   slices = _decode_latents(model, params, draw.latents, view.swing, evenness=plan.evenness)
   return SpectralVolume(slices, num_frames=plan.options["num_frames"], fps=plan.options["fps"])
 
@@ -96,6 +103,8 @@ def prepare_spectra(
   impl = str(jax.random.key_impl(keys))
   view: View = _encode_image.prepare(model, params, image, *plan.shape[1:3])
   seeds, draw = _begin.prepare(jax.random.key_data(keys), impl=impl, shape=plan.shape)
+  if casts_params(model.make_denoiser()):
+    params = {**params, model.denoiser_name: _cast_params.prepare(model, params[model.denoiser_name])}
   _, draw = _step.prepare(
     model, params, plan.schedule, seeds, draw, view, *plan.weights, plan.take(0), impl=impl, **plan.options)
   slices = _decode_latents.prepare(model, params, draw.latents, view.swing, evenness=plan.evenness)
@@ -145,6 +154,11 @@ def _plan(model, settings, height, width, *, steps, guidance, loop) -> _Plan:
 @keep(others=("model", "height", "width"))
 def _encode_image(model: MotionModel, params, image, height, width):
   return model.apply({"params": params}, image[None], height=height, width=width, method="encode_image")
+
+
+@keep(others=("model",))
+def _cast_params(model: MotionModel, params):
+  return cast_params(model.make_denoiser(), params)
 
 
 @keep(others=("model", "evenness"))

@@ -7,11 +7,12 @@ Ours is the U-Net of `gid_jax.models.unet`. Another one is a Linen module with t
 
 from typing import Any, Protocol
 
+import jax
 from jaxtyping import Array, Float, Int
 
-from gid_jax.models.unet import UNet
+from gid_jax.models.unet import COORDINATIONS, UNet
 from gid_jax.parsing import Part, make_part
-from gid_jax.types import AnyArray
+from gid_jax.types import AnyArray, Params
 
 
 class Denoiser(Protocol):
@@ -57,3 +58,26 @@ def make_denoiser(part: Part, *, out_channels: int) -> Any:
 def name_denoiser(part: Part) -> str:
   """Under which name its parameters stand: the kind of one of ours, "denoiser" for another."""
   return part.kind if part.kind in DENOISERS else "denoiser"
+
+
+def cast_params(denoiser: Any, params: Params) -> Params:
+  """A denoiser's parameters in the type that its layers cast them to, to call it many times with: the same output.
+
+  Those of normalisations stay float32. So does everything of a denoiser or a coordination from outside, which do not
+  tell what they cast.
+  """
+  if not casts_params(denoiser):
+    return params
+  is_foreign = denoiser.coordination not in COORDINATIONS
+
+  def cast(path, leaf):
+    name = jax.tree_util.keystr(path)
+    is_kept = "norm" in name or (is_foreign and denoiser.coordination_path in name)
+    return leaf if is_kept else leaf.astype(denoiser.dtype)
+
+  return jax.tree_util.tree_map_with_path(cast, params)
+
+
+def casts_params(denoiser: Any) -> bool:
+  """Whether `cast_params` has anything to do."""
+  return isinstance(denoiser, UNet) and denoiser.dtype != "float32"

@@ -237,16 +237,19 @@ def dot_product_attention(
 
 
 def _fits_cudnn(queries, keys):
+  is_half = queries.dtype in (jnp.bfloat16, jnp.float16)
+  has_known_heads = queries.shape[-1] % 8 == 0 and queries.shape[-1] <= 128
+  # The gradient refuses odd numbers of queries or keys.
+  return _has_cudnn() and is_half and has_known_heads and queries.shape[1] % 2 == keys.shape[1] % 2 == 0
+
+
+def _has_cudnn():
   # JAX looks for cuDNN and the GPU when it traces, for whatever platform. So without an NVIDIA GPU it cannot be asked
   # for, and programs that are lowered for CUDA there have XLA's attention.
   device = jax.devices()[0]
   if device.platform != "gpu" or "cuda" not in device.client.platform_version:
     return False
-  is_new = float(device.compute_capability) >= 8
-  is_half = queries.dtype in (jnp.bfloat16, jnp.float16)
-  has_known_heads = queries.shape[-1] % 8 == 0 and queries.shape[-1] <= 128
-  # The gradient refuses odd numbers of queries or keys.
-  return is_new and is_half and has_known_heads and queries.shape[1] % 2 == keys.shape[1] % 2 == 0
+  return float(device.compute_capability) >= 8
 
 
 def _attend_plainly(queries, keys, values, *, implementation: Literal["xla", "cudnn"] = "xla"):
