@@ -14,7 +14,8 @@ from gid_jax.errors import UserError
 
 # Of the files in a folder; videos are left out, and what an earlier run has written there.
 PHOTO_SUFFIXES = (
-  ".jpg", ".jpeg", ".png", ".webp", ".avif", ".heic", ".heif", ".hif", ".jxl", ".tif", ".tiff", ".bmp")  # fmt: skip
+  ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".heic", ".heif", ".hif", ".jxl", ".tif", ".tiff", ".bmp",
+  ".hdr", ".exr")  # fmt: skip
 _OURS = re.compile(r".*_(animated|loop|inspect)(_\d+)?")
 
 
