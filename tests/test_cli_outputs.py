@@ -132,10 +132,20 @@ def test_pictures_by_format_and_by_pattern():
   assert len(os.listdir("10% off_animated")) == 3
 
 
+def test_a_name_without_an_ending_is_a_folder_as_with_several_inputs():
+  assert run("beach.png", "--frames", "3", "-o", "videos") == 0
+  assert run("beach.png", "--frames", "3", "-o", "videos/", "--format", "gif") == 0
+  assert run("beach.png", "--frames", "3", "-o", "more/of them") == 0
+  assert sorted(os.listdir("videos")) == ["beach_animated.gif", "beach_animated.mp4"]
+  assert os.listdir("more/of them") == ["beach_animated.mp4"]
+
+
 @pytest.mark.parametrize(
   "options, match",
   [
-    (["-o", "a"], "a: unknown video format ''; use one of .mp4, .webm"),
+    (["-o", ".a"], ".a: unknown video format ''; use one of .mp4, .webm"),
+    (["-o", "a.x"], "a.x: unknown video format '.x'; use one of .mp4, .webm"),
+    (["-o", "beach.png/videos"], "cannot make the folder beach.png/videos"),
     (["-o", "a.mp4", "--format", "gif"], "--format gif and --output a.mp4: leave out one of them"),
     (["-o", "a_%d_%d.png"], "--output a_%d_%d.png: give one place for the number"),
     (["-o", "100%.png"], "--output 100%.png: give one place for the number"),

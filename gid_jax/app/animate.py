@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from gid_jax.app.batch import is_batch, split_batch
-from gid_jax.app.checks import DEMO_PHOTO, check_motion
+from gid_jax.app.batch import is_batch, make_folder, names_new_folder, split_batch
+from gid_jax.app.checks import DEMO_PHOTO, check_motion, check_values
 from gid_jax.app.console import Log, Terminated, describe
 from gid_jax.app.models import Models
 from gid_jax.app.moving import Job, carry_out
@@ -43,6 +43,9 @@ def animate(request: MotionRequest) -> int:
   if is_batch(request):
     return _animate_many(split_batch(request), models, is_json=request.json)
   try:
+    if request.output is not None and names_new_folder(request):
+      check_values(request)
+      make_folder(request.output)
     _animate_one(request, models)
   except Exception as error:
     source = request.sources[0] if request.sources else DEMO_PHOTO
