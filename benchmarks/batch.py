@@ -1,4 +1,4 @@
-"""Claim: `gid animate` takes a hundred photos of which some are broken: names these, animates the others, keeps its size.
+"""Claim: of a hundred photos of which some are broken `gid animate` names these, animates the others and does not grow.
 
   python -m benchmarks.batch [--photos examples/photos] [--number 100] [--broken 5] [--size 1080] [--frames 150]
 
@@ -65,7 +65,7 @@ def main() -> int:
     photos, videos = Path(folder) / "photos", Path(folder) / "videos"
     broken = make_photos(photos, options.photos, number=options.number, num_broken=options.broken)
     command = [sys.executable, "-m", "gid_jax", "animate", str(photos), "--output", str(videos), "--json"]
-    result = run(command + ["--size", str(options.size), "--frames", str(options.frames)])
+    result = run([*command, "--size", str(options.size), "--frames", str(options.frames)])
     written = sorted(path.stem.removesuffix("_animated") for path in videos.iterdir())
   return report(result, broken=broken, written=written, number=options.number)
 
@@ -83,7 +83,8 @@ def make_photos(folder: Path, source: Path, *, number: int, num_broken: int) -> 
   for index in range(number):
     (across, down), picture = ASPECTS[index % len(ASPECTS)], given[index % len(given)]
     share = rng.uniform(0.6, 1) * min(picture.width / across, picture.height / down)
-    left, top = (rng.uniform(0, 1) * (side - share * part) for side, part in zip(picture.size, (across, down), strict=True))
+    left = rng.uniform(0, 1) * (picture.width - share * across)
+    top = rng.uniform(0, 1) * (picture.height - share * down)
     long_side = LONG_SIDES[index % len(LONG_SIDES)]
     size = round(long_side * across / max(across, down)), round(long_side * down / max(across, down))
     path = folder / f"{index:03d}.jpg"

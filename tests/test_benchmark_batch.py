@@ -1,8 +1,6 @@
-"""The benchmark of many photos: what it makes, and that it tells a command that keeps its promise from one that does not."""
+"""The benchmark of many photos: what it makes, and that it tells a promise that is kept from one that is not."""
 
-import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest

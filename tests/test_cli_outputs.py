@@ -132,6 +132,20 @@ def test_pictures_by_format_and_by_pattern():
   assert len(os.listdir("10% off_animated")) == 3
 
 
+def test_a_name_that_commands_a_terminal_is_printed_as_text(capsys):
+  os.rename("beach.png", "a\x1b[31m\nb\u202e.png")
+  assert run("a\x1b[31m\nb\u202e.png", "--frames", "3") == 0
+  assert run("no\x1b[31m.png") == 2
+  said = capsys.readouterr()
+  assert "Wrote a\\x1b[31m\\nb\\u202e_animated.mp4: " in said.out
+  assert said.err == "gid: error: cannot read no\\x1b[31m.png: no such file\n"
+
+
+def test_an_empty_argument_is_not_the_folder_one_is_in(capsys):
+  assert_refused(capsys, "", match="an argument is empty")
+  assert_refused(capsys, "beach.png", "-o", "", match="an argument is empty")
+
+
 def test_a_name_without_an_ending_is_a_folder_as_with_several_inputs():
   assert run("beach.png", "--frames", "3", "-o", "videos") == 0
   assert run("beach.png", "--frames", "3", "-o", "videos/", "--format", "gif") == 0

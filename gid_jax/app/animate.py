@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gid_jax.app.batch import is_batch, make_folder, names_new_folder, split_batch
 from gid_jax.app.checks import DEMO_PHOTO, check_motion, check_values
-from gid_jax.app.console import Log, Terminated, describe
+from gid_jax.app.console import Log, Terminated, describe, make_printable
 from gid_jax.app.models import Models
 from gid_jax.app.moving import Job, carry_out
 from gid_jax.app.options import LoopRequest, MotionRequest
@@ -86,7 +86,7 @@ def _animate_many(
           raise
         reason = describe(error)
         named = "" if str(source) in reason else f"{source}: "
-        print(f"gid: error: {named}{reason}", file=sys.stderr)
+        print(f"gid: error: {make_printable(named)}{reason}", file=sys.stderr)
         Log(is_json=is_json).end(source, error=reason)
         failed.append(str(source))
   except (KeyboardInterrupt, Terminated) as end:
@@ -98,4 +98,4 @@ def _animate_many(
 
 def _summarise(done: int, failed: list[str]) -> str:
   named = ", ".join(failed[:5]) + (f" and {len(failed) - 5} more" if len(failed) > 5 else "")
-  return f"{done} animated, {len(failed)} failed" + (f": {named}" if failed else "")
+  return make_printable(f"{done} animated, {len(failed)} failed" + (f": {named}" if failed else ""))

@@ -126,10 +126,12 @@ def _complete(arguments: list[str]) -> list[str]:
   """Arguments that begin with a command; a photo alone is to be animated.
 
   Raises:
-    UserError: the first word is neither a command nor a file.
+    UserError: the first word is neither a command nor a file, or a word is empty.
   """
   if not arguments:
     return ["--help"]
+  if "" in arguments:  # which would stand for the folder one is in
+    raise UserError("an argument is empty, such as a variable of the shell that is not set; give a name")
   first = arguments[0]
   if first in _COMMANDS or first in ("-h", "--help") or first.startswith("--tyro-"):
     return arguments
