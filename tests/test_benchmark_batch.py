@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import batch
+import benchmarks.batch as batch
 from gid_jax.errors import UserError
 from gid_jax.media import photos
 

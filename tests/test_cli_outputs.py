@@ -141,6 +141,23 @@ def test_a_name_that_commands_a_terminal_is_printed_as_text(capsys):
   assert said.err == "gid: error: cannot read no\\x1b[31m.png: no such file\n"
 
 
+def test_who_stops_reading_what_is_printed_gets_no_more(capfd):
+  script = "import fake_animator, os, pytest, sys\nfrom gid_jax.app import cli\n"
+  script += "fake_animator.install(pytest.MonkeyPatch())\nsys.exit(cli.main(sys.argv[1:]))"
+  path = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1])))
+  command = [sys.executable, "-c", script, "animate", "beach.png", "--frames", "3", "-o", "a.mp4", "--json"]
+  reader, writer = os.pipe()
+  os.close(reader)
+  with os.fdopen(writer, "w") as gone:
+    result = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, stdout=gone, stderr=subprocess.PIPE, text=True)
+  assert result.returncode == 141 and "error" not in result.stderr and os.path.exists("a.mp4")
+
+
+def test_closed_streams_are_named(capsys, monkeypatch):
+  monkeypatch.setattr(sys, "stdin", None)
+  assert_refused(capsys, "-", "-o", "a.mp4", match="standard input, which is closed")
+
+
 def test_an_empty_argument_is_not_the_folder_one_is_in(capsys):
   assert_refused(capsys, "", match="an argument is empty")
   assert_refused(capsys, "beach.png", "-o", "", match="an argument is empty")

@@ -46,7 +46,8 @@ from gid_jax.files import claim, complete_or_nothing
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the command line and returns the exit status: 0 done, 2 refused or failed, 130 interrupted, 143 terminated.
+  """Runs the command line and returns the exit status: 0 done, 2 refused or failed, 130 interrupted, 141 no
+  reader of what is printed, 143 terminated.
 
   Args:
     argv: arguments without the program's name; those of the process by default.
@@ -63,6 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
   except Terminated as error:
     print(f"gid: terminated; {str(error) or 'nothing was written'}", file=sys.stderr)
     return 143
+  except BrokenPipeError:  # who reads what is printed has gone, and wants no more of it
+    with contextlib.suppress(OSError, ValueError):
+      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
   except Exception as error:
     if os.environ.get("GID_TRACEBACK") and not isinstance(error, UserError):
       raise

@@ -11,7 +11,6 @@ from pathlib import Path
 from gid_jax.errors import UserError
 from gid_jax.files import first_line
 
-
 # Control characters, and those that turn the direction of writing.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
