@@ -46,8 +46,9 @@ from gid_jax.files import claim, complete_or_nothing
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the command line and returns the exit status: 0 done, 2 refused or failed, 130 interrupted, 141 no
-  reader of what is printed, 143 terminated.
+  """Runs the command line and returns the exit status.
+
+  It is 0 for done, 2 refused or failed, 130 interrupted, 141 nobody reads what is printed, 143 terminated.
 
   Args:
     argv: arguments without the program's name; those of the process by default.
