@@ -85,8 +85,9 @@ def _animate_many(
         if os.environ.get("GID_TRACEBACK") and not isinstance(error, UserError):
           raise
         reason = describe(error)
-        named = "" if str(source) in reason else f"{source}: "
-        print(f"gid: error: {make_printable(named)}{reason}", file=sys.stderr)
+        name = make_printable(str(source))
+        named = "" if name in reason else f"{name}: "
+        print(f"gid: error: {named}{reason}", file=sys.stderr)
         Log(is_json=is_json).end(source, error=reason)
         failed.append(str(source))
   except (KeyboardInterrupt, Terminated) as end:

@@ -35,7 +35,7 @@ def open_light(file: BytesFile, reader: str, *, max_pixels: float) -> Pixels:
   """
   file.seek(0)
   try:
-    with av.open(file, format=reader, options={"err_detect": "explode"}) as container:
+    with av.open(file, "r", format=reader, options={"err_detect": "explode"}) as container:
       stream = container.streams.video[0]
       if stream.width * stream.height > max_pixels:
         raise ValueError(f"{stream.width} x {stream.height} pixels are too many")
