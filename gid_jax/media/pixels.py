@@ -162,7 +162,10 @@ def _read_grey(image: Image.Image) -> np.ndarray:
 
 
 def scale_floats(values: np.ndarray) -> np.ndarray:
-  """Codes uint16 of grey floats, whose white is 1, 255, 65535 or the largest; a little above 1 is still 1."""
+  """Codes [h w] uint16 of grey floats [h w], whose white is 1, 255, 65535 or the largest.
+
+  A little above 1 is still 1.
+  """
   values = np.nan_to_num(values.astype(np.float64), nan=0, posinf=0, neginf=0)
   peak = values.max()
   white = 1.0 if peak <= 2 else next((white for white in _WHITES if peak <= white), peak)
