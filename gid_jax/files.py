@@ -118,6 +118,8 @@ def complete_or_nothing(path: Path, *, overwrite: bool) -> Iterator[Path]:
       raise UserError(f"cannot write {path}: the folder {target.parent} does not exist")
     if target.is_dir():
       raise UserError(f"{path} is a folder; give a file name")
+    if target.exists() and not target.is_file():  # A device would be lost to whoever else uses it.
+      raise UserError(f"{path} is not a regular file and cannot be replaced; give another name")
     _check_free(path, overwrite)
     # Created by hand so that it gets the permissions of any new file, and before the frames are waited for.
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))

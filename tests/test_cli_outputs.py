@@ -132,10 +132,52 @@ def test_pictures_by_format_and_by_pattern():
   assert len(os.listdir("10% off_animated")) == 3
 
 
+def test_a_name_that_commands_a_terminal_is_printed_as_text(capsys):
+  os.rename("beach.png", "a\x1b[31m\nb\u202e.png")
+  assert run("a\x1b[31m\nb\u202e.png", "--frames", "3") == 0
+  assert run("no\x1b[31m.png") == 2
+  said = capsys.readouterr()
+  assert "Wrote a\\x1b[31m\\nb\\u202e_animated.mp4: " in said.out
+  assert said.err == "gid: error: cannot read no\\x1b[31m.png: no such file\n"
+
+
+def test_who_stops_reading_what_is_printed_gets_no_more():
+  script = "import fake_animator, os, pytest, sys\nfrom gid_jax.app import cli\n"
+  script += "fake_animator.install(pytest.MonkeyPatch())\nsys.exit(cli.main(sys.argv[1:]))"
+  path = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1])))
+  command = [sys.executable, "-c", script, "animate", "beach.png", "--frames", "3", "-o", "a.mp4", "--json"]
+  reader, writer = os.pipe()
+  os.close(reader)
+  environment = os.environ | {"PYTHONPATH": path}
+  with os.fdopen(writer, "w") as gone:
+    result = subprocess.run(command, env=environment, stdout=gone, stderr=subprocess.PIPE, text=True)
+  assert result.returncode == 141 and "error" not in result.stderr and os.path.exists("a.mp4")
+
+
+def test_closed_streams_are_named(capsys, monkeypatch):
+  monkeypatch.setattr(sys, "stdin", None)
+  assert_refused(capsys, "-", "-o", "a.mp4", match="standard input, which is closed")
+
+
+def test_an_empty_argument_is_not_the_folder_one_is_in(capsys):
+  assert_refused(capsys, "", match="an argument is empty")
+  assert_refused(capsys, "beach.png", "-o", "", match="an argument is empty")
+
+
+def test_a_name_without_an_ending_is_a_folder_as_with_several_inputs():
+  assert run("beach.png", "--frames", "3", "-o", "videos") == 0
+  assert run("beach.png", "--frames", "3", "-o", "videos/", "--format", "gif") == 0
+  assert run("beach.png", "--frames", "3", "-o", "more/of them") == 0
+  assert sorted(os.listdir("videos")) == ["beach_animated.gif", "beach_animated.mp4"]
+  assert os.listdir("more/of them") == ["beach_animated.mp4"]
+
+
 @pytest.mark.parametrize(
   "options, match",
   [
-    (["-o", "a"], "a: unknown video format ''; use one of .mp4, .webm"),
+    (["-o", ".a"], ".a: unknown video format ''; use one of .mp4, .webm"),
+    (["-o", "a.x"], "a.x: unknown video format '.x'; use one of .mp4, .webm"),
+    (["-o", "beach.png/videos"], "cannot make the folder beach.png/videos"),
     (["-o", "a.mp4", "--format", "gif"], "--format gif and --output a.mp4: leave out one of them"),
     (["-o", "a_%d_%d.png"], "--output a_%d_%d.png: give one place for the number"),
     (["-o", "100%.png"], "--output 100%.png: give one place for the number"),

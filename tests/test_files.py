@@ -153,6 +153,21 @@ def test_a_link_into_a_missing_folder_or_to_a_folder(tmp_path):
     write(tmp_path / "b", "new", overwrite=True)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such files on this system")
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_is_no_regular_file_is_not_replaced(tmp_path, overwrite):
+  os.mkfifo(tmp_path / "pipe.mp4")
+  (tmp_path / "link.mp4").symlink_to("pipe.mp4")
+  for name in ("pipe.mp4", "link.mp4"):
+    with (
+      pytest.raises(UserError, match=f"{name} is not a regular file"),
+      complete_or_nothing(tmp_path / name, overwrite=overwrite),
+    ):
+      pytest.fail("nothing is to be made")
+  assert (tmp_path / "pipe.mp4").is_fifo()
+  assert sorted(os.listdir(tmp_path)) == ["link.mp4", "pipe.mp4"]
+
+
 def test_causes_in_a_few_words():
   assert describe_failure(PermissionError(13, "Permission denied", "a.txt")) == "permission denied"
   assert describe_failure(OSError("The Disk\nis full")) == "the disk"

@@ -196,3 +196,17 @@ def test_a_damaged_file_of_a_known_kind_is_called_so(tmp_path):
   assert_refused(photos.read_image, tmp_path / "a.webp", match=r"a\.webp is (a damaged WebP file|truncated)")
   (tmp_path / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR")
   assert_refused(photos.read_image, tmp_path / "b.png", match="a damaged PNG file")
+
+
+@pytest.mark.parametrize(
+  "head, name",
+  [
+    (b"%PDF-1.7", "a PDF document"), (b"%!PS-Adobe-3.0 EPSF-3.0", "a PostScript document"),
+    (b"PK\3\4", "a ZIP archive"),
+    (b"\xef\xbb\xbf <!DOCTYPE html><html>", "a web page"), (b"<?xml version='1.0'?><svg width='9'>", "an SVG drawing"),
+    (b"version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS"), (bytes(64), "full of zeros"),
+  ],
+)  # fmt: skip
+def test_what_is_no_photo_is_refused_by_name(tmp_path, head, name):
+  (tmp_path / "a.jpg").write_bytes(head + b" more" * 50)
+  assert_refused(photos.read_image, tmp_path / "a.jpg", match=f"a.jpg is {name}")

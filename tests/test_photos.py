@@ -139,6 +139,10 @@ def png_with(name, payload):
     (b"iTXt", b"prompt\0\0\0\0\0" + b"x" * 3_000_000),
     (b"iCCP", b"monitor\0\0" + zlib.compress(bytes(4_000_000))),
     (b"eXIf", b"MM\0*\0\0\0\x08\0\x01broken"),
+    (b"zTXt", b"k\0\7of no known method"),
+    (b"iCCP", b""),
+    (b"pHYs", b"\0\0"),
+    (b"gAMA", b"\0"),
   ],
 )
 def test_what_stands_beside_the_pixels_does_not_keep_a_photo_out(tmp_path, name, payload, recwarn):
@@ -146,6 +150,25 @@ def test_what_stands_beside_the_pixels_does_not_keep_a_photo_out(tmp_path, name,
   (tmp_path / "a.png").write_bytes(data)
   np.testing.assert_allclose(photos.read_image(tmp_path / "a.png"), pixels / 255, atol=1e-6)
   assert not recwarn.list
+
+
+def test_a_damaged_chunk_beside_the_pixels_is_passed_over(tmp_path):
+  data, pixels = png_with(b"tEXt", b"k\0v")
+  place = data.index(b"tEXt") + 4 + 3  # its checksum
+  (tmp_path / "a.png").write_bytes(data[:place] + b"\0\0\0\0" + data[place + 4 :])
+  np.testing.assert_allclose(photos.read_image(tmp_path / "a.png"), pixels / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("payload", [b"\xff\xee\0\x08Adobe\0", b"\xff\xe0\0\x08JFIF\0\1"])
+def test_a_broken_part_of_a_jpeg_does_not_cost_its_orientation(tmp_path, payload):
+  pixels = np.full((24, 32, 3), 128, np.uint8)
+  pixels[:8, :8] = 255
+  buffer = io.BytesIO()
+  Image.fromarray(pixels).save(buffer, "JPEG", quality=95, exif=exif_block())
+  data = buffer.getvalue()
+  (tmp_path / "a.jpg").write_bytes(data[:2] + payload + data[2:])
+  expected = np.rot90(np.asarray(Image.open(io.BytesIO(data))), -1) / 255
+  np.testing.assert_allclose(photos.read_image(tmp_path / "a.jpg"), expected, atol=1e-6)
 
 
 def exif_block(*, orientation=(3, b"\0\x06\0\0"), altitude=(5, b"\0\0\0\x40")):

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from gid_jax.app.batch import is_batch, split_batch
-from gid_jax.app.checks import DEMO_PHOTO, check_motion
-from gid_jax.app.console import Log, Terminated, describe
+from gid_jax.app.batch import is_batch, make_folder, names_new_folder, split_batch
+from gid_jax.app.checks import DEMO_PHOTO, check_motion, check_values
+from gid_jax.app.console import Log, Terminated, describe, make_printable
 from gid_jax.app.models import Models
 from gid_jax.app.moving import Job, carry_out
 from gid_jax.app.options import LoopRequest, MotionRequest
@@ -43,6 +43,9 @@ def animate(request: MotionRequest) -> int:
   if is_batch(request):
     return _animate_many(split_batch(request), models, is_json=request.json)
   try:
+    if request.output is not None and names_new_folder(request):
+      check_values(request)
+      make_folder(request.output)
     _animate_one(request, models)
   except Exception as error:
     source = request.sources[0] if request.sources else DEMO_PHOTO
@@ -82,7 +85,8 @@ def _animate_many(
         if os.environ.get("GID_TRACEBACK") and not isinstance(error, UserError):
           raise
         reason = describe(error)
-        named = "" if str(source) in reason else f"{source}: "
+        name = make_printable(str(source))
+        named = "" if name in reason else f"{name}: "
         print(f"gid: error: {named}{reason}", file=sys.stderr)
         Log(is_json=is_json).end(source, error=reason)
         failed.append(str(source))
@@ -95,4 +99,4 @@ def _animate_many(
 
 def _summarise(done: int, failed: list[str]) -> str:
   named = ", ".join(failed[:5]) + (f" and {len(failed) - 5} more" if len(failed) > 5 else "")
-  return f"{done} animated, {len(failed)} failed" + (f": {named}" if failed else "")
+  return make_printable(f"{done} animated, {len(failed)} failed" + (f": {named}" if failed else ""))

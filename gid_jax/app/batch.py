@@ -11,10 +11,12 @@ from gid_jax.app.checks import check_values, list_pictures
 from gid_jax.app.options import MotionRequest
 from gid_jax.app.outputs import PIPE, VIDEO_SUFFIXES
 from gid_jax.errors import UserError
+from gid_jax.files import describe_failure
 
 # Of the files in a folder; videos are left out, and what an earlier run has written there.
 PHOTO_SUFFIXES = (
-  ".jpg", ".jpeg", ".png", ".webp", ".avif", ".heic", ".heif", ".hif", ".jxl", ".tif", ".tiff", ".bmp")  # fmt: skip
+  ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".heic", ".heif", ".hif", ".jxl", ".tif", ".tiff", ".bmp",
+  ".hdr", ".exr")  # fmt: skip
 _OURS = re.compile(r".*_(animated|loop|inspect)(_\d+)?")
 
 
@@ -57,10 +59,27 @@ def check_many(request: MotionRequest) -> None:
   if folder is not None:
     if not os.path.isdir(folder) and (os.path.exists(folder) or folder.suffix.lower() in VIDEO_SUFFIXES):
       raise UserError(f"--output {folder}: with several inputs, give a folder")
-    try:
-      folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-      raise UserError(f"cannot make the folder {folder}: {error.strerror}") from error
+    make_folder(folder)
+
+
+def names_new_folder(request: MotionRequest) -> bool:
+  """Whether the output of one input is a folder that is to be made: a name without an ending, as with several."""
+  output = request.output
+  if output is None or output == PIPE or request.format == "frames" or os.path.lexists(output):
+    return False
+  return not output.suffix and not output.name.startswith(".")
+
+
+def make_folder(folder: Path) -> None:
+  """Makes a folder, and those it is in, where there is none.
+
+  Raises:
+    UserError: it cannot be made.
+  """
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UserError(f"cannot make the folder {folder}: {describe_failure(error)}") from error
 
 
 def is_photo_name(path: Path) -> bool:

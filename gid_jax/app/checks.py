@@ -207,6 +207,8 @@ def _check_output(output: Path, source: Path | None, force: bool, numbered: bool
     raise UserError(f"cannot write {output}: the folder {output.parent} does not exist")
   if output.is_dir() and not numbered:
     raise UserError(f"{output} is a folder; give a file name")
+  if output.exists() and not output.is_file() and not output.is_dir():
+    raise UserError(f"{output} is not a regular file and cannot be replaced; give another --output")
   if source is not None and output.exists() and output.samefile(source):
     raise UserError(f"{output} is the input itself; choose another --output")
   if output.exists() and not force and not numbered:

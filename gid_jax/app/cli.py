@@ -46,7 +46,9 @@ from gid_jax.files import claim, complete_or_nothing
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the command line and returns the exit status: 0 done, 2 refused or failed, 130 interrupted, 143 terminated.
+  """Runs the command line and returns the exit status.
+
+  It is 0 for done, 2 refused or failed, 130 interrupted, 141 nobody reads what is printed, 143 terminated.
 
   Args:
     argv: arguments without the program's name; those of the process by default.
@@ -63,6 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
   except Terminated as error:
     print(f"gid: terminated; {str(error) or 'nothing was written'}", file=sys.stderr)
     return 143
+  except BrokenPipeError:  # who reads what is printed has gone, and wants no more of it
+    with contextlib.suppress(OSError, ValueError):
+      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
   except Exception as error:
     if os.environ.get("GID_TRACEBACK") and not isinstance(error, UserError):
       raise
@@ -126,10 +132,12 @@ def _complete(arguments: list[str]) -> list[str]:
   """Arguments that begin with a command; a photo alone is to be animated.
 
   Raises:
-    UserError: the first word is neither a command nor a file.
+    UserError: the first word is neither a command nor a file, or a word is empty.
   """
   if not arguments:
     return ["--help"]
+  if "" in arguments:  # which would stand for the folder one is in
+    raise UserError("an argument is empty, such as a variable of the shell that is not set; give a name")
   first = arguments[0]
   if first in _COMMANDS or first in ("-h", "--help") or first.startswith("--tyro-"):
     return arguments

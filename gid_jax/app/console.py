@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -9,6 +10,9 @@ from pathlib import Path
 
 from gid_jax.errors import UserError
 from gid_jax.files import first_line
+
+# Control characters, and those that turn the direction of writing.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 class Terminated(BaseException):
@@ -52,7 +56,7 @@ class Log:
 
   def wrote(self, path: Path, num_bytes: int) -> None:
     """Says that a file was written."""
-    self.console.print(f"Wrote {path}: {format_bytes(num_bytes)}, in {self.elapsed:.1f} s")
+    self.console.print(make_printable(f"Wrote {path}: {format_bytes(num_bytes)}, in {self.elapsed:.1f} s"))
 
   def end(self, source: Path, **facts) -> None:
     """Prints the line of JSON of one input, if that is asked for."""
@@ -62,17 +66,22 @@ class Log:
       print(json.dumps(line | {"warnings": self.warnings}), flush=True)
 
 
+def make_printable(text: str) -> str:
+  """A text on one line, without what would command a terminal: a file's name may hold anything."""
+  return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def describe(error: Exception) -> str:
   """One line for the user: the message of a `UserError`, or that anything else is a fault of ours."""
   if isinstance(error, UserError):
-    return " ".join(str(error).splitlines())
+    return make_printable(str(error))
   return (f"{type(error).__name__}: {first_line(error)}; this should not have happened: please report it "
           "with what GID_TRACEBACK=1 in the environment prints")  # fmt: skip
 
 
 def print_warning(message: str) -> None:
   """Says in one line of stderr what is not as it should be, though the work goes on."""
-  print(f"gid: warning: {' '.join(message.splitlines())}", file=sys.stderr)
+  print(f"gid: warning: {make_printable(message)}", file=sys.stderr)
 
 
 def open_console(*, to_stderr: bool = False):
@@ -93,10 +102,10 @@ def print_devices(console) -> None:
 
 def print_video(log: Log, video, path: Path, fps: float) -> None:
   """Says which video was written under the name `path`."""
-  log.console.print(
+  log.console.print(make_printable(
     f"Wrote {path}: {video.width}x{video.height}, {video.num_frames} frames, {fps:g} fps, "
     f"{video.num_frames / fps:.1f} s, {format_bytes(video.num_bytes)}, in {log.elapsed:.1f} s"
-  )
+  ))
 
 
 def report_to(progress):

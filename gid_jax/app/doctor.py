@@ -20,8 +20,10 @@ _LIBRARIES = ("jax", "jaxlib", "flax", "numpy", "av", "pillow", "opencv-python",
 _NEEDED_MEMORY = 1.5e9  # bytes, of a default animation at 1080 pixels
 _NEEDED_DISK = 5e8
 # Seconds of `gid animate` on two cores that multiply matrices at `_REFERENCE_SPEED`: starting, the rest, and compiling.
-_STARTING, _WORKING, _COMPILING = 5.0, 5.0, 15.0
+_STARTING, _WORKING, _COMPILING = 3.0, 10.0, 15.0
 _REFERENCE_SPEED = 2.0e11  # floating-point operations a second
+# Matrices say little of memory and of other programs, so that what is said is a range about what they say.
+_LEAST, _MOST = 0.6, 1.7
 
 
 class _Sheet:
@@ -193,5 +195,7 @@ def _guess_seconds(sheet: _Sheet, *, is_warm: bool) -> None:
   # Starting and compiling keep one core busy, whatever the accelerator does.
   warm = _STARTING * min(max(slower, 0.3), 10) + _WORKING * slower
   cold = warm + _COMPILING * min(max(slower, 0.3), 10)
-  first = "" if is_warm else f", the first time {cold:.0f} s, compiling"
-  sheet.say("speed", f"about {warm:.0f} s for gid animate{first}; more for another shape of photo, which is compiled")
+  say = lambda seconds: f"{_LEAST * seconds:.0f} to {_MOST * seconds:.0f} s"
+  first = "" if is_warm else f", {say(cold)} the first time, compiling"
+  sheet.say("speed", f"{say(warm)} for gid animate, by how fast matrices are multiplied now{first}; more for another "
+                     "shape of photo, which is compiled")  # fmt: skip

@@ -25,8 +25,9 @@ class MotionRequest:
       what it matches; - reads one photo from standard input. Without any, a demonstration photo is animated.
     output: What to write. The ending chooses: .mp4 plays everywhere, .webm in browsers, .gif and .webp in messages and
       pages, .mov, .avif, .apng or .png; a pattern such as out/%04d.png writes pictures; .html a page in which the photo
-      answers to touch. A folder takes names by default, - is standard output. A file that exists is not replaced.
-      Default: a new name beside the source, numbered where the first is taken.
+      answers to touch. In a folder, and a name without an ending is one, it gets a name by default; - is standard
+      output. A file that exists is not replaced. Default: a new name beside the source, numbered where the first is
+      taken.
     format: Chooses the ending where --output does not: mp4, webm, mov, gif, webp, avif, apng, html, or frames, which is
       a folder of pictures.
     codec: How .mp4 and .webm are compressed; av1 is smaller, slower and not played by old devices.

@@ -17,11 +17,13 @@ def open_source(source: Path) -> Iterator[Path]:
   """The file to read: the source itself, or what standard input holds.
 
   Raises:
-    UserError: standard input is a terminal, or empty.
+    UserError: standard input is a terminal, closed or empty.
   """
   if source != PIPE:
     yield source
     return
+  if sys.stdin is None:
+    raise UserError("- reads a photo from standard input, which is closed; give it one: gid animate - < photo.jpg")
   if sys.stdin.isatty():
     raise UserError("- reads a photo from standard input, which is a terminal; give it one: gid animate - < photo.jpg")
   with tempfile.TemporaryDirectory(prefix="gid-") as folder:
@@ -44,7 +46,7 @@ def open_target(target: Target, *, overwrite: bool) -> Iterator[Path]:
   """The name to write under: the target's own, claimed, or one whose file goes to standard output at the end.
 
   Raises:
-    UserError: the name is taken, or standard output is a terminal or takes no more.
+    UserError: the name is taken, or standard output is a terminal, closed, or takes no more.
   """
   if target.path != PIPE:
     # A folder that exists is where a pattern's pictures go, and whoever replaces a file takes it from others anyway.
@@ -54,6 +56,8 @@ def open_target(target: Target, *, overwrite: bool) -> Iterator[Path]:
     with claim(target.path, numbered=target.numbered) as path:
       yield path
     return
+  if sys.stdout is None:
+    raise UserError("--output - writes a video to standard output, which is closed; add: > video.mp4")
   if sys.stdout.isatty():
     raise UserError("--output - writes a video to standard output, which is a terminal; add: > video.mp4")
   with tempfile.TemporaryDirectory(prefix="gid-") as folder:

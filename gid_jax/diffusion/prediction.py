@@ -172,7 +172,8 @@ def _repeat(swing, number):
   return None if swing is None else jnp.broadcast_to(swing, (number, *swing.shape[1:]))
 
 
-@keep(others=("impl", "shape"))
+# Runs in milliseconds as it is, and takes as long to optimize as larger programs.
+@keep(others=("impl", "shape"), options={"xla_backend_optimization_level": 0})
 def _begin(seeds, *, impl, shape):
   keys = jax.random.wrap_key_data(seeds, impl=impl)
   noise_keys, keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)

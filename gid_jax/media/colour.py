@@ -109,27 +109,33 @@ def primaries_to_xyz(primaries: Sequence[tuple[float, float]]) -> Float[np.ndarr
 SRGB_TO_XYZ = primaries_to_xyz(_BT709)
 
 
-def show_as_srgb(codes: UInt[np.ndarray, "h w 3"], colour: Colour | None) -> Float[np.ndarray, "h w 3"]:
-  """What an sRGB display shows of codes of 8 or 16 bits.
+def show_as_srgb(
+  codes: UInt[np.ndarray, "h w 3"] | Float[np.ndarray, "h w 3"], colour: Colour | None
+) -> Float[np.ndarray, "h w 3"]:
+  """What an sRGB display shows of codes of 8 or 16 bits, or of light.
 
   Colours outside sRGB are cut off. Of HDR, graphics white (203 cd/m2) is shown at 92 %, and brighter light is rolled
   off towards 1.
 
   Args:
-    codes: [h w 3] uint8 or uint16.
+    codes: [h w 3] uint8 or uint16; or float32, which is HDR light in sRGB's primaries, 1 being graphics white.
     colour: what they mean; None for sRGB.
 
   Returns:
     [h w 3] float32 sRGB in [0, 1].
   """
+  if codes.dtype.kind == "f":
+    return _encode(np.clip(_roll_off(np.maximum(codes, 0)), 0, 1))
   largest = np.iinfo(codes.dtype).max
   if colour is None:
     return codes.astype(np.float32) / largest
   light = colour.light[:: (NUM_CODES - 1) // largest]
   linear = np.stack([light[:, channel][codes[..., channel]] for channel in range(3)], -1) @ colour.matrix.T
-  if colour.hdr:
-    linear = np.where(linear < 0.5, linear, 1 - 0.5 * np.exp(1 - 2 * np.maximum(linear, 0.5)))
-  return _encode(np.clip(linear, 0, 1))
+  return _encode(np.clip(_roll_off(linear) if colour.hdr else linear, 0, 1))
+
+
+def _roll_off(linear: np.ndarray) -> np.ndarray:
+  return np.where(linear < 0.5, linear, 1 - 0.5 * np.exp(1 - 2 * np.maximum(linear, 0.5)))
 
 
 def _decode_transfer(transfer: int) -> np.ndarray | None:

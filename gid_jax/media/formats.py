@@ -22,6 +22,21 @@ _RAW_SUFFIXES = {
 _TIFF = (b"II*\0", b"MM\0*")
 _BEGINNINGS = (
   (b"\xff\xd8\xff", "JPEG"), (b"\x89PNG", "PNG"), (b"GIF8", "GIF"), (b"BM", "BMP"), *((head, "TIFF") for head in _TIFF))
+# How other files begin that are called photos, in lower case; what they are; what to do.
+_OTHERS = (
+  (b"%pdf", "a PDF document", "export the page as PNG"),
+  (b"%!ps", "a PostScript document", "export it as PNG"),
+  (b"\xc5\xd0\xd3\xc6", "a PostScript document", "export it as PNG"),
+  (b"gimp xcf", "a GIMP document", "export it as PNG"),
+  (b"simple  =", "a FITS file", "export it as PNG or TIFF"),
+  (b"\x93numpy", "a NumPy array", "save it as PNG"),
+  (b"pk\3\4", "a ZIP archive or an office document", "unpack it"),
+  (b"\x1f\x8b", "a gzip archive", "unpack it"),
+  (b"version https://git-lfs", "a pointer of Git LFS", "fetch the file with: git lfs pull"),
+  (b"<!doctype html", "a web page", "download the photo itself"),
+  (b"<html", "a web page", "download the photo itself"),
+  (b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", "full of zeros, as broken copies are", "copy it again"),
+)
 _PHOTOMETRIC, _SUB_IFDS, _DNG_VERSION = 262, 330, 50706
 # Values of the tag: one colour a pixel, as sensors have it, and what a camera made of that.
 _SENSOR = (32803, 34892)
@@ -41,6 +56,21 @@ def find_raw(path: Path, file: BytesFile) -> str | None:
   if head.startswith(_TIFF) and (suffix in _RAW_SUFFIXES or _holds_sensor(file)):
     return name
   return None
+
+
+def refuse_others(path: Path, file: BytesFile) -> None:
+  """Refuses by name what is known and is no photo.
+
+  Raises:
+    UserError: it is a document, an archive, a web page or the like.
+  """
+  file.seek(0)
+  head = file.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n")
+  for beginning, name, remedy in _OTHERS:
+    if head[: len(beginning)].lower() == beginning:
+      raise UserError(f"{path} is {name}, not a photo; {remedy}")
+  if head.startswith(b"<") and b"<svg" in head:
+    raise UserError(f"{path} is an SVG drawing, not a photo; export it as PNG")
 
 
 def name_format(file: BytesFile) -> str | None:

@@ -9,6 +9,8 @@ from PIL import Image, ImageChops
 _END = b"\xff\xd9"
 # Second bytes of markers: start of scan, restart interval, progressive frame.
 _SOS, _DRI, _SOF2 = 0xDA, 0xDD, 0xC2
+# And of what applications write, the fourteenth of which, by Adobe, says what the colours are, and of comments.
+_APP0, _COM, _ADOBE_LENGTH = 0xE0, 0xFE, 12
 
 
 def complete(data: bytes, decode: Callable[[bytes], Image.Image]) -> tuple[bytes, float]:
@@ -33,6 +35,27 @@ def complete(data: bytes, decode: Callable[[bytes], Image.Image]) -> tuple[bytes
   other = decode(data + _make_noise(data, picture.size[0] * picture.size[1]) + _END)
   differences = np.asarray(ImageChops.difference(picture, other))
   return whole, float((differences.reshape(*differences.shape[:2], -1) > 0).any(-1).mean())
+
+
+def drop_metadata(data: bytes) -> Iterator[bytes]:
+  """The same picture with ever less beside its pixels.
+
+  Yields:
+    The file with its orientation, its profile and what its colours are, and then with the last of these alone.
+  """
+  parts = list(_segments(data))
+  if not parts or parts[-1][0] != _SOS:
+    return
+  colours = lambda marker, body: marker == _APP0 + 14 and len(body) >= _ADOBE_LENGTH
+  beside = lambda marker, body: (
+    (marker == _APP0 + 1 and body.startswith(b"Exif\0")) or (marker == _APP0 + 2 and body.startswith(b"ICC_PROFILE\0")))
+  for keeps in (lambda *part: colours(*part) or beside(*part), colours):
+    kept = [
+      struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+      for marker, body, _ in parts[:-1]
+      if not (_APP0 <= marker < _APP0 + 16 or marker == _COM) or keeps(marker, body)
+    ]
+    yield data[:2] + b"".join(kept) + data[parts[-1][2] :]
 
 
 def _make_noise(data: bytes, num_pixels: int) -> bytes:

@@ -20,7 +20,9 @@ from gid_jax.files import BytesFile, PathLike, first_line
 from gid_jax.media import formats, jpeg, png
 from gid_jax.media.colour import show_as_srgb
 from gid_jax.media.decoding import open_to_read
+from gid_jax.media.light import find_reader, open_light
 from gid_jax.media.pixels import Pixels, open_pixels
+from gid_jax.media.tiff import open_tiff
 
 MIN_SIDE = 16
 # Of what is returned, and of what is decoded whole on the way; JPEG alone is decoded smaller.
@@ -45,15 +47,16 @@ def read_image(path: PathLike, *, warn: Callable[[str], None] = warnings.warn) -
   """Reads a photo as it is meant to be seen: upright, sRGB, opaque.
 
   The EXIF orientation is applied. Colours that are described by numbers (an ICC profile, cICP, gAMA and cHRM of PNG,
-  the code points of AVIF and HEIC) become sRGB, and HDR (PQ and HLG) is tone-mapped; whatever else stands beside the
-  pixels, and is broken, is passed over. Transparency is shown over white, as viewers do by default. Grey, palette,
-  CMYK and 16-bit images are accepted, as is the first frame of an animation.
+  the code points of AVIF and HEIC) become sRGB, and HDR (PQ, HLG and the light of Radiance, PFM, OpenEXR and TIFF of
+  floats) is tone-mapped; whatever else stands beside the pixels, and is broken, is passed over. Transparency is shown
+  over white, as viewers do by default. Grey, palette, CMYK and 16-bit images are accepted, as is the first frame of an
+  animation.
 
   A photo of more than 100 megapixels is averaged down by 2, 3, ... until it has no more; a JPEG is decoded smaller.
   A JPEG or PNG that ends early is shown if less than a two-hundredth of its pixels is missing.
 
   Args:
-    path: any file that Pillow decodes; HEIC and JPEG XL need the extra `photos`.
+    path: any file that Pillow decodes, and .hdr, .pfm and .exr; HEIC and JPEG XL need the extra `photos`.
     warn: is told in one line what is not as it should be with a photo that is read nevertheless.
 
   Returns:
@@ -68,18 +71,17 @@ def read_image(path: PathLike, *, warn: Callable[[str], None] = warnings.warn) -
     raw = formats.find_raw(path, file)
     if raw is not None:
       raise UserError(f"{path} is a camera raw ({raw}), which needs developing; export it as JPEG or TIFF")
+    formats.refuse_others(path, file)
     formats.prepare(path, file)
-    image = _open(path, file)
     try:
-      pixels = _load(image, file)
-    except Exception as error:  # decoders raise all kinds on broken files
-      completed = _complete(path, file, image, warn)
-      if completed is None:
-        raise UserError(f"{path} is truncated or damaged ({first_line(error)}); save or download it again") from error
-      pixels = completed
-    try:
+      reader = find_reader(file)
+      limit = MAX_MEGAPIXELS * 1e6
+      pixels = _read_codes(path, file, warn) if reader is None else open_light(file, reader, max_pixels=limit)
+      _check_size(path, *pixels.size)
       return _show(pixels)
-    except Exception as error:
+    except UserError:
+      raise
+    except Exception as error:  # decoders raise all kinds on broken files
       raise UserError(f"{path} is damaged ({first_line(error)}); save or download it again") from error
 
 
@@ -97,24 +99,63 @@ def _lenient_pillow() -> Iterator[None]:
     PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY, Image.MAX_IMAGE_PIXELS = limits
 
 
-def _open(path: Path, file: BytesFile) -> Image.Image:
+def _read_codes(path: Path, file: BytesFile, warn: Callable[[str], None]) -> Pixels:
+  name = formats.name_format(file)
+  try:
+    image, file = _open(path, file, name)
+    try:
+      return _load(image, file)
+    except Exception as error:
+      completed = _complete(path, file, image, warn)
+      if completed is None:
+        raise UserError(f"{path} is truncated or damaged ({first_line(error)}); save or download it again") from error
+      return completed
+  except UserError:
+    pixels = open_tiff(file, max_pixels=MAX_MEGAPIXELS * 1e6) if name == "TIFF" else None
+    if pixels is None:
+      raise
+    return pixels
+
+
+def _open(path: Path, file: BytesFile, name: str | None) -> tuple[Image.Image, BytesFile]:
+  """The picture, and the file that it is in: another one where something beside the pixels had to go."""
   file.seek(0)
   try:
     image = Image.open(file)
   except Exception as error:
-    name = formats.name_format(file)
-    if name is not None:
+    found = _open_without_metadata(file, name)
+    if found is None and name == "TIFF":
+      raise UserError(f"{path} is damaged or a kind of TIFF that cannot be read here; save it as PNG") from error
+    if found is None and name is not None:
       raise UserError(f"{path} is a damaged {name} file; save or download it again") from error
-    raise UserError(f"{path} is not an image in a format that can be read here; use JPEG, PNG or WebP") from error
+    if found is None:
+      raise UserError(f"{path} is not an image in a format that can be read here; use JPEG, PNG or WebP") from error
+    image, file = found
   width, height = image.size
-  if min(width, height) < MIN_SIDE:
-    raise UserError(f"{path} is {width} x {height} pixels; a photo needs at least {MIN_SIDE} x {MIN_SIDE}")
+  _check_size(path, width, height)
   _draft(image)
   size = image.size[0] * image.size[1]
   limit = MAX_MEGAPIXELS if _is_jpeg(image) else MAX_DECODED_MEGAPIXELS
   if size > limit * 1e6:
     raise UserError(f"{path} holds more than {limit} megapixels ({width} x {height}); resize it")
-  return image
+  return image, file
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
+  if min(width, height) < MIN_SIDE:
+    raise UserError(f"{path} is {width} x {height} pixels; a photo needs at least {MIN_SIDE} x {MIN_SIDE}")
+
+
+def _open_without_metadata(file: BytesFile, name: str | None) -> tuple[Image.Image, BytesFile] | None:
+  drop = {"JPEG": jpeg.drop_metadata, "PNG": png.drop_metadata}.get(name or "")
+  if drop is None:
+    return None
+  file.seek(0)
+  for data in drop(file.read()):
+    with contextlib.suppress(Exception):
+      fresh = io.BytesIO(data)
+      return Image.open(fresh), fresh
+  return None
 
 
 def _is_jpeg(image: Image.Image) -> bool:
@@ -132,8 +173,8 @@ def _draft(image: Image.Image) -> None:
 
 
 def _load(image: Image.Image, file: BytesFile) -> Pixels:
-  orientation = _read_orientation(image)
   image.load()
+  orientation = _read_orientation(image)  # afterwards, as TIFF is turned on the way
   return open_pixels(image, file, orientation=orientation)
 
 

@@ -2,11 +2,12 @@
 
 import contextlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+from cv2.utils import logging
 from PIL import Image, ImageCms
 
 from gid_jax.files import BytesFile
@@ -15,7 +16,10 @@ from gid_jax.media.colour import Colour, cicp_to_colour
 from gid_jax.media.formats import read_nclx
 from gid_jax.media.icc import read_profile
 
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _RGB = 258, 262, 2
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_WHITE_IS_ZERO, _RGB, _SIGNED = 0, 2, 2
+# Floats that are codes have one of these as white, unless they end elsewhere.
+_WHITES = (1.0, 255.0, 65535.0)
 _GREY = ("1", "L", "LA", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -26,7 +30,8 @@ class Pixels(NamedTuple):
     size: (width, height) as stored.
     orientation: of EXIF, 1 to 8.
     colour: what the codes mean; None for sRGB.
-    read_rows: (begin, end) -> codes [n w 3] uint8 or uint16 and opacity [n w 1] in [0, 1], None where all is opaque.
+    read_rows: (begin, end) -> codes [n w 3] uint8 or uint16, or light float32, and opacity [n w 1] in [0, 1], None
+      where all is opaque.
   """
 
   size: tuple[int, int]
@@ -117,7 +122,8 @@ def _decode_deep(image: Image.Image, file: BytesFile) -> np.ndarray | None:
   if not is_deep or image.mode not in ("RGB", "RGBA", "LA") or "transparency" in image.info:
     return None
   file.seek(0)
-  found = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+  with quiet_opencv():
+    found = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
   same = found is not None and found.dtype == np.uint16 and found.ndim == 3 and found.shape[1::-1] == image.size
   return found if same else None
 
@@ -140,9 +146,38 @@ def _split_deep(strip: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
 def _read_grey(image: Image.Image) -> np.ndarray:
   """[h w] uint16 of a grey picture of more than 8 bits."""
   values = np.asarray(image)
-  if image.mode.startswith("I;16"):
-    return values.astype(np.uint16, copy=False)
-  if image.mode == "F":  # holds [0, 1]
-    return np.rint(np.clip(np.nan_to_num(values), 0, 1) * 65535).astype(np.uint16)
-  # 16 bits, or 31.
-  return np.clip(values if values.max() <= 65535 else values >> 15, 0, 65535).astype(np.uint16)
+  if image.mode == "F":
+    return scale_floats(values)
+  tags = getattr(image, "tag_v2", {})
+  bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
+  largest = 2**bits - 1
+  if _SIGNED in tags.get(_SAMPLE_FORMAT, ()):
+    largest >>= 1
+  elif image.mode == "I" and values.max() > largest:
+    largest = 2**31 - 1
+  codes = np.clip(values, 0, largest).astype(np.uint64) * 65535 // largest
+  if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+    codes = 65535 - codes
+  return codes.astype(np.uint16)
+
+
+def scale_floats(values: np.ndarray) -> np.ndarray:
+  """Codes [h w] uint16 of grey floats [h w], whose white is 1, 255, 65535 or the largest.
+
+  A little above 1 is still 1.
+  """
+  values = np.nan_to_num(values.astype(np.float64), nan=0, posinf=0, neginf=0)
+  peak = values.max()
+  white = 1.0 if peak <= 2 else next((white for white in _WHITES if peak <= white), peak)
+  return np.rint(np.clip(values / white, 0, 1) * 65535).astype(np.uint16)
+
+
+@contextlib.contextmanager
+def quiet_opencv() -> Iterator[None]:
+  """OpenCV without lines of its own on standard error."""
+  level = logging.getLogLevel()
+  logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+  try:
+    yield
+  finally:
+    logging.setLogLevel(level)

@@ -1,5 +1,6 @@
 """PNG files beyond what Pillow tells: colour by numbers, and files that end too early."""
 
+import contextlib
 import struct
 import zlib
 from collections.abc import Iterator
@@ -57,6 +58,17 @@ def _read_primaries(body: bytes | None) -> list[tuple[float, float]] | None:
   return [*colours, white]
 
 
+def drop_metadata(data: bytes) -> Iterator[bytes]:
+  """The same picture with ever less beside its pixels, and without what is damaged there.
+
+  Yields:
+    The file with profile and orientation alone, and then without these.
+  """
+  for kept in ((b"tRNS", b"iCCP", b"eXIf"), (b"tRNS",)):
+    chunks = [_chunk(name, body) for name, body in _read_chunks(data) if name in kept or not _is_ancillary(name)]
+    yield SIGNATURE + b"".join(chunks)
+
+
 def complete(data: bytes) -> tuple[bytes, float]:
   """Makes a whole file of one whose end is missing; the last row that is there takes the place of those that are not.
 
@@ -86,12 +98,18 @@ def complete(data: bytes) -> tuple[bytes, float]:
 
 
 def _read_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-  """Name and body of each chunk; the last may be cut off."""
+  """Name and body of each chunk but of damaged ones beside the pixels; the last may be cut off."""
   place = 8
   while place + 8 <= len(data):
     length, name = struct.unpack_from(">I4s", data, place)
-    yield name, data[place + 8 : place + 8 + length]
-    place += length + 12
+    end = place + 8 + length
+    if not _is_ancillary(name) or data[end : end + 4] == struct.pack(">I", zlib.crc32(data[place + 4 : end])):
+      yield name, data[place + 8 : end]
+    place = end + 4
+
+
+def _is_ancillary(name: bytes) -> bool:
+  return bool(name[0] & 32)
 
 
 def _chunk(name: bytes, body: bytes) -> bytes:
@@ -116,9 +134,13 @@ def _count_bytes(header: bytes) -> tuple[int, int]:
 def _inflate(packed: bytes) -> bytes:
   """All that can be unpacked."""
   inflator, parts = zlib.decompressobj(), []
-  try:
-    for place in range(0, len(packed), 1024):
-      parts.append(inflator.decompress(packed[place : place + 1024]))
-  except zlib.error:
-    pass
+  for place in range(0, len(packed), 1024):
+    piece, before = packed[place : place + 1024], inflator.copy()
+    try:
+      parts.append(inflator.decompress(piece))
+    except zlib.error:  # which keeps what came before the fault
+      with contextlib.suppress(zlib.error):
+        for byte in piece:
+          parts.append(before.decompress(bytes([byte])))
+      break
   return b"".join(parts)
