@@ -1,8 +1,9 @@
-// Draws the photo where its modes have moved it: what is whole, then the rims of what moves. Raw WebGL2.
+// Draws the photo where its modes have moved it: what is whole, then the rims that are stretched. Raw WebGL2.
 import { displacementField } from "./modes.js";
 import { canvas, isOn, photo, view } from "./stage.js";
 
 const MARGIN = 0.2; // by which the photo, mirrored, goes on beyond its edges: what moves in comes from there
+const [GONE_AT, WHOLE_FROM] = [0.4, 0.66]; // sizes of what is stretched between which it fades
 const [PHOTO, PLATE, HEAT] = [0, 1, 2];
 
 const VERTEX = `#version 300 es
@@ -45,7 +46,7 @@ void main() {
   float turned = dx.x * dy.y - dx.y * dy.x;
   float sum = dot(dx, dx) + dot(dy, dy);
   float squeezed = sqrt(max(0.0, 0.5 * (sum - sqrt(max(0.0, sum * sum - 4.0 * turned * turned)))));
-  float solid = mix(1.0, smoothstep(0.4, 0.66, squeezed), rim);
+  float solid = mix(1.0, smoothstep(${GONE_AT}, ${WHOLE_FROM}, squeezed), rim);
   vec3 seen = look();
   if (solid < 1.0) {
     vec2 at = gl_FragCoord.xy / size;
@@ -103,8 +104,8 @@ function shrink(image) {
 }
 
 /**
- * Vertices (x, y, depth, rim) at the points of the grid of motion and on a frame around the photo, and triangles: those
- * without a rim, then those with one.
+ * Vertices (x, y, depth, rim) at the points of the grid of motion and on a frame around the photo; triangles, those
+ * without a rim and those with one.
  */
 function makeMesh() {
   const { width, height, depth, rims } = photo;
@@ -115,7 +116,8 @@ function makeMesh() {
   for (let row = 0, v = 0; row < rows; row++) {
     for (let column = 0; column < columns; column++, v += 4) {
       const at = inside(row, height) * width + inside(column, width);
-      vertices.set([place(column, width), place(row, height), depth[at], rims[at]], v);
+      const isFrame = row !== inside(row, height) + 1 || column !== inside(column, width) + 1;
+      vertices.set([place(column, width), place(row, height), depth[at], isFrame ? 0 : rims[at]], v);
     }
   }
   const [whole, rim] = [[], []];
@@ -123,19 +125,47 @@ function makeMesh() {
     for (let column = 0; column < columns - 1; column++) {
       const a = row * columns + column;
       const b = a + columns;
-      for (const corners of [[a, b, a + 1], [a + 1, b, b + 1]]) {
-        (corners.some((corner) => vertices[4 * corner + 3] > 0) ? rim : whole).push(...corners);
+      const isFrame = row === 0 || row === height || column === 0 || column === width;
+      for (const corners of [[a, b, a + 1], [b + 1, a + 1, b]]) {
+        (!isFrame && corners.some((corner) => vertices[4 * corner + 3] > 0) ? rim : whole).push(...corners);
       }
     }
   }
-  return { vertices, corners: Uint32Array.from([...whole, ...rim]), numWhole: whole.length };
+  return { vertices, whole: Uint32Array.from(whole), rim: Uint32Array.from(rim) };
+}
+
+/**
+ * Sorts triangles into `sorted`, those that are stretched last, and returns how many corners come before them.
+ *
+ * The first corner of each has the right angle, so the others' ways from it are the columns of how the motion, [h w 2]
+ * cells, stretches it.
+ */
+function sortByStretch(corners, moved, sorted) {
+  let [first, last] = [0, corners.length];
+  for (let i = 0; i < corners.length; i += 3) {
+    const [a, b, c] = [corners[i], corners[i + 1], corners[i + 2]];
+    const [across, down] = Math.abs(b - a) === 1 ? [b, c] : [c, b];
+    const sign = across > a ? 1 : -1;
+    const xx = 1 + sign * (moved[2 * across] - moved[2 * a]);
+    const yx = sign * (moved[2 * across + 1] - moved[2 * a + 1]);
+    const xy = sign * (moved[2 * down] - moved[2 * a]);
+    const yy = 1 + sign * (moved[2 * down + 1] - moved[2 * a + 1]);
+    const sum = xx * xx + xy * xy + yx * yx + yy * yy;
+    const area = xx * yy - xy * yx;
+    const most = 0.5 * (sum + Math.sqrt(Math.max(0, sum * sum - 4 * area * area))); // the largest stretch, squared
+    const at = most * WHOLE_FROM * WHOLE_FROM < 1 ? (first += 3) - 3 : (last -= 3);
+    sorted[at] = a;
+    sorted[at + 1] = b;
+    sorted[at + 2] = c;
+  }
+  return first;
 }
 
 /** Everything on the GPU, made anew for another photo and when a lost context comes back. */
 export function makeScreen(gl) {
   const { width, height, basis } = photo;
   const mesh = makeMesh();
-  const numRim = mesh.corners.length - mesh.numWhole;
+  const rim = new Uint32Array(mesh.rim.length); // with what is stretched last
   const field = new Float32Array(2 * width * height);
   // The frame around the photo stays where it is, so that all of the canvas is covered whatever moves.
   const moved = new Float32Array(2 * (width + 2) * (height + 2));
@@ -152,7 +182,8 @@ export function makeScreen(gl) {
   });
   buffers.push(gl.createBuffer());
   gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, buffers[2]);
-  gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, mesh.corners, gl.STATIC_DRAW);
+  gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, mesh.whole.byteLength + rim.byteLength, gl.DYNAMIC_DRAW);
+  gl.bufferSubData(gl.ELEMENT_ARRAY_BUFFER, 0, mesh.whole);
   gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
   const textures = [
     makeTexture(gl, PHOTO, gl.MIRRORED_REPEAT), makeTexture(gl, PLATE, gl.CLAMP_TO_EDGE),
@@ -197,13 +228,15 @@ export function makeScreen(gl) {
     showPhoto();
     gl.bindBuffer(gl.ARRAY_BUFFER, buffers[1]);
     gl.bufferSubData(gl.ARRAY_BUFFER, 0, moved);
+    const numWhole = mesh.whole.length + sortByStretch(mesh.rim, moved, rim);
+    gl.bufferSubData(gl.ELEMENT_ARRAY_BUFFER, mesh.whole.byteLength, rim);
     gl.clear(gl.DEPTH_BUFFER_BIT);
     for (const [i, { program, at }] of programs.entries()) {
       gl.useProgram(program);
       gl.uniform2f(at.size, canvas.width, canvas.height);
       gl.uniform1f(at.overlay, view.overlay);
-      const [count, from] = i === 0 ? [mesh.numWhole, 0] : [numRim, mesh.numWhole];
-      gl.drawElements(gl.TRIANGLES, count, gl.UNSIGNED_INT, 4 * from);
+      const [first, end] = i === 0 ? [0, numWhole] : [numWhole, mesh.whole.length + rim.length];
+      gl.drawElements(gl.TRIANGLES, end - first, gl.UNSIGNED_INT, 4 * first);
     }
   }
 
