@@ -2,7 +2,8 @@
 import { displacementField } from "./modes.js";
 import { canvas, isOn, photo, view } from "./stage.js";
 
-const MARGIN = 0.2; // by which the photo, mirrored, goes on beyond its edges: what moves in comes from there
+const MARGIN = 0.1; // by which the photo, mirrored, goes on beyond its edges: what moves in comes from there
+const CELL = 1 + 2 * MARGIN; // size of the mesh's cells, points of the grid of motion
 const [GONE_AT, WHOLE_FROM] = [0.4, 0.66]; // sizes of what is stretched between which it fades
 const [PHOTO, PLATE, HEAT] = [0, 1, 2];
 
@@ -103,60 +104,80 @@ function shrink(image) {
   return small;
 }
 
+// Between which of `count` points of the grid of motion a part x of the photo's side lies, and how far on.
+function findBetween(x, count) {
+  const at = Math.min(Math.max(x * count - 0.5, 0), count - 1);
+  const before = Math.floor(at);
+  return [before, Math.min(before + 1, count - 1), at - before];
+}
+
 /**
- * Vertices (x, y, depth, rim) at the points of the grid of motion and on a frame around the photo; triangles, those
- * without a rim and those with one.
+ * Vertices (x, y, depth, rim) over the photo and a margin of it, and triangles, those without a rim and those with one.
+ * `sample` brings values [h w c] of the grid of motion to the vertices, those on the mesh's edge only if `onEdge`.
  */
 function makeMesh() {
-  const { width, height, depth, rims } = photo;
-  const [columns, rows] = [width + 2, height + 2];
+  const { width, height } = photo;
+  const [columns, rows] = [width + 1, height + 1];
+  const place = (i, count) => CELL * (i / count) - MARGIN;
+  const across = Array.from({ length: columns }, (_, i) => findBetween(place(i, width), width));
+  const down = Array.from({ length: rows }, (_, i) => findBetween(place(i, height), height));
+  const sample = (values, size, out, stride = size, onEdge = false) => {
+    const edge = onEdge ? 0 : 1;
+    for (let row = edge; row < rows - edge; row++) {
+      const [top, below, fy] = down[row];
+      for (let column = edge; column < columns - edge; column++) {
+        const [left, right, fx] = across[column];
+        for (let c = 0; c < size; c++) {
+          const at = (i, j) => values[(j * width + i) * size + c];
+          out[(row * columns + column) * stride + c] = (1 - fy) * ((1 - fx) * at(left, top) + fx * at(right, top)) +
+            fy * ((1 - fx) * at(left, below) + fx * at(right, below));
+        }
+      }
+    }
+  };
   const vertices = new Float32Array(4 * columns * rows);
-  const place = (i, count) => (i === 0 ? -MARGIN : i > count ? 1 + MARGIN : (i - 0.5) / count);
-  const inside = (i, count) => Math.min(Math.max(i - 1, 0), count - 1);
   for (let row = 0, v = 0; row < rows; row++) {
     for (let column = 0; column < columns; column++, v += 4) {
-      const at = inside(row, height) * width + inside(column, width);
-      const isFrame = row !== inside(row, height) + 1 || column !== inside(column, width) + 1;
-      vertices.set([place(column, width), place(row, height), depth[at], isFrame ? 0 : rims[at]], v);
+      vertices.set([place(column, width), place(row, height)], v);
     }
   }
+  sample(photo.depth, 1, vertices.subarray(2), 4, true);
+  sample(photo.rims, 1, vertices.subarray(3), 4);
   const [whole, rim] = [[], []];
-  for (let row = 0; row < rows - 1; row++) {
-    for (let column = 0; column < columns - 1; column++) {
+  for (let row = 0; row < height; row++) {
+    for (let column = 0; column < width; column++) {
       const a = row * columns + column;
       const b = a + columns;
-      const isFrame = row === 0 || row === height || column === 0 || column === width;
       for (const corners of [[a, b, a + 1], [b + 1, a + 1, b]]) {
-        (!isFrame && corners.some((corner) => vertices[4 * corner + 3] > 0) ? rim : whole).push(...corners);
+        (corners.some((corner) => vertices[4 * corner + 3] > 0) ? rim : whole).push(...corners);
       }
     }
   }
-  return { vertices, whole: Uint32Array.from(whole), rim: Uint32Array.from(rim) };
+  return { vertices, whole: Uint32Array.from(whole), rim: Uint32Array.from(rim), sample };
 }
 
 /**
  * Sorts triangles into `sorted`, those that are stretched last, and returns how many corners come before them.
  *
- * The first corner of each has the right angle, so the others' ways from it are the columns of how the motion, [h w 2]
- * cells, stretches it.
+ * The first corner of each has the right angle, so the others' ways from it are the columns of how what has `moved`, in
+ * points of the grid of motion, stretches it.
  */
 function sortByStretch(corners, moved, sorted) {
   let [first, last] = [0, corners.length];
   for (let i = 0; i < corners.length; i += 3) {
-    const [a, b, c] = [corners[i], corners[i + 1], corners[i + 2]];
-    const [across, down] = Math.abs(b - a) === 1 ? [b, c] : [c, b];
-    const sign = across > a ? 1 : -1;
-    const xx = 1 + sign * (moved[2 * across] - moved[2 * a]);
-    const yx = sign * (moved[2 * across + 1] - moved[2 * a + 1]);
-    const xy = sign * (moved[2 * down] - moved[2 * a]);
-    const yy = 1 + sign * (moved[2 * down + 1] - moved[2 * a + 1]);
+    const [a, down, across] = [corners[i], corners[i + 1], corners[i + 2]];
+    const scale = (across > a ? 1 : -1) / CELL;
+    const xx = 1 + scale * (moved[2 * across] - moved[2 * a]);
+    const yx = scale * (moved[2 * across + 1] - moved[2 * a + 1]);
+    const xy = scale * (moved[2 * down] - moved[2 * a]);
+    const yy = 1 + scale * (moved[2 * down + 1] - moved[2 * a + 1]);
     const sum = xx * xx + xy * xy + yx * yx + yy * yy;
     const area = xx * yy - xy * yx;
     const most = 0.5 * (sum + Math.sqrt(Math.max(0, sum * sum - 4 * area * area))); // the largest stretch, squared
     const at = most * WHOLE_FROM * WHOLE_FROM < 1 ? (first += 3) - 3 : (last -= 3);
     sorted[at] = a;
-    sorted[at + 1] = b;
-    sorted[at + 2] = c;
+    sorted[at + 1] = down;
+    sorted[at + 2] = across;
   }
   return first;
 }
@@ -167,8 +188,8 @@ export function makeScreen(gl) {
   const mesh = makeMesh();
   const rim = new Uint32Array(mesh.rim.length); // with what is stretched last
   const field = new Float32Array(2 * width * height);
-  // The frame around the photo stays where it is, so that all of the canvas is covered whatever moves.
-  const moved = new Float32Array(2 * (width + 2) * (height + 2));
+  // The edge of the mesh stays where it is, so that all of the canvas is covered whatever moves.
+  const moved = new Float32Array(mesh.vertices.length / 2);
   const programs = [makeProgram(gl, VERTEX, WHOLE), makeProgram(gl, VERTEX, RIM)];
   const array = gl.createVertexArray();
   gl.bindVertexArray(array);
@@ -221,9 +242,7 @@ export function makeScreen(gl) {
   function draw() {
     if (view.before) field.fill(0);
     else displacementField(basis, photo.scene.total(), field);
-    for (let row = 0; row < height; row++) {
-      moved.set(field.subarray(2 * row * width, 2 * (row + 1) * width), 2 * ((row + 1) * (width + 2) + 1));
-    }
+    mesh.sample(field, 2, moved);
     showHeat(view.heat ?? (isOn("grip") || !heat ? photo.gripShades : heat));
     showPhoto();
     gl.bindBuffer(gl.ARRAY_BUFFER, buffers[1]);
