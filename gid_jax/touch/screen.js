@@ -127,10 +127,12 @@ function makeMesh() {
       const [top, below, fy] = down[row];
       for (let column = edge; column < columns - edge; column++) {
         const [left, right, fx] = across[column];
-        for (let c = 0; c < size; c++) {
-          const at = (i, j) => values[(j * width + i) * size + c];
-          out[(row * columns + column) * stride + c] = (1 - fy) * ((1 - fx) * at(left, top) + fx * at(right, top)) +
-            fy * ((1 - fx) * at(left, below) + fx * at(right, below));
+        const [a, b] = [(top * width + left) * size, (top * width + right) * size];
+        const [c, d] = [(below * width + left) * size, (below * width + right) * size];
+        const to = (row * columns + column) * stride;
+        for (let i = 0; i < size; i++) {
+          out[to + i] = (1 - fy) * ((1 - fx) * values[a + i] + fx * values[b + i]) +
+            fy * ((1 - fx) * values[c + i] + fx * values[d + i]);
         }
       }
     }
@@ -223,7 +225,7 @@ export function makeScreen(gl) {
     for (const [name, unit] of [["photo", PHOTO], ["plate", PLATE], ["heat", HEAT]]) gl.uniform1i(at[name], unit);
   }
   let heat = null;
-  let shown = 0; // width in which the photo is on the GPU
+  let shown = []; // width and height in which the photo is on the GPU
 
   function showHeat(shades) {
     if (heat === shades) return;
@@ -233,8 +235,8 @@ export function makeScreen(gl) {
   }
 
   function showPhoto() {
-    if (shown === canvas.width) return;
-    shown = canvas.width;
+    if (shown[0] === canvas.width && shown[1] === canvas.height) return;
+    shown = [canvas.width, canvas.height];
     upload(gl, PHOTO, shrink(photo.image));
     gl.viewport(0, 0, canvas.width, canvas.height);
   }
