@@ -102,7 +102,7 @@ def measure_in_browser(address: str, photo: bytes) -> None:
     page.goto(address)
     pull_in(page, "")
     print(f"in a browser: first page touched after {time.perf_counter() - begin:.2f} s")
-    shown = page.get_attribute("iframe", "data-id")
+    shown = page.get_attribute("iframe", "data-id") or ""
     begin = time.perf_counter()
     page.set_input_files("#file", file.name)
     pull_in(page, shown)

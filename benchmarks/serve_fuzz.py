@@ -120,9 +120,9 @@ def _wait_until_warm(client: httpx.Client, sample: bytes) -> None:
 
 def _measure(process: int) -> str:
   status = Path(f"/proc/{process}/status").read_text()
-  found = {name: int(re.search(rf"^{name}:\s+(\d+)", status, re.MULTILINE)[1]) for name in ("VmRSS", "Threads")}
+  found = dict(re.findall(r"^(VmRSS|Threads):\s+(\d+)", status, re.MULTILINE))
   files = len(os.listdir(f"/proc/{process}/fd"))
-  return f"{found['VmRSS'] / 1e3:.0f} MB, {found['Threads']} threads, {files} files"
+  return f"{int(found['VmRSS']) / 1e3:.0f} MB, {found['Threads']} threads, {files} files"
 
 
 def main() -> None:

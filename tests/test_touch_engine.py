@@ -333,7 +333,7 @@ def test_what_is_held_still_comes_to_rest(basis):
     """const scene = new engine.Scene(basis), still = [];
     scene.hold(1, [15, 10]);
     for (let t = 0; t < 20; t++) {
-      scene.pull(1, [0.1 * t, 0]);
+      scene.pull(1, [0.1 * (t + 1), 0]);
       scene.advance(1 / 60);
       still.push(scene.isStill());
     }

@@ -71,7 +71,7 @@ def export_packed(
 def _pack(spectrum: SpectralVolume) -> tuple[bytes, np.ndarray]:
   """The bytes of flow_xy_data, and the scale of each of the 16 bands; the first is the mean and stays at rest."""
   resized = spectral.resize_spectrum(spectrum, _HEIGHT, _WIDTH)
-  kept = np.asarray(resized.coefficients, np.float32)[1:_NUM_BANDS] * np.float32([1, -1, 1, -1])
+  kept = np.asarray(resized.coefficients, np.float32)[1:_NUM_BANDS] * np.array([1, -1, 1, -1], np.float32)
   values = np.zeros((_NUM_BANDS, _HEIGHT, _WIDTH, 4), np.float32)
   values[1 : 1 + len(kept)] = kept
   scales = np.abs(values).max((1, 2, 3)) * np.float32(128 / 127)
