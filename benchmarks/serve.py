@@ -2,45 +2,58 @@
 
   python -m benchmarks.serve [--width 4032] [--height 3024] [--rounds 4] [--weights FOLDER]
 
-Starts `gid serve`, waits until its first page is ready, then sends the photo, the bundled one enlarged with noise,
-again and again, and prints seconds from the first byte to "ready", of which until its turn came; then those to fetch
-its page, and those in which SIGTERM ends the server. The first rounds may compile. Needs the extra `serve`, and httpx.
+Starts `gid serve` and opens it in a browser: seconds from the address to the first frame of a pull. Then sends the
+photo, the bundled one enlarged with noise, again and again: seconds from the first byte to "ready", of which until its
+turn came; then those to fetch its page; and once more in the browser, from choosing the file to the first frame of a
+pull. At last sends it once more, and ends the server by SIGTERM while it works. The first rounds may compile. Needs the
+extra `serve`, httpx, and for what is measured in a browser playwright and chromium.
 """
 
 import argparse
 import contextlib
 import io
 import json
-import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import numpy as np
 from PIL import Image
 
 import gid_jax
+from benchmarks.touch import BROWSER
 
 PHOTO = Path(gid_jax.__file__).parent / "pretrained" / "photo.jpg"
+DEMO = PHOTO.with_suffix(".gid")
+
+
+class Server(NamedTuple):
+  """A server of its own: its address, and the number of its process."""
+
+  address: str
+  process: int
 
 
 @contextlib.contextmanager
-def start_server(weights: str | None) -> Iterator[str]:
-  """The address of a server of its own, which is ended afterwards."""
+def start_server(weights: str | None) -> Iterator[Server]:
+  """Starts a server, which is ended afterwards."""
   command = [sys.executable, "-m", "gid_jax", "serve", "--port", "0", *(["--weights", weights] if weights else [])]
   process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
   assert process.stdout is not None
   try:
-    yield process.stdout.readline().split()[2].rstrip("/")
+    yield Server(process.stdout.readline().split()[2].rstrip("/"), process.pid)
   finally:
     start = time.perf_counter()
     process.send_signal(signal.SIGTERM)
     process.wait()
-    print(f"SIGTERM: ended in {time.perf_counter() - start:.2f} s")
+    print(f"SIGTERM: ended within {time.perf_counter() - start:.2f} s")
 
 
 def make_photo(width: int, height: int) -> bytes:
@@ -67,6 +80,36 @@ def wait_until_ready(client: httpx.Client, job: str) -> float | None:
   sys.exit("the server has ended")
 
 
+def pull_in(page, job: str) -> None:
+  """Waits until the page of a job is shown, by any other than this one's number, and pulls at it."""
+  page.wait_for_function("(id) => document.querySelector('iframe.shown') && "
+                         "document.querySelector('iframe').dataset.id !== id", arg=job)  # fmt: skip
+  frame = page.query_selector("iframe").content_frame()
+  frame.evaluate("gidTouch.pull(0.3, 0.35, 0.02, 0).then(() => new Promise(requestAnimationFrame))")
+
+
+def measure_in_browser(address: str, photo: bytes) -> None:
+  """Prints how long it takes to touch what is ready, and a photo of one's own."""
+  from playwright.sync_api import sync_playwright
+
+  with sync_playwright() as player, tempfile.NamedTemporaryFile(suffix=".jpg") as file:
+    file.write(photo)
+    file.flush()
+    browser = player.chromium.launch(executable_path=shutil.which("chromium"), args=BROWSER)
+    page = browser.new_page()
+    page.set_default_timeout(600_000)
+    begin = time.perf_counter()
+    page.goto(address)
+    pull_in(page, "")
+    print(f"in a browser: first page touched after {time.perf_counter() - begin:.2f} s")
+    shown = page.get_attribute("iframe", "data-id") or ""
+    begin = time.perf_counter()
+    page.set_input_files("#file", file.name)
+    pull_in(page, shown)
+    print(f"in a browser: photo touched {time.perf_counter() - begin:.2f} s after it was chosen")
+    browser.close()
+
+
 def main():
   """Measures and prints."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -78,14 +121,10 @@ def main():
   photo = make_photo(options.width, options.height)
   start = time.perf_counter()
   with (
-    start_server(options.weights) as address,
-    httpx.Client(base_url=address, headers={"origin": address}, timeout=None) as client,
+    start_server(options.weights) as server,
+    httpx.Client(base_url=server.address, headers={"origin": server.address}, timeout=None) as client,
   ):
     print(f"address after {time.perf_counter() - start:.2f} s")
-    match = re.search('data-opening="(.*?)"', client.get("/").text)
-    assert match is not None
-    wait_until_ready(client, match[1])
-    print(f"first page ready after {time.perf_counter() - start:.2f} s")
     for number in range(options.rounds):
       begin = time.perf_counter()
       job = client.post("/jobs", params={"name": "photo.jpg"}, content=photo).json()["id"]
@@ -95,6 +134,9 @@ def main():
       fetched = time.perf_counter()
       print(f"round {number + 1}: {len(photo) / 1e6:.1f} MB ready in {end - begin:.2f} s, of which until its turn "
             f"{(turn or end) - begin:.2f}; page of {size / 1e6:.1f} MB in {fetched - end:.3f} s")  # fmt: skip
+    measure_in_browser(server.address, photo)
+    client.post("/jobs", content=photo)
+    time.sleep(1)
 
 
 if __name__ == "__main__":

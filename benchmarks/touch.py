@@ -1,11 +1,12 @@
 """Claim: the page that answers to touch plays smoothly without a graphics card.
 
-  python -m benchmarks.touch PAGE.html [--frames 60] [--size 1280x800]
+  python -m benchmarks.touch PAGE.html [--frames 60] [--seconds 5] [--size 1280x800]
 
-Plays the page in Chromium, which draws in software, and pulls at it; frames are asked for one after the other, each
-finished before the next begins. Reports the processor time of a frame over all of the browser's processes, so how many
-frames two idle cores would make, and how many were made by the clock; draw calls and bytes sent to the GPU, a frame.
-Needs Linux, playwright and a browser named chromium.
+Plays the page in Chromium, which draws in software, and pulls at it. First frames are asked for one after the other,
+each finished before the next begins, to count draw calls and bytes sent to the GPU; then the browser draws and shows
+them by itself for some seconds. Reports the processor time of a frame over all of the browser's processes, so how many
+frames two idle cores would make, and how many were made by the clock. Needs Linux, playwright and a browser named
+chromium.
 """
 
 import argparse
@@ -34,10 +35,12 @@ window.makeFrames = (number) => {
     gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4));
   }
 };
-for (const name of ["texSubImage2D", "texImage2D", "bufferData"]) {
+for (const name of ["texSubImage2D", "texImage2D", "bufferData", "bufferSubData"]) {
   wrap(name, (...args) => { counts.bytes += args.find((each) => each?.byteLength)?.byteLength ?? 0; });
 }
 """
+
+
 def processor_time() -> float:
   """Seconds of processor time of all that this process has started and that still runs (Linux)."""
   parents, seconds = {}, {}
@@ -58,8 +61,11 @@ def processor_time() -> float:
   return total
 
 
-def measure(browser, path: Path, frames: int, size: tuple[int, int]) -> dict[str, float]:
-  """Counts of so many frames in a browser of playwright, and `seconds` and `processor` (seconds) that they took."""
+def measure(browser, path: Path, frames: int, size: tuple[int, int], seconds: float = 0.0) -> dict[str, float]:
+  """Counts of so many frames in a browser of playwright, and `seconds` and `processor` (seconds) that they took.
+
+  With `seconds`, also those of the frames that it shows in that time: `shown`, `shown_seconds`, `shown_processor`.
+  """
   page = browser.new_page(viewport={"width": size[0], "height": size[1]})
   page.set_default_timeout(300_000)
   page.add_init_script(COUNT)
@@ -73,8 +79,15 @@ def measure(browser, path: Path, frames: int, size: tuple[int, int]) -> dict[str
   page.evaluate("Object.keys(counts).forEach((key) => (counts[key] = 0))")
   start, spent = time.perf_counter(), processor_time()
   page.evaluate("(frames) => makeFrames(frames)", frames)
-  seconds, processor = time.perf_counter() - start, processor_time() - spent
-  counts = page.evaluate("counts") | {"seconds": seconds, "processor": processor}
+  counts = page.evaluate("counts") | {
+    "seconds": time.perf_counter() - start, "processor": processor_time() - spent}
+  if seconds:
+    page.evaluate("counts.frames = 0, byHand = false, requestAnimationFrame(next)")
+    start, spent = time.perf_counter(), processor_time()
+    page.wait_for_timeout(1e3 * seconds)
+    counts |= {
+      "shown": page.evaluate("counts.frames"), "shown_seconds": time.perf_counter() - start,
+      "shown_processor": processor_time() - spent}  # fmt: skip
   counts["pixels"] = page.evaluate("canvas.width * canvas.height")
   page.close()
   return counts
@@ -86,19 +99,22 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("page", type=Path)
   parser.add_argument("--frames", type=int, default=60)
+  parser.add_argument("--seconds", type=float, default=5.0)
   parser.add_argument("--size", default="1280x800", help="of the window")
   options = parser.parse_args()
   width, height = (int(side) for side in options.size.split("x"))
   with sync_playwright() as player:
     browser = player.chromium.launch(executable_path=shutil.which("chromium"), args=BROWSER)
-    found = measure(browser, options.page, options.frames, (width, height))
+    found = measure(browser, options.page, options.frames, (width, height), options.seconds)
     browser.close()
   frames = found["frames"]
-  cost = found["processor"] / frames
-  print(f"{frames / found['seconds']:.1f} frames/s by the clock, canvas of {found['pixels'] / 1e6:.2f} megapixels")
-  print(f"{1e3 * cost:.1f} ms of processor time a frame: {2 / cost:.0f} frames/s on two idle cores at most")
+  print(f"canvas of {found['pixels'] / 1e6:.2f} megapixels, page of {options.page.stat().st_size / 1e6:.2f} MB")
   print(f"{found['calls'] / frames:.1f} draw calls, {found['vertices'] / frames:.0f} indices, "
-        f"{found['bytes'] / frames / 1e3:.1f} kB a frame; page {options.page.stat().st_size / 1e6:.2f} MB")  # fmt: skip
+        f"{found['bytes'] / frames / 1e3:.1f} kB a frame")  # fmt: skip
+  for what, prefix, number in (("drawn", "", frames), ("drawn and shown", "shown_", found["shown"])):
+    cost, pace = found[f"{prefix}processor"] / number, number / found[f"{prefix}seconds"]
+    print(f"{what}: {1e3 * cost:.1f} ms of processor time a frame, {2 / cost:.0f} frames/s on two idle cores at most; "
+          f"{pace:.1f} frames/s by the clock")  # fmt: skip
 
 
 if __name__ == "__main__":

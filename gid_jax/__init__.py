@@ -51,6 +51,7 @@ if TYPE_CHECKING:
   from gid_jax.pipeline import Animator as Animator
   from gid_jax.pipeline import ImageRenderer as ImageRenderer
   from gid_jax.touch.export import export_html as export_html
+  from gid_jax.touch.packed import export_packed as export_packed
   from gid_jax.types import SpectralVolume as SpectralVolume
   from gid_jax.weights.pretrained import load_pretrained as load_pretrained
 
@@ -64,6 +65,7 @@ __all__ = [
   "__version__",
   "estimate_flow",
   "export_html",
+  "export_packed",
   "load_bundle",
   "load_pretrained",
   "measure_motion",
@@ -84,6 +86,7 @@ _HOMES = {
   "SpectralVolume": "gid_jax.types",
   "estimate_flow": "gid_jax.flow.estimate",
   "export_html": "gid_jax.touch.export",
+  "export_packed": "gid_jax.touch.packed",
   "load_bundle": "gid_jax.bundle",
   "load_pretrained": "gid_jax.weights.pretrained",
   "measure_motion": "gid_jax.flow.tracking",

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import signal
 import threading
 import time
@@ -13,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from gid_jax.bundle import Bundle
+from benchmarks.serve_fuzz import watch
+from gid_jax.bundle import Bundle, save_bundle
 from gid_jax.serve import decoder
+from gid_jax.serve.desk import Desk
 from gid_jax.serve.guard import Guard
-from gid_jax.serve.jobs import Desk
 from gid_jax.serve.server import listen, make_server
 from gid_jax.serve.web import make_app
 from gid_jax.types import SpectralVolume
@@ -31,6 +31,13 @@ document.title = "moving";
 def make_bundle(photo, seed=0):
   values = np.random.default_rng(seed).normal(size=(3, 6, 8, 4))
   return Bundle(photo, SpectralVolume(jnp.asarray(values, jnp.float32), 20, 10.0), seed, {"steps": None})
+
+
+def save_first(folder, photo, seed=0):
+  """A .gid file to open with."""
+  path = folder / "first.gid"
+  save_bundle(path, make_bundle(photo, seed))
+  return path
 
 
 class FakeMaker:
@@ -120,15 +127,6 @@ def until(condition):
   """Waits for something that nobody tells."""
   while not condition():
     time.sleep(0.01)
-
-
-def watch(client, *ids):
-  """Everything that is said of some jobs, as long as it is asked for."""
-  with client.stream("GET", "/events", params={"job": ids}) as response:
-    assert response.headers["content-type"].startswith("text/event-stream")
-    for line in response.iter_lines():
-      if line.startswith("data: "):
-        yield json.loads(line.removeprefix("data: "))
 
 
 def wait_for(client, job_id, *phases, part="motion"):

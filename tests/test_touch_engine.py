@@ -297,6 +297,55 @@ def test_a_steady_wind_leans_everything_its_way(basis, degrees):
 
 
 @with_node
+@pytest.mark.parametrize("apart", [0.5, 2.0])
+def test_two_fingers_close_together_each_keep_their_own_point(basis, apart):
+  """Half a point of the grid apart, and pulled apart and together."""
+  found = run_engine(
+    basis,
+    """const scene = new engine.Scene(basis), missed = [];
+    const points = [[15, 10], [15 + given.apart, 10]], id = ["a", "b"];
+    points.forEach((point, i) => scene.hold(id[i], point));
+    for (let t = 0; t < 60; t++) {
+      const way = 0.1 * given.apart * Math.sin(t / 6);
+      scene.pull("a", [0.4 - way, 0.2]);
+      scene.pull("b", [0.4 + way, 0.2]);
+      scene.advance(1 / 60);
+      points.forEach((point, i) => {
+        const [x, y] = engine.displacementAt(basis, scene.total(), point);
+        const { at } = scene.holds.get(id[i]);
+        missed.push(Math.hypot(x - at[0], y - at[1]));
+      });
+    }
+    scene.letGo("a");
+    scene.advance(1 / 60);
+    const { at } = scene.holds.get("b");
+    const [x, y] = engine.displacementAt(basis, scene.total(), points[1]);
+    return { missed, kept: Math.hypot(x - at[0], y - at[1]), names: [...scene.holds.keys()], at };""",
+    apart=apart)  # fmt: skip
+  assert max(found["missed"]) < 0.03 and found["kept"] < 0.03
+  assert found["names"] == ["b"] and np.abs(np.array(found["at"]) - [0.4, 0.2]).max() < 0.11 * apart + 0.01
+
+
+@with_node
+def test_what_is_held_still_comes_to_rest(basis):
+  found = run_engine(
+    basis,
+    """const scene = new engine.Scene(basis), still = [];
+    scene.hold(1, [15, 10]);
+    for (let t = 0; t < 20; t++) {
+      scene.pull(1, [0.1 * (t + 1), 0]);
+      scene.advance(1 / 60);
+      still.push(scene.isStill());
+    }
+    for (let t = 0; t < 1200; t++) scene.advance(1 / 60);
+    const rested = scene.isStill();
+    scene.letGo(1);
+    scene.advance(1 / 60);
+    return { still, rested, after: scene.isStill() };""")
+  assert not any(found["still"]) and found["rested"] and not found["after"]
+
+
+@with_node
 def test_without_loop_the_motion_is_played_once(basis):
   found = run_engine(
     basis,

@@ -30,6 +30,13 @@ DOUBLE_TAP = """(where) => {
 }"""
 
 
+COUNT_FRAMES = """() => {
+window.drawn = 0;
+const clear = WebGL2RenderingContext.prototype.clear;
+WebGL2RenderingContext.prototype.clear = function (...args) { window.drawn++; return clear.apply(this, args); };
+}"""
+
+
 def test_a_dragged_feature_stays_under_the_pointer_and_the_wall_stands(browser, page_file):
   page, complaints = open_page(browser, page_file)
   page.add_style_tag(content=HIDE_MARKS + "#hint { display: none }")
@@ -195,7 +202,23 @@ def test_who_wants_less_motion_gets_a_photo_at_rest(browser, page_file):
   page.wait_for_selector("#controls [aria-pressed=true]", state="detached")
 
 
-def test_a_frame_is_two_draw_calls_and_one_small_upload(browser, page_file):
+def test_a_frame_is_two_draw_calls_and_two_small_uploads(browser, page_file):
   counts = measure(browser, page_file, 3, (400, 360))
   assert counts["frames"] == 3 and counts["calls"] == 2 * counts["frames"]
-  assert counts["bytes"] == 8 * HEIGHT * WIDTH * counts["frames"]
+  places, triangles = 8 * (HEIGHT + 1) * (WIDTH + 1), 2 * 12 * HEIGHT * WIDTH
+  assert places <= counts["bytes"] / counts["frames"] <= places + triangles
+
+
+def test_what_is_held_still_is_not_drawn(browser, page_file):
+  page, _ = open_page(browser, page_file, clock=True)
+  page.evaluate(COUNT_FRAMES)
+  x, y = find_dot(page)
+  page.mouse.move(x, y)
+  page.mouse.down()
+  page.clock.run_for(1000)
+  page.evaluate("drawn = 0")
+  page.clock.run_for(500)
+  assert page.evaluate("drawn") == 0
+  page.mouse.move(x + 15, y)
+  page.clock.run_for(100)
+  assert page.evaluate("drawn") > 2

@@ -171,14 +171,17 @@ def inspect(request: InspectRequest) -> None:
 
 
 def export(request: ExportRequest) -> None:
-  """Carries out `gid export`: averaged parameters, float16, one checked file a model.
+  """Carries out `gid export`: averaged parameters, float16, one checked file a model; or a .gid file, packed.
 
   Args:
     request: the options.
 
   Raises:
-    UserError: nothing to export, or a work folder without a readable checkpoint.
+    UserError: nothing to export, a work folder without a readable checkpoint, or an unreadable .gid file.
   """
+  if request.packed or request.bundle is not None:
+    _export_packed(request)
+    return
   if request.motion is None and request.renderer is None:
     raise UserError("nothing to export; give --motion, --renderer or both")
   from gid_jax.weights.checkpoint import restore_params
@@ -219,3 +222,16 @@ def _inspect_video(request: InspectRequest, console) -> bytes:
 
 if __name__ == "__main__":
   raise SystemExit(main())
+
+
+def _export_packed(request: ExportRequest) -> None:
+  if request.bundle is None or not request.packed or request.motion is not None or request.renderer is not None:
+    raise UserError("a .gid file and --packed go together, and with neither --motion nor --renderer")
+  import numpy as np
+
+  from gid_jax.bundle import load_bundle
+  from gid_jax.touch.packed import export_packed
+
+  bundle = load_bundle(request.bundle)
+  export_packed(bundle.photo.astype(np.float32) / 255, bundle.spectrum, request.output)
+  print(f"Wrote {request.output}: image.png, flow_xy_data, tables.json")

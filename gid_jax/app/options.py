@@ -140,16 +140,23 @@ class InspectRequest:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportRequest:
-  """Write checkpoints of two training runs as weights for `gid animate --weights FOLDER`.
+  """Write checkpoints of two training runs as weights for `gid animate --weights FOLDER`, or a .gid file for others.
 
   Attributes:
+    bundle: File to write with --packed, from `gid animate --save`.
+    packed: Write the .gid file as the viewer of the paper's authors reads it: image.png, flow_xy_data and, for the
+      tables of its page, tables.json.
     motion: Work folder of a `ldm_coordinated` (or `ldm`) run.
     renderer: Work folder of a `renderer` run.
-    output: Folder to write motion.safetensors and renderer.safetensors into; weights there are replaced.
+    output: Folder to write into; weights there are replaced.
     best: Take the checkpoints with the lowest validation loss instead of the newest.
     label: Version of the weights, any text; the files carry it.
   """
 
+  bundle: Annotated[
+    Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[x.gid]", help_behavior_hint="")
+  ] = None
+  packed: Flag = False
   motion: Path | None = None
   renderer: Path | None = None
   output: Annotated[Path, tyro.conf.arg(aliases=("-o",))]

@@ -59,15 +59,13 @@ def serve(request: ServeRequest) -> None:
   source = request.source or _DEMO
   check_files(source, None, give="a photo or a .gid file")
   configure_jax()
-  from gid_jax.bundle import load_bundle
   from gid_jax.serve.decoder import read_photo
   from gid_jax.serve.generation import Generator
   from gid_jax.serve.server import serve as serve_page
 
   name = source.stem if request.source else "dandelion"
   if is_bundle(source):
-    bundle = load_bundle(source)
-    open_first = lambda desk: desk.open(bundle, name)
+    open_first = lambda desk: desk.open(source, name)
   else:
     photo = read_photo(source)
     open_first = lambda desk: desk.open_photo(photo, name)

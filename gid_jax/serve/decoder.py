@@ -1,4 +1,4 @@
-"""Somebody's photo to pixels, in a process of its own that may take neither much memory nor much time.
+"""Somebody's photo, or .gid file, to pixels, in a process of its own that may take neither much memory nor much time.
 
 As a program, `python -m gid_jax.serve.decoder UPLOAD PHOTO PREVIEW`: reads UPLOAD, writes PHOTO, [h w 3] uint8 as .npy
 of at most `MAX_SIDE` pixels a side, and PREVIEW, a WebP. Status 2 and one line say what is wrong with the photo.
@@ -22,7 +22,7 @@ _MAX_WRITTEN = 64 * 2**20
 
 
 async def decode(upload: Path, photo: Path, preview: Path) -> None:
-  """Reads a file that nobody has looked into, and writes its pixels and a small picture of it.
+  """Reads a photo, or a .gid file, that nobody has looked into, and writes its pixels and a small picture of it.
 
   Args:
     upload: what somebody sent.
@@ -65,7 +65,6 @@ def read_photo(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS):
   Raises:
     UserError: it cannot be read, or is too large.
   """
-  import cv2
   import numpy as np
   from PIL import Image
 
@@ -76,12 +75,7 @@ def read_photo(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS):
     width, height = image.size
   if width * height > max_megapixels * 1e6:
     raise UserError(f"{path} is {width} x {height}; photos of up to {max_megapixels:g} megapixels are taken here")
-  pixels = read_image(path)
-  height, width = pixels.shape[:2]
-  scale = MAX_SIDE / max(height, width)
-  if scale < 1:
-    size = max(2, round(width * scale)), max(2, round(height * scale))
-    pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+  pixels = _shrink(read_image(path))
   return (np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
@@ -98,12 +92,39 @@ def convert(upload: Path, photo: Path, preview: Path) -> None:
   """Does what `decode` does, in this process and without limits; names of files stay out of what it says."""
   import numpy as np
 
+  read, name = (_read_bundle, "This file") if is_bundle(upload) else (read_photo, "This photo")
   try:
-    pixels = read_photo(upload)
+    pixels = read(upload)
   except UserError as error:
-    raise UserError(" ".join(str(error).replace(str(upload), "This photo").split())) from error
+    raise UserError(" ".join(str(error).replace(str(upload), name).split())) from error
   np.save(photo, pixels)
   write_preview(pixels, preview)
+
+
+def is_bundle(path: Path) -> bool:
+  """Whether a file begins as a .gid does: the length of a header and the header, which is JSON."""
+  with path.open("rb") as file:
+    head = file.read(9)
+  return head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
+
+
+def _read_bundle(path: Path):
+  """The photo of a .gid file, all of which is checked."""
+  from gid_jax.bundle import load_bundle
+
+  return _shrink(load_bundle(path).photo)
+
+
+def _shrink(pixels):
+  """Pixels [h w 3] of at most `MAX_SIDE` a side."""
+  import cv2
+
+  height, width = pixels.shape[:2]
+  scale = MAX_SIDE / max(height, width)
+  if scale >= 1:
+    return pixels
+  size = max(2, round(width * scale)), max(2, round(height * scale))
+  return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
 
 
 def _limit_process() -> None:

@@ -60,7 +60,7 @@ function draw() {
 }
 
 function drawStatus(job, pending) {
-  const elsewhere = pending && pending !== job ? describe(pending) : "";
+  const elsewhere = pending && pending !== job ? `${title(pending)}: ${describe(pending)}` : "";
   setText($("status"), isLost ? "The server does not answer." : elsewhere);
   $("progress").hidden = !pending;
   if (!pending) return;
@@ -265,6 +265,9 @@ $("picture").addEventListener("error", () => {
   if (job) job.picture = null;
   $("picture").removeAttribute("src");
   draw();
+});
+$("picture").addEventListener("load", ({ target }) => {
+  target.style.setProperty("--ratio", target.naturalWidth / target.naturalHeight);
 });
 $("choose").addEventListener("click", choose);
 $("other").addEventListener("click", choose);

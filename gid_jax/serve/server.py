@@ -19,9 +19,10 @@ import uvicorn
 
 from gid_jax.errors import UserError
 from gid_jax.files import describe_failure
+from gid_jax.serve.desk import Desk
 from gid_jax.serve.generation import Maker
 from gid_jax.serve.guard import Guard
-from gid_jax.serve.jobs import Desk, Job
+from gid_jax.serve.jobs import Job
 from gid_jax.serve.web import make_app
 
 _PORTS = 20  # tried, from the one asked for
@@ -41,14 +42,14 @@ def serve(
 
   Args:
     maker: does the work.
-    open_first: orders the job that a new page shows.
+    open_first: makes or orders the job that a new page shows.
     host: address or name to listen at; beyond loopback, everyone needs the token that the address ends in.
     port: the first port to try; 0 takes any.
     names: names by which browsers reach it, beside those of loopback: of this machine, or of a reverse proxy.
     open_browser: opens the page in the user's browser.
 
   Raises:
-    UserError: there is no such address, or no free port.
+    UserError: there is no such address, no free port, or what is to be opened first cannot be read.
   """
   listener = listen(host, port)
   address, port_found = listener.getsockname()[:2]
@@ -56,16 +57,16 @@ def serve(
   token = None if is_local else secrets.token_urlsafe(16)
   url = f"http://{_name_address(address)}:{port_found}/" + ("" if token is None else f"?token={token}")
   taken = "" if port in (0, port_found) else f" (port {port} is taken)"
-  print(f"Serving on {url}{taken}", flush=True)
-  print("Press Ctrl-C to end it.", flush=True)
-  if open_browser:
-    # Some browsers return only when they are closed.
-    threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
   own_name = socket.gethostname()
   allowed = names if is_local else (*names, own_name, f"{own_name}.local")
   with tempfile.TemporaryDirectory(prefix="gid-serve-", ignore_cleanup_errors=True) as folder:
     desk = Desk(maker, Path(folder))
     app = Guard(make_app(desk, opening=open_first(desk)), token=token, names=allowed, any_address=not is_local)
+    print(f"Serving on {url}{taken}", flush=True)
+    print("Press Ctrl-C to end it.", flush=True)
+    if open_browser:
+      # Some browsers return only when they are closed.
+      threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
     try:
       make_server(app, desk).run(sockets=[listener])
     finally:

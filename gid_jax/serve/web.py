@@ -15,7 +15,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from gid_jax.serve.jobs import Busy, Desk, Job
+from gid_jax.serve.desk import Desk
+from gid_jax.serve.jobs import Busy, Job
 
 MAX_UPLOAD = 40_000_000  # bytes
 _MAX_UPLOAD_SECONDS = 120.0
@@ -23,7 +24,11 @@ _MAX_WATCHED = 12  # jobs of one page
 _MAX_PAGES = 64  # that watch at once
 _HEARTBEAT = 15.0  # seconds, after which a silent connection is tried
 _FOLDER = Path(__file__).parent
-_OWN_FILES = {"page.js": "text/javascript", "page.css": "text/css"}
+_OWN_FILES = {
+  "page.js": (_FOLDER, "text/javascript"),
+  "page.css": (_FOLDER, "text/css"),
+  "look.css": (_FOLDER.parent / "touch", "text/css"),
+}
 # What of a job can be fetched: file, type, and whether it is saved rather than shown.
 _FILES = {
   "page": ("page.html", "text/html", False),
@@ -92,7 +97,8 @@ class _Visit:
 
   async def show_own(self, request: Request) -> Response:
     name = request.url.path[1:]
-    return Response((_FOLDER / name).read_text(encoding="utf-8"), media_type=_OWN_FILES[name])
+    folder, kind = _OWN_FILES[name]
+    return Response((folder / name).read_text(encoding="utf-8"), media_type=kind)
 
   async def send(self, request: Request) -> Response:
     name = _clean(request.query_params.get("name", ""))

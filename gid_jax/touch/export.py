@@ -38,6 +38,7 @@ _REACH = 0.06
 # What moves this many times as much as something within reach is in front of it.
 _RATIO = 2.0
 _FOLDER = Path(__file__).parent
+_STYLES = ("look", "page")
 # In the order in which they are put into the page, each after what it imports.
 _SCRIPTS = (
   "modes", "grabs", "oscillators", "scene", "stage", "screen", "pointers", "keyboard", "controls", "mixer", "saving",
@@ -170,6 +171,10 @@ def _to_text(data: bytes) -> str:
   return base64.b64encode(data).decode("ascii")
 
 
+def _read_style() -> str:
+  return "".join((_FOLDER / f"{name}.css").read_text(encoding="utf-8") for name in _STYLES).rstrip()
+
+
 def _read_script() -> str:
   """All modules as one: their imports of each other fall away."""
   scripts = ((_FOLDER / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS)
@@ -177,7 +182,10 @@ def _read_script() -> str:
 
 
 def _fill_page(title: str, data: dict) -> str:
-  parts = {"title": html.escape(title), "script": _read_script(), "data": json.dumps(data).replace("<", "\\u003c")}
+  parts = {
+    "title": html.escape(title), "style": _read_style(), "script": _read_script(),
+    "data": json.dumps(data).replace("<", "\\u003c"),
+  }  # fmt: skip
   template = (_FOLDER / "page.html").read_text(encoding="utf-8")
   # In one pass, so that a title cannot name another place.
   return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)

@@ -11,7 +11,6 @@ const history = []; // of pins: { id, point, added }
 let lastTap = { time: -Infinity, x: 0, y: 0 };
 let numPins = 0;
 
-listeners.frame.push(() => fingers.size > 0);
 listeners.open.push(() => {
   dropFingers();
   history.length = 0;

@@ -190,7 +190,8 @@ export class Scene {
     if (this.playing || this.windy || this.level > 0) return false;
     if (this.basis.active.some((active, k) => active !== this.gains[k])) return false;
     for (const hold of this.holds.values()) {
-      if (!hold.pin || Math.hypot(...hold.at) > 0.01) return false;
+      if (hold.pin ? Math.hypot(...hold.at) > 0.01 : hold.at !== hold.before) return false;
+      if (Math.hypot(...hold.velocity) > 0.05) return false;
     }
     const size = Math.sqrt(this.basis.mobility);
     return this.basis.omega.every((omega, k) => {

@@ -1,35 +1,25 @@
-// Draws the photo where its modes have moved it, then the plate where that left holes: two draw calls. Raw WebGL2.
+// Draws the photo where its modes have moved it: what is whole, then the rims that are stretched. Raw WebGL2.
 import { displacementField } from "./modes.js";
 import { canvas, isOn, photo, view } from "./stage.js";
 
 const MARGIN = 0.1; // by which the photo, mirrored, goes on beyond its edges: what moves in comes from there
-const FINER = 1; // cells of the mesh for one cell of the grid of motion, per axis
-const [FIELD, PHOTO, PLATE, HEAT] = [0, 1, 2, 3];
+const CELL = 1 + 2 * MARGIN; // size of the mesh's cells, points of the grid of motion
+const [GONE_AT, WHOLE_FROM] = [0.4, 0.66]; // sizes of what is stretched between which it fades
+const [PHOTO, PLATE, HEAT] = [0, 1, 2];
 
 const VERTEX = `#version 300 es
-precision highp float;
-precision highp sampler2D;
-uniform sampler2D field;
-uniform vec2 grid;
 in vec4 vertex;
+in vec2 moved;
+uniform vec2 grid;
 out vec2 uv;
 out float rim;
 void main() {
-  vec2 at = clamp(vertex.xy * grid - 0.5, vec2(0), grid - 1.0);
-  ivec2 a = ivec2(at), b = min(a + 1, ivec2(grid) - 1);
-  vec2 f = at - vec2(a);
-  vec2 moved = mix(
-    mix(texelFetch(field, a, 0).xy, texelFetch(field, ivec2(b.x, a.y), 0).xy, f.x),
-    mix(texelFetch(field, ivec2(a.x, b.y), 0).xy, texelFetch(field, b, 0).xy, f.x), f.y);
   vec2 seen = vertex.xy + moved / grid;
   uv = vertex.xy;
   rim = vertex.w;
   gl_Position = vec4(2.0 * seen.x - 1.0, 1.0 - 2.0 * seen.y, 0.9 - 1.8 * vertex.z, 1);
 }`;
 
-// Where one thing moves away from another the triangles between them are stretched over what comes into view. They
-// fade, and what stands behind is seen; inside a thing they stretch. What is turned inside out lies under what has
-// moved over it.
 const FRAGMENT = `#version 300 es
 precision highp float;
 uniform sampler2D photo, plate, heat;
@@ -39,40 +29,33 @@ uniform vec3 accent;
 in vec2 uv;
 in float rim;
 out vec4 color;
+vec3 look() {
+  vec3 seen = textureLod(photo, uv, 0.0).rgb;
+  if (overlay == 0.0) return seen;
+  float soft = textureLod(heat, uv, 0.0).r;
+  return mix(seen, mix(seen * 0.45, mix(seen, accent, 0.62), soft), overlay);
+}`;
+
+const WHOLE = `${FRAGMENT}
+void main() { color = vec4(look(), 1); }`;
+
+// Where one thing moves away from another the triangles between them are stretched over what comes into view. They
+// fade, and what stands behind is seen, behind all else; inside a thing they stretch.
+const RIM = `${FRAGMENT}
 void main() {
-  vec3 seen = texture(photo, uv).rgb;
   vec2 dx = dFdx(uv) * size, dy = dFdy(uv) * size;
   float turned = dx.x * dy.y - dx.y * dy.x;
   float sum = dot(dx, dx) + dot(dy, dy);
   float squeezed = sqrt(max(0.0, 0.5 * (sum - sqrt(max(0.0, sum * sum - 4.0 * turned * turned)))));
-  float solid = mix(1.0, smoothstep(0.4, 0.66, squeezed), rim);
-  if (turned > 0.0 || solid < 0.02) discard;
-  if (overlay > 0.0) {
-    float soft = texture(heat, uv).r;
-    seen = mix(seen, mix(seen * 0.45, mix(seen, accent, 0.62), soft), overlay);
-  }
+  float solid = mix(1.0, smoothstep(${GONE_AT}, ${WHOLE_FROM}, squeezed), rim);
+  vec3 seen = look();
   if (solid < 1.0) {
     vec2 at = gl_FragCoord.xy / size;
-    seen = mix(texture(plate, vec2(at.x, 1.0 - at.y)).rgb * (1.0 - 0.55 * overlay), seen, solid);
+    seen = mix(textureLod(plate, vec2(at.x, 1.0 - at.y), 0.0).rgb * (1.0 - 0.55 * overlay), seen, solid);
   }
   color = vec4(seen, 1);
+  gl_FragDepth = solid < 0.02 ? 1.0 : gl_FragCoord.z;
 }`;
-
-const PLATE_VERTEX = `#version 300 es
-in vec4 vertex;
-out vec2 uv;
-void main() {
-  uv = vertex.xy;
-  gl_Position = vec4(2.0 * vertex.x - 1.0, 1.0 - 2.0 * vertex.y, 1, 1);
-}`;
-
-const PLATE_FRAGMENT = `#version 300 es
-precision highp float;
-uniform sampler2D plate;
-uniform float overlay;
-in vec2 uv;
-out vec4 color;
-void main() { color = vec4(texture(plate, uv).rgb * (1.0 - 0.55 * overlay), 1); }`;
 
 function makeProgram(gl, vertex, fragment) {
   const program = gl.createProgram();
@@ -83,6 +66,7 @@ function makeProgram(gl, vertex, fragment) {
     gl.attachShader(program, shader);
   }
   gl.bindAttribLocation(program, 0, "vertex");
+  gl.bindAttribLocation(program, 1, "moved");
   gl.linkProgram(program);
   if (!gl.getProgramParameter(program, gl.LINK_STATUS) && !gl.isContextLost()) {
     throw new Error(gl.getProgramInfoLog(program));
@@ -95,86 +79,153 @@ function makeProgram(gl, vertex, fragment) {
   return { program, at };
 }
 
-function makeTexture(gl, unit, filter, wrap, fill) {
+function makeTexture(gl, unit, wrap) {
   const texture = gl.createTexture();
   gl.activeTexture(gl.TEXTURE0 + unit);
   gl.bindTexture(gl.TEXTURE_2D, texture);
   for (const side of [gl.TEXTURE_WRAP_S, gl.TEXTURE_WRAP_T]) gl.texParameteri(gl.TEXTURE_2D, side, wrap);
-  gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, filter);
-  gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MAG_FILTER, filter === gl.NEAREST ? gl.NEAREST : gl.LINEAR);
-  gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
-  fill();
+  for (const size of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER]) gl.texParameteri(gl.TEXTURE_2D, size, gl.LINEAR);
   return texture;
 }
 
-/** Vertices (x, y, depth, rim) and triangles over the photo and a margin of it. */
-function makeMesh(gl, columns, rows, margin, look) {
-  const vertices = new Float32Array(4 * (columns + 1) * (rows + 1));
-  const corners = new Uint32Array(6 * columns * rows);
-  let v = 0;
-  let c = 0;
-  for (let row = 0; row <= rows; row++) {
-    for (let column = 0; column <= columns; column++) {
-      const x = (1 + 2 * margin) * (column / columns) - margin;
-      const y = (1 + 2 * margin) * (row / rows) - margin;
-      vertices.set([x, y, ...look(x, y)], v);
-      v += 4;
-      if (column === columns || row === rows) continue;
-      const a = row * (columns + 1) + column;
-      const b = a + columns + 1;
-      corners.set([a, b, a + 1, a + 1, b, b + 1], c);
-      c += 6;
-    }
-  }
-  const array = gl.createVertexArray();
-  const buffers = [gl.createBuffer(), gl.createBuffer()];
-  gl.bindVertexArray(array);
-  gl.bindBuffer(gl.ARRAY_BUFFER, buffers[0]);
-  gl.bufferData(gl.ARRAY_BUFFER, vertices, gl.STATIC_DRAW);
-  gl.enableVertexAttribArray(0);
-  gl.vertexAttribPointer(0, 4, gl.FLOAT, false, 0, 0);
-  gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, buffers[1]);
-  gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, corners, gl.STATIC_DRAW);
-  return { array, buffers, count: corners.length };
+function upload(gl, unit, image) {
+  gl.activeTexture(gl.TEXTURE0 + unit);
+  gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, gl.RGBA, gl.UNSIGNED_BYTE, image);
 }
 
-// Depth and rim at a place of the photo, bilinear.
-function lookAt(x, y) {
-  const { width, height, depth, rims } = photo;
-  const column = Math.min(Math.max(x * width - 0.5, 0), width - 1);
-  const row = Math.min(Math.max(y * height - 0.5, 0), height - 1);
-  const [left, top] = [Math.floor(column), Math.floor(row)];
-  const [right, below] = [Math.min(left + 1, width - 1), Math.min(top + 1, height - 1)];
-  const [fx, fy] = [column - left, row - top];
-  return [depth, rims].map((values) => {
-    const at = (i, j) => values[j * width + i];
-    return (1 - fy) * ((1 - fx) * at(left, top) + fx * at(right, top)) +
-      fy * ((1 - fx) * at(left, below) + fx * at(right, below));
-  });
+/** The image at the size in which it is shown, so that each pixel reads one place of it; never enlarged. */
+function shrink(image) {
+  if (image.naturalWidth <= canvas.width) return image;
+  const small = document.createElement("canvas");
+  [small.width, small.height] = [canvas.width, canvas.height];
+  const context = small.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(image, 0, 0, small.width, small.height);
+  return small;
+}
+
+// Between which of `count` points of the grid of motion a part x of the photo's side lies, and how far on.
+function findBetween(x, count) {
+  const at = Math.min(Math.max(x * count - 0.5, 0), count - 1);
+  const before = Math.floor(at);
+  return [before, Math.min(before + 1, count - 1), at - before];
+}
+
+/**
+ * Vertices (x, y, depth, rim) over the photo and a margin of it, and triangles, those without a rim and those with one.
+ * `sample` brings values [h w c] of the grid of motion to the vertices, those on the mesh's edge only if `onEdge`.
+ */
+function makeMesh() {
+  const { width, height } = photo;
+  const [columns, rows] = [width + 1, height + 1];
+  const place = (i, count) => CELL * (i / count) - MARGIN;
+  const across = Array.from({ length: columns }, (_, i) => findBetween(place(i, width), width));
+  const down = Array.from({ length: rows }, (_, i) => findBetween(place(i, height), height));
+  const sample = (values, size, out, stride = size, onEdge = false) => {
+    const edge = onEdge ? 0 : 1;
+    for (let row = edge; row < rows - edge; row++) {
+      const [top, below, fy] = down[row];
+      for (let column = edge; column < columns - edge; column++) {
+        const [left, right, fx] = across[column];
+        const [a, b] = [(top * width + left) * size, (top * width + right) * size];
+        const [c, d] = [(below * width + left) * size, (below * width + right) * size];
+        const to = (row * columns + column) * stride;
+        for (let i = 0; i < size; i++) {
+          out[to + i] = (1 - fy) * ((1 - fx) * values[a + i] + fx * values[b + i]) +
+            fy * ((1 - fx) * values[c + i] + fx * values[d + i]);
+        }
+      }
+    }
+  };
+  const vertices = new Float32Array(4 * columns * rows);
+  for (let row = 0, v = 0; row < rows; row++) {
+    for (let column = 0; column < columns; column++, v += 4) {
+      vertices.set([place(column, width), place(row, height)], v);
+    }
+  }
+  sample(photo.depth, 1, vertices.subarray(2), 4, true);
+  sample(photo.rims, 1, vertices.subarray(3), 4);
+  const [whole, rim] = [[], []];
+  for (let row = 0; row < height; row++) {
+    for (let column = 0; column < width; column++) {
+      const a = row * columns + column;
+      const b = a + columns;
+      for (const corners of [[a, b, a + 1], [b + 1, a + 1, b]]) {
+        (corners.some((corner) => vertices[4 * corner + 3] > 0) ? rim : whole).push(...corners);
+      }
+    }
+  }
+  return { vertices, whole: Uint32Array.from(whole), rim: Uint32Array.from(rim), sample };
+}
+
+/**
+ * Sorts triangles into `sorted`, those that are stretched last, and returns how many corners come before them.
+ *
+ * The first corner of each has the right angle, so the others' ways from it are the columns of how what has `moved`, in
+ * points of the grid of motion, stretches it.
+ */
+function sortByStretch(corners, moved, sorted) {
+  let [first, last] = [0, corners.length];
+  for (let i = 0; i < corners.length; i += 3) {
+    const [a, down, across] = [corners[i], corners[i + 1], corners[i + 2]];
+    const scale = (across > a ? 1 : -1) / CELL;
+    const xx = 1 + scale * (moved[2 * across] - moved[2 * a]);
+    const yx = scale * (moved[2 * across + 1] - moved[2 * a + 1]);
+    const xy = scale * (moved[2 * down] - moved[2 * a]);
+    const yy = 1 + scale * (moved[2 * down + 1] - moved[2 * a + 1]);
+    const sum = xx * xx + xy * xy + yx * yx + yy * yy;
+    const area = xx * yy - xy * yx;
+    const most = 0.5 * (sum + Math.sqrt(Math.max(0, sum * sum - 4 * area * area))); // the largest stretch, squared
+    const at = most * WHOLE_FROM * WHOLE_FROM < 1 ? (first += 3) - 3 : (last -= 3);
+    sorted[at] = a;
+    sorted[at + 1] = down;
+    sorted[at + 2] = across;
+  }
+  return first;
 }
 
 /** Everything on the GPU, made anew for another photo and when a lost context comes back. */
 export function makeScreen(gl) {
   const { width, height, basis } = photo;
-  const edge = gl.CLAMP_TO_EDGE;
-  const mesh = makeMesh(gl, FINER * width, FINER * height, MARGIN, lookAt);
-  const square = makeMesh(gl, 1, 1, 0, () => [0, 0]);
-  const moved = makeProgram(gl, VERTEX, FRAGMENT);
-  const behind = makeProgram(gl, PLATE_VERTEX, PLATE_FRAGMENT);
-  const upload = (image) => {
-    gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, gl.RGBA, gl.UNSIGNED_BYTE, image);
-    gl.generateMipmap(gl.TEXTURE_2D);
-  };
+  const mesh = makeMesh();
+  const rim = new Uint32Array(mesh.rim.length); // with what is stretched last
+  const field = new Float32Array(2 * width * height);
+  // The edge of the mesh stays where it is, so that all of the canvas is covered whatever moves.
+  const moved = new Float32Array(mesh.vertices.length / 2);
+  const programs = [makeProgram(gl, VERTEX, WHOLE), makeProgram(gl, VERTEX, RIM)];
+  const array = gl.createVertexArray();
+  gl.bindVertexArray(array);
+  const buffers = [[mesh.vertices, 4, gl.STATIC_DRAW], [moved, 2, gl.DYNAMIC_DRAW]].map(([values, size, use], i) => {
+    const buffer = gl.createBuffer();
+    gl.bindBuffer(gl.ARRAY_BUFFER, buffer);
+    gl.bufferData(gl.ARRAY_BUFFER, values, use);
+    gl.enableVertexAttribArray(i);
+    gl.vertexAttribPointer(i, size, gl.FLOAT, false, 0, 0);
+    return buffer;
+  });
+  buffers.push(gl.createBuffer());
+  gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, buffers[2]);
+  gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, mesh.whole.byteLength + rim.byteLength, gl.DYNAMIC_DRAW);
+  gl.bufferSubData(gl.ELEMENT_ARRAY_BUFFER, 0, mesh.whole);
+  gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
   const textures = [
-    makeTexture(gl, FIELD, gl.NEAREST, edge, () => gl.texStorage2D(gl.TEXTURE_2D, 1, gl.RG32F, width, height)),
-    makeTexture(gl, PHOTO, gl.LINEAR_MIPMAP_NEAREST, gl.MIRRORED_REPEAT, () => upload(photo.image)),
-    makeTexture(gl, PLATE, gl.LINEAR_MIPMAP_NEAREST, edge, () => upload(photo.plate)),
-    makeTexture(gl, HEAT, gl.LINEAR, edge, () => gl.texStorage2D(gl.TEXTURE_2D, 1, gl.R8, width, height)),
+    makeTexture(gl, PHOTO, gl.MIRRORED_REPEAT), makeTexture(gl, PLATE, gl.CLAMP_TO_EDGE),
+    makeTexture(gl, HEAT, gl.CLAMP_TO_EDGE),
   ];
+  upload(gl, PLATE, photo.plate);
+  gl.activeTexture(gl.TEXTURE0 + HEAT);
+  gl.texStorage2D(gl.TEXTURE_2D, 1, gl.R8, width, height);
   gl.enable(gl.DEPTH_TEST);
   gl.depthFunc(gl.LEQUAL);
-  const field = new Float32Array(2 * width * height);
+  gl.enable(gl.CULL_FACE); // what is turned inside out lies under what has moved over it
+  for (const { program, at } of programs) {
+    gl.useProgram(program);
+    gl.uniform2f(at.grid, width, height);
+    gl.uniform3f(at.accent, 0.94, 0.5, 0.24);
+    for (const [name, unit] of [["photo", PHOTO], ["plate", PLATE], ["heat", HEAT]]) gl.uniform1i(at[name], unit);
+  }
   let heat = null;
+  let shown = []; // width and height in which the photo is on the GPU
 
   function showHeat(shades) {
     if (heat === shades) return;
@@ -183,38 +234,38 @@ export function makeScreen(gl) {
     gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, width, height, gl.RED, gl.UNSIGNED_BYTE, shades);
   }
 
+  function showPhoto() {
+    if (shown[0] === canvas.width && shown[1] === canvas.height) return;
+    shown = [canvas.width, canvas.height];
+    upload(gl, PHOTO, shrink(photo.image));
+    gl.viewport(0, 0, canvas.width, canvas.height);
+  }
+
   function draw() {
     if (view.before) field.fill(0);
     else displacementField(basis, photo.scene.total(), field);
+    mesh.sample(field, 2, moved);
     showHeat(view.heat ?? (isOn("grip") || !heat ? photo.gripShades : heat));
-    gl.activeTexture(gl.TEXTURE0 + FIELD);
-    gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, width, height, gl.RG, gl.FLOAT, field);
-    gl.viewport(0, 0, canvas.width, canvas.height);
+    showPhoto();
+    gl.bindBuffer(gl.ARRAY_BUFFER, buffers[1]);
+    gl.bufferSubData(gl.ARRAY_BUFFER, 0, moved);
+    const numWhole = mesh.whole.length + sortByStretch(mesh.rim, moved, rim);
+    gl.bufferSubData(gl.ELEMENT_ARRAY_BUFFER, mesh.whole.byteLength, rim);
     gl.clear(gl.DEPTH_BUFFER_BIT);
-    gl.useProgram(moved.program);
-    for (const [name, unit] of [["field", FIELD], ["photo", PHOTO], ["plate", PLATE], ["heat", HEAT]]) {
-      gl.uniform1i(moved.at[name], unit);
+    for (const [i, { program, at }] of programs.entries()) {
+      gl.useProgram(program);
+      gl.uniform2f(at.size, canvas.width, canvas.height);
+      gl.uniform1f(at.overlay, view.overlay);
+      const [first, end] = i === 0 ? [0, numWhole] : [numWhole, mesh.whole.length + rim.length];
+      gl.drawElements(gl.TRIANGLES, end - first, gl.UNSIGNED_INT, 4 * first);
     }
-    gl.uniform2f(moved.at.grid, width, height);
-    gl.uniform2f(moved.at.size, canvas.width, canvas.height);
-    gl.uniform1f(moved.at.overlay, view.overlay);
-    gl.uniform3f(moved.at.accent, 0.94, 0.5, 0.24);
-    gl.bindVertexArray(mesh.array);
-    gl.drawElements(gl.TRIANGLES, mesh.count, gl.UNSIGNED_INT, 0);
-    gl.useProgram(behind.program);
-    gl.uniform1i(behind.at.plate, PLATE);
-    gl.uniform1f(behind.at.overlay, view.overlay);
-    gl.bindVertexArray(square.array);
-    gl.drawElements(gl.TRIANGLES, square.count, gl.UNSIGNED_INT, 0);
   }
 
   draw.free = () => {
     for (const texture of textures) gl.deleteTexture(texture);
-    for (const { array, buffers } of [mesh, square]) {
-      gl.deleteVertexArray(array);
-      for (const buffer of buffers) gl.deleteBuffer(buffer);
-    }
-    for (const { program } of [moved, behind]) gl.deleteProgram(program);
+    gl.deleteVertexArray(array);
+    for (const buffer of buffers) gl.deleteBuffer(buffer);
+    for (const { program } of programs) gl.deleteProgram(program);
   };
   return draw;
 }

@@ -119,6 +119,7 @@ function fit() {
   const [columns, rows] = [toEven(shown * ratio), toEven((shown / photo.aspect) * ratio)];
   if (!view.recording && (canvas.width !== columns || canvas.height !== rows)) {
     [canvas.width, canvas.height] = [columns, rows];
+    draw?.(); // which has emptied it
   }
   wake();
 }
