@@ -18,6 +18,7 @@ import data_pipeline
 from data_pipeline import builder, building, splits, tasks
 from gid_jax.data.scenes import list_scenes
 from gid_jax.data.storage import example_to_window, list_sources, open_split
+from gid_jax.files import lock_folder
 from gid_jax.media.encoding import write_video
 
 NUM_FRAMES, NUM_BANDS = 16, 4
@@ -319,7 +320,7 @@ def test_bad_options_say_what_to_do(videos, tmp_path, capsys):
     capsys, ["--output", tmp_path, "--synthetic", "2", *SMALL, "--num_bands", "10"]
   )
   (tmp_path / "file").touch()
-  assert "no folder can be made" in refuse(capsys, ["--output", tmp_path / "file", "--synthetic", "2"])
+  assert "cannot write there" in refuse(capsys, ["--output", tmp_path / "file", "--synthetic", "2"])
   with pytest.raises(SystemExit):
     builder.main(["--output", str(tmp_path), "clips"])
   assert "unrecognised argument 'clips'; flags for Apache Beam go after --" in capsys.readouterr().err
@@ -366,9 +367,9 @@ def test_two_builds_into_one_folder_are_one_too_many(videos, tmp_path, capsys):
   (tmp_path / "cache").mkdir()
   others = tmp_path / "cache" / ".gid-0123.windows"
   others.touch()
-  with building.lock_output(tmp_path) as locked:
+  with lock_folder(tmp_path, work="build", option="--output") as locked:
     assert locked
-    assert "Another build is writing into" in refuse(capsys, command)
+    assert "another build is writing into" in refuse(capsys, command)
     assert others.exists()
   builder.main([str(part) for part in command])
   assert not others.exists()  # Of a build that was killed.

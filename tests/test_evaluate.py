@@ -151,7 +151,8 @@ def test_a_crop_larger_than_the_frames_is_refused(root, tmp_path):
 
 def test_an_evaluation_goes_on_where_it_was(report, root, monkeypatch):
   before = json.loads((root / "run" / "report.json").read_text())
-  (root / "run" / "results" / "real-moss.safetensors").unlink()
+  path = root / "run" / "results" / "real-moss.safetensors"
+  path.write_bytes(path.read_bytes()[:-7])  # what cannot be read is judged again, as what is missing
   judged = []
 
   def judge(key, scene, animator, **options):

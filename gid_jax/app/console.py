@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gid_jax.errors import UserError
-from gid_jax.files import first_line
+from gid_jax.files import blame_machine, first_line
 
 
 class Terminated(BaseException):
@@ -66,6 +66,9 @@ def describe(error: Exception) -> str:
   """One line for the user: the message of a `UserError`, or that anything else is a fault of ours."""
   if isinstance(error, UserError):
     return " ".join(str(error).splitlines())
+  cause = blame_machine(error)
+  if cause is not None:
+    return cause
   return (f"{type(error).__name__}: {first_line(error)}; this should not have happened: please report it "
           "with what GID_TRACEBACK=1 in the environment prints")  # fmt: skip
 

@@ -69,8 +69,20 @@ def save_result(path: Path, result: SceneResult) -> None:
     safetensors.numpy.save_file(arrays or {"none": np.zeros(0, np.float32)}, temporary, metadata=facts)
 
 
+def find_result(path: Path) -> SceneResult | None:
+  """The result of an earlier run; None where there is none, or only a damaged file."""
+  try:
+    return load_result(path)
+  except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError):
+    return None
+
+
 def load_result(path: Path) -> SceneResult:
-  """Reads what `save_result` wrote."""
+  """Reads what `save_result` wrote.
+
+  Raises:
+    Exception: it cannot be read, as its libraries say it.
+  """
   with safetensors.safe_open(path, framework="numpy") as file:
     facts = file.metadata()
     features = {name: file.get_tensor(name) for name in file.keys() if name != "none"}  # noqa: SIM118
