@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gid_jax.configuration import EvaluationSettings, ModelSettings, expect_model
 from gid_jax.devices import configure_jax
 from gid_jax.errors import UserError
-from gid_jax.evaluation.judging import MODEL, find_result, judge_scene, load_result, save_result
+from gid_jax.evaluation.judging import MODEL, check_crop, find_result, judge_scene, load_result, save_result
 from gid_jax.evaluation.networks.extractors import Extractor, digest_params, load_extractor
 from gid_jax.evaluation.report.comparison import compare
 from gid_jax.evaluation.report.content import ClipGroup, Figure, Report, read_report, write_report
@@ -143,6 +143,8 @@ def evaluate(config: EvaluationSettings, workdir: str | Path, *, against: str | 
   estimator = find_estimator(config.flow)
   check_workdir(workdir, config, digests | {"measurement": digest_measurement(estimator)})
   extractors, notes = load_extractors(config)
+  if extractors:
+    check_crop(config.crop, height=model.image_size[0], width=model.image_size[1])
   chosen, seen = list_files(config, animator)
   notes += seen
   cache = Path(config.cache or workdir / "measured")

@@ -34,6 +34,7 @@ PARTS = {"codec": {"kind": "paper"}, "encoder": {"kind": "condition"}, "denoiser
 def list_configs():
   for stage in STAGES:
     for size in common.SIZES:
+      # Sizes that normalise by the photo have no auto-encoder to train.
       if stage != "vae" or not common.fits_photo(size):
         yield stage, size
   for row in ROWS:

@@ -197,6 +197,18 @@ def film(animator: Animator, scene: JudgedScene, volume: SpectralVolume) -> np.n
   return np.stack(list(animator.render(scene.image, volume, frames=num_frames, fps=volume.fps, size=size)))
 
 
+def check_crop(crop: tuple[int, int], *, height: int, width: int) -> None:
+  """Refuses a crop (h, w) that is larger than the frames.
+
+  Raises:
+    UserError: it is.
+  """
+  if crop[0] > height or crop[1] > width:
+    raise UserError(
+      f"config.crop={crop} is larger than the model's frames, {height}x{width}; give --config.crop='{height, width}'"
+    )
+
+
 def extract_features(frames: np.ndarray, extractor: Extractor, *, crop: tuple[int, int]) -> np.ndarray:
   """Features [n d] of a video [t h w 3], of the middle `crop` (h, w) of every frame (section 9).
 
@@ -206,10 +218,7 @@ def extract_features(frames: np.ndarray, extractor: Extractor, *, crop: tuple[in
     UserError: the crop is larger than the frames.
   """
   height, width = frames.shape[1:3]
-  if crop[0] > height or crop[1] > width:
-    raise UserError(
-      f"config.crop={crop} is larger than the model's frames, {height}x{width}; give --config.crop='{height, width}'"
-    )
+  check_crop(crop, height=height, width=width)
   top, left = (height - crop[0]) // 2, (width - crop[1]) // 2
   cropped = np.ascontiguousarray(frames[:, top : top + crop[0], left : left + crop[1]])
   return extractor.extract(cropped if extractor.num_frames > 1 else cropped[::FRAME_STEP])
