@@ -1,6 +1,6 @@
 """Claim: a thousand animations in one process take no more memory than ten.
 
-  python -m benchmarks.endurance [--number 1000] [--steps 1] [--frames 8] [--size 96]
+  python -m benchmarks.endurance [--number 1000] [--steps 1] [--frames 8] [--size 96] [--weights FOLDER]
 
 Animates the bundled photo and two parts of it of other aspects in turn, each with a seed of its own, and writes every
 video. Prints the memory of the process after 10, 30, 100, 300, 1000 of them, and what one takes from the tenth on.
@@ -31,8 +31,9 @@ def main() -> None:
   parser.add_argument("--steps", type=int, default=1, help="of sampling")
   parser.add_argument("--frames", type=int, default=8)
   parser.add_argument("--size", type=int, default=96, help="long side of the videos")
+  parser.add_argument("--weights", help="folder of weights; the embedded ones by default")
   options = parser.parse_args()
-  photo, animator = gid.read_image(PHOTO), gid.Animator.from_pretrained()
+  photo, animator = gid.read_image(PHOTO), gid.Animator.from_pretrained(options.weights)
   height, width = photo.shape[:2]
   photos = (photo, photo[:, : height // 2], photo[: height // 2, :width])
   start, seen = time.process_time(), {}

@@ -165,9 +165,10 @@ def test_filter_counts_match_the_verdicts(built):
 def test_killed_build_ends_with_the_same_bytes_with_one_worker_or_two(videos, tmp_path_factory, tmp_path):
   # Not compared with a build in this process, where JAX may run under other flags and round otherwise.
   complete = tmp_path_factory.mktemp("complete")
-  command = [sys.executable, "-m", "data_pipeline.builder", *arguments(videos, complete)]
+  three = ("--exclude", "named,sim_fern_view2_0,storm,pond,broken")
+  command = [sys.executable, "-m", "data_pipeline.builder", *arguments(videos, complete, *three)]
   subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.DEVNULL, check=True)
-  command = [sys.executable, "-m", "data_pipeline.builder", *arguments(videos, tmp_path)]
+  command = [sys.executable, "-m", "data_pipeline.builder", *arguments(videos, tmp_path, *three)]
   two = subprocess.Popen([*command, "--num_workers", "2"], cwd=CHECKOUT, stdout=subprocess.DEVNULL)
   try:
     while two.poll() is None and not list(tmp_path.glob("cache/*.windows")):
