@@ -70,8 +70,8 @@ def measure_folder(folder: str, kind: str, exclude: set[str]) -> Iterable[Pictur
     if file.scene in exclude or file.tier == "S":
       continue
     try:
-      frames = next(iter(clip_to_sequences(
-        file.path, **SIZE, num_frames=NUM_FRAMES, fps=30, stride=10, max_sequences=1, loop=kind == "loops")))  # fmt: skip
+      options = dict(num_frames=NUM_FRAMES, fps=30, stride=10, max_sequences=1, loop=kind == "loops")
+      frames = next(iter(clip_to_sequences(file.path, **SIZE, **options)))
     except UserError as error:
       print(f"left out {file.path.name}: {error}", flush=True)
       continue
