@@ -6,7 +6,8 @@
 Needs: windows; at `default` and `large` the swing, what tells from a photo how far each of its places moves, that
 `python -m gid_jax.training.swing` fits to the windows; at the other sizes the work folder of a trained `vae`
 (`--config.init.vae=runs/vae`). `default` and `large` see photos through EfficientNet-Lite0 and DINOv2's ViT-S/14, which
-they take from the embedded weights, or from files of PyTorch's weights, `--config.init.encoder=EFFICIENTNET.safetensors,DINOV2.safetensors` (nothing before or after the comma for the embedded
+they take from the embedded weights, or from files of PyTorch's weights,
+`--config.init.encoder=EFFICIENTNET.safetensors,DINOV2.safetensors` (nothing before or after the comma for the embedded
 ones); `paper` trains a ResNet instead.
 
 `inpainting_512` is for photos of 512x288. It starts from an inpainting latent-diffusion model, such as Stable
