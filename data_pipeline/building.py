@@ -19,7 +19,7 @@ from data_pipeline.tasks import SHARED_SETTINGS, Task, cache_path, find_record, 
 from data_pipeline.trajectories import FILTER_RULES
 from gid_jax.data.storage import DATASET_NAME, DATASET_VERSION
 from gid_jax.errors import UserError
-from gid_jax.files import complete_or_nothing, lock_folder
+from gid_jax.files import complete_or_nothing, describe_failure, lock_folder
 from gid_jax.media.clip_folder import ClipFile, read_clip_folder
 
 Records = dict[str, dict[str, Any]]
@@ -154,7 +154,10 @@ def build(options: argparse.Namespace) -> dict[str, Any]:
   tasks = plan_tasks(options, find_files(options))
   output = Path(options.output)
   with lock_folder(output, work="build", option="--output") as locked:
-    (output / "cache").mkdir(exist_ok=True)
+    try:
+      (output / "cache").mkdir(exist_ok=True)
+    except OSError as error:
+      raise UserError(f"--output {output}: no folder can be made there ({describe_failure(error)}).") from error
     for leftover in (*output.glob(".gid-*"), *output.glob("cache/.gid-*")) if locked else ():
       leftover.unlink(missing_ok=True)
     return _build_tasks(tasks, output, options)
