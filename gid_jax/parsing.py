@@ -51,7 +51,8 @@ def parse(kind: type[T], values: Mapping[str, Any], *, where: str = "config") ->
   fields = {field.name: field for field in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]
   unknown = [name for name in values if name not in fields]
   if unknown:
-    raise UserError(f"{where}.{unknown[0]} is unknown here{suggest(unknown[0], fields)}")
+    name = str(unknown[0]) if str(unknown[0]).isprintable() else repr(unknown[0])
+    raise UserError(f"{where}.{name} is unknown here{suggest(name, fields)}")
   for name, field in fields.items():
     if name not in values and _is_needed(field):
       raise UserError(f"{where}.{name} is missing")
