@@ -1,4 +1,4 @@
-"""Feeds changed files to one reader for as long as one likes: `test_reader_fuzz.py` does it for seconds.
+"""Feeds changed files to one reader for as long as you like: `test_reader_fuzz.py` does it for seconds.
 
   PYTHONPATH=. python tests/fuzz.py --reader clips --minutes 10
   PYTHONPATH=. python tests/fuzz.py --reader all --minutes 60
