@@ -201,7 +201,7 @@ def describe_failure(error: Exception) -> str:
   return words.splitlines()[0].strip().lower()
 
 
-def blame_machine(error: BaseException) -> str | None:
+def blame_machine(error: Exception) -> str | None:
   """The one line for a failure of the disk or the memory, which no change of the program mends; None for others."""
   number = error.errno if isinstance(error, OSError) else None
   # The second is XLA's.

@@ -96,7 +96,7 @@ def decode_frames(
     raise UserError(problem) from error
 
 
-def open_video(path: Path):
+def open_video(path: PathLike):
   """Opens a video file, whatever names it bears inside; a context manager.
 
   Raises:
