@@ -92,7 +92,8 @@ def schedule(size: str) -> ml_collections.ConfigDict:
   # The pre-trained inpainting model knows these noise levels.
   beta_start, beta_end = (0.00085, 0.012) if size == "inpainting_512" else (0.0015, 0.0195)
   prediction = choose(size, "v", "epsilon")
-  # Ours know the spectrum of measured latents (docs/experiments/embedded-model.md), of a finer grid in finer steps.
+  # Ours know the spectrum of measured latents over a photo (`reach` and `slope` of gid_jax/diffusion/schedule.py, from
+  # docs/experiments/embedded-model.md); `reach` counts latent pixels, which a finer grid has more of.
   reach, slope = (80.0 / MOTION_STRIDES[size], 1.2) if fits_photo(size) else (0.0, 0.0)
   return ml_collections.ConfigDict(
     dict(

@@ -3,9 +3,10 @@
   python -m gid_jax.train --config=configs/ldm.py:default --workdir=runs/ldm \
     --config.data.directory=data/windows --config.init.swing=runs/swing.safetensors
 
-Needs: windows; at `default` and `large` the swing that `python -m gid_jax.training.swing` fits to them, at the other
-sizes the work folder of a trained `vae` (`--config.init.vae=runs/vae`). `default` and `large` see photos through
-EfficientNet-Lite0 and DINOv2's ViT-S/14, which they take from the embedded weights, or from files of PyTorch's weights,
+Needs: windows; at `default` and `large` the swing, what tells from a photo how far each of its places moves, that
+`python -m gid_jax.training.swing` fits to the windows; at the other sizes the work folder of a trained `vae`
+(`--config.init.vae=runs/vae`). `default` and `large` see photos through EfficientNet-Lite0 and DINOv2's ViT-S/14, which
+they take from the embedded weights, or from files of PyTorch's weights,
 `--config.init.encoder=EFFICIENTNET.safetensors,DINOV2.safetensors` (nothing before or after the comma for the embedded
 ones); `paper` trains a ResNet instead.
 
@@ -31,7 +32,8 @@ def get_config(size: str = "default"):
   config.model = common.motion_model(size, coordination="")
   config.schedule = common.schedule(size)
   if size == "default":
-    # What the spectrum leaves is too faint to begin with: so few steps from nothing learn nothing of it. Stage 2 does.
+    # A schedule that knows the spectrum (`reach`) leaves the network only what differs from it, too faint to learn from
+    # nothing in so few steps. Stage 2 starts from this stage and does.
     config.schedule.reach = 0.0
   config.sampling = common.sampling(size)
   config.condition_drop = 0.1

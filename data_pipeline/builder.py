@@ -29,6 +29,7 @@ from collections.abc import Sequence
 from data_pipeline.trajectories import FILTER_RULES
 from gid_jax.errors import UserError
 from gid_jax.extras import missing_extra
+from gid_jax.files import blame_machine
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -80,6 +81,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     build(options)
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(2) from None
+  except Exception as error:
+    line = blame_machine(error)
+    if line is None:
+      raise
+    print(f"error: {line}; the same command goes on where it was", file=sys.stderr)
     raise SystemExit(2) from None
 
 

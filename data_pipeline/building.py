@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import fcntl
 import json
 import shlex
 import sys
@@ -20,7 +19,7 @@ from data_pipeline.tasks import SHARED_SETTINGS, Task, cache_path, find_record, 
 from data_pipeline.trajectories import FILTER_RULES
 from gid_jax.data.storage import DATASET_NAME, DATASET_VERSION
 from gid_jax.errors import UserError
-from gid_jax.files import complete_or_nothing, describe_failure
+from gid_jax.files import complete_or_nothing, describe_failure, lock_folder
 from gid_jax.media.clip_folder import ClipFile, read_clip_folder
 
 Records = dict[str, dict[str, Any]]
@@ -29,32 +28,6 @@ Records = dict[str, dict[str, Any]]
 def _write_lines(path: Path, items: Sequence[Mapping[str, Any]]) -> None:
   with complete_or_nothing(path, overwrite=True) as temporary:
     temporary.write_text("".join(json.dumps(item) + "\n" for item in items))
-
-
-@contextlib.contextmanager
-def lock_output(output: Path) -> Iterator[bool]:
-  """Keeps a folder to one build at a time, as long as the block lasts or the process lives.
-
-  Yields:
-    Whether the folder is locked; some network file systems have no locks.
-
-  Raises:
-    UserError: another build has it, or it cannot be written.
-  """
-  try:
-    file = open(output / ".lock", "w")  # noqa: SIM115 (closed with the lock)
-  except OSError as error:
-    raise UserError(f"--output {output}: cannot write there ({describe_failure(error)}).") from error
-  with file:
-    locked = False
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      locked = True
-    except BlockingIOError:
-      raise UserError(f"Another build is writing into {output}: wait for it, or give another --output.") from None
-    except OSError:
-      pass
-    yield locked
 
 
 def _read_records(output: Path) -> Records:
@@ -180,11 +153,11 @@ def build(options: argparse.Namespace) -> dict[str, Any]:
   """
   tasks = plan_tasks(options, find_files(options))
   output = Path(options.output)
-  try:
-    (output / "cache").mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise UserError(f"--output {output}: no folder can be made there ({describe_failure(error)}).") from error
-  with lock_output(output) as locked:
+  with lock_folder(output, work="build", option="--output") as locked:
+    try:
+      (output / "cache").mkdir(exist_ok=True)
+    except OSError as error:
+      raise UserError(f"--output {output}: no folder can be made there ({describe_failure(error)}).") from error
     for leftover in (*output.glob(".gid-*"), *output.glob("cache/.gid-*")) if locked else ():
       leftover.unlink(missing_ok=True)
     return _build_tasks(tasks, output, options)

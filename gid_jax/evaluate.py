@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gid_jax.configuration import EvaluationSettings, ModelSettings, expect_model
 from gid_jax.devices import configure_jax
 from gid_jax.errors import UserError
-from gid_jax.evaluation.judging import MODEL, judge_scene, load_result, save_result
+from gid_jax.evaluation.judging import MODEL, check_crop, find_result, judge_scene, load_result, save_result
 from gid_jax.evaluation.networks.extractors import Extractor, digest_params, load_extractor
 from gid_jax.evaluation.report.comparison import compare
 from gid_jax.evaluation.report.content import ClipGroup, Figure, Report, read_report, write_report
@@ -28,7 +28,7 @@ from gid_jax.evaluation.report.figures import draw_amplitudes, draw_slices
 from gid_jax.evaluation.report.page import write_page
 from gid_jax.evaluation.scenes import ClipFile, JudgedScene, list_clips, read_clip, simulate_scenes
 from gid_jax.evaluation.tables import make_motion_table, make_rendering_table, make_time_tables, make_video_table
-from gid_jax.files import complete_or_nothing
+from gid_jax.files import blame_machine, complete_or_nothing
 from gid_jax.flow.estimators import find_estimator
 from gid_jax.flow.tracking import digest_measurement
 from gid_jax.media.encoding import write_video
@@ -143,6 +143,8 @@ def evaluate(config: EvaluationSettings, workdir: str | Path, *, against: str | 
   estimator = find_estimator(config.flow)
   check_workdir(workdir, config, digests | {"measurement": digest_measurement(estimator)})
   extractors, notes = load_extractors(config)
+  if extractors:
+    check_crop(config.crop, height=model.image_size[0], width=model.image_size[1])
   chosen, seen = list_files(config, animator)
   notes += seen
   cache = Path(config.cache or workdir / "measured")
@@ -172,7 +174,8 @@ def evaluate(config: EvaluationSettings, workdir: str | Path, *, against: str | 
     )  # fmt: skip
     for index, (source, file) in enumerate(progress.track(files, description="clips")):
       path = workdir / "results" / f"{source}-{file.name}.safetensors"
-      if not path.exists():
+      result = find_result(path)
+      if result is None:
         scene = read_clip(file, model, source=source, cache=cache, estimator=estimator)
         others = [volume for _, name, kind, volume in known if name != scene.scene and kind == source]
         same = [(take, volume) for take, name, kind, volume in known if name == scene.scene and kind == source]
@@ -182,7 +185,8 @@ def evaluate(config: EvaluationSettings, workdir: str | Path, *, against: str | 
         if path.stem in shown:
           show_scene(workdir / "scenes" / path.stem, scene, videos, sample)
         save_result(path, result)
-      results.append(load_result(path))
+        result = load_result(path)
+      results.append(result)
     results += _judge_simulated(config, workdir, animator, progress, vgg_params=vgg_params)
 
   # --- report -----------------------------------------------------------------------------------------------------
@@ -217,15 +221,17 @@ def _judge_simulated(config, workdir, animator, progress, *, vgg_params):
       raise UserError("config.simulated: simulated scenes come with the checkout; start from there") from error
   for seed in progress.track(seeds, description="simulated"):
     path = workdir / "results" / f"synthetic-{seed}.safetensors"
-    if not path.exists():
+    result = find_result(path)
+    if result is None:
       model = expect_model(ModelSettings, animator.motion_settings)
       for scene in simulate_scenes(sample_scene, [seed], model, backgrounds=backgrounds, sprites=sprites):
         key = jax.random.fold_in(jax.random.key(config.seed), seed)
         rendered = seed - settings.first_seed < settings.rendered
         result, _, _ = judge_scene(key, scene, animator, num_samples=1, rendered=rendered, vgg_params=vgg_params)
         save_result(path, result)
-    if path.exists():
-      results.append(load_result(path))
+        result = load_result(path)
+    if result is not None:
+      results.append(result)
   return results
 
 
@@ -238,6 +244,12 @@ def main(_: list[str]) -> None:
     evaluate(parse(EvaluationSettings, flags.FLAGS.config), flags.FLAGS.workdir, against=flags.FLAGS.against)
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+  except Exception as error:
+    line = blame_machine(error)
+    if line is None:
+      raise
+    print(f"error: {line}; the same command goes on where it was", file=sys.stderr)
     sys.exit(2)
   print(f"Wrote {Path(flags.FLAGS.workdir) / 'report.html'}")
 

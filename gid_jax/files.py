@@ -89,6 +89,39 @@ def _lock(descriptor: int, lock: Path) -> bool:
     return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)  # a file system without locks lets everybody in
 
 
+@contextlib.contextmanager
+def lock_folder(folder: Path, *, work: str, option: str) -> Iterator[bool]:
+  """Keeps a folder to one program at a time, as long as the block lasts or the process lives.
+
+  Args:
+    folder: there already, or made.
+    work: what writes into it, such as "training".
+    option: where the user named it, such as "--workdir".
+
+  Yields:
+    Whether the folder is locked; some network file systems have no locks.
+
+  Raises:
+    UserError: another process has it, or it cannot be written.
+  """
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = open(folder / ".lock", "w")  # noqa: SIM115 (closed with the lock)
+  except OSError as error:
+    raise UserError(f"{option} {folder}: cannot write there ({describe_failure(error)})") from error
+  with file:
+    is_locked = False
+    if fcntl is not None:
+      try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_locked = True
+      except BlockingIOError:
+        raise UserError(f"another {work} is writing into {folder}; wait for it, or give another {option}") from None
+      except OSError:
+        pass
+    yield is_locked
+
+
 def shorten(stem: str, *, ending: str) -> str:
   """The name `stem` + `ending`, the stem cut so that any file system takes it and a number has room."""
   room = _MAX_NAME - 8 - len(os.fsencode(ending))
@@ -168,6 +201,18 @@ def describe_failure(error: Exception) -> str:
   # FFmpeg's own words without the number and the name of the function that are wrapped around them.
   words = getattr(error, "strerror", None) or str(error) or type(error).__name__
   return words.splitlines()[0].strip().lower()
+
+
+def blame_machine(error: Exception) -> str | None:
+  """The one line for a failure of the disk or the memory, which no change of the program mends; None for others."""
+  number = error.errno if isinstance(error, OSError) else None
+  # The second is XLA's.
+  if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error) or number == errno.ENOMEM:
+    return "out of memory; ask for less at once (smaller pictures, fewer frames, a smaller batch)"
+  if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO):
+    place = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+    return place + describe_failure(error)
+  return None
 
 
 def first_line(error: BaseException | None) -> str:

@@ -10,7 +10,7 @@ import importlib
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from flax.core import FrozenDict
 
@@ -51,7 +51,7 @@ def parse(kind: type[T], values: Mapping[str, Any], *, where: str = "config") ->
   fields = {field.name: field for field in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]
   unknown = [name for name in values if name not in fields]
   if unknown:
-    raise UserError(f"{where}.{unknown[0]} is unknown here{suggest(unknown[0], fields)}")
+    _refuse(where, unknown[0], list(fields))
   for name, field in fields.items():
     if name not in values and _is_needed(field):
       raise UserError(f"{where}.{name} is missing")
@@ -179,7 +179,8 @@ def _parse_union(options: tuple, value: Any, where: str) -> Any:
   return _parse_value(kinds[0], value, where) if not unknown else _refuse(where, unknown[0], sorted(names))
 
 
-def _refuse(where: str, name: str, names: list[str]) -> Any:
+def _refuse(where: str, name: str, names: list[str]) -> NoReturn:
+  name = str(name) if str(name).isprintable() else repr(name)  # in one line
   raise UserError(f"{where}.{name} is unknown here{suggest(name, names)}")
 
 

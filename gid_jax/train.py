@@ -45,6 +45,7 @@ from gid_jax.data.records import OpenScenes
 from gid_jax.data.scenes import find_trained_scenes
 from gid_jax.devices import use_compilation_cache
 from gid_jax.errors import UserError
+from gid_jax.files import blame_machine, lock_folder
 from gid_jax.parsing import parse, to_plain
 from gid_jax.training import sharding
 from gid_jax.training.command_line import parse_flags
@@ -141,8 +142,15 @@ def train(
 
   Raises:
     UserError: a setting is unknown or out of range, data, weights or an earlier stage are missing or do not fit,
-      `workdir` holds another model, or the numbers are no longer finite.
+      `workdir` holds another model or another process trains into it, or the numbers are no longer finite.
   """
+  with contextlib.ExitStack() as held:
+    return _train(config, workdir, make_objective, held)
+
+
+def _train(
+  config: Any, workdir: str | Path, make_objective: Callable[..., Objective], held: contextlib.ExitStack
+) -> TrainState:
   # --- machines -------------------------------------------------------------------------------------------------
   # On a CPU nothing is won by dispatching ahead, and progress and steps per second would tell of work not yet done.
   jax.config.update("jax_cpu_enable_async_dispatch", False)
@@ -166,6 +174,8 @@ def train(
   put = lambda batch: sharding.put_batch({name: batch[name] for name in batch if name != "record"}, mesh)
 
   # --- model ----------------------------------------------------------------------------------------------------
+  if is_main:
+    held.enter_context(lock_folder(Path(workdir), work="training", option="--workdir"))
   store = CheckpointStore(
     directory,
     max_to_keep=settings.keep_checkpoints,
@@ -318,6 +328,12 @@ def main(argv: list[str]) -> None:
     state = train(flags.FLAGS.config, flags.FLAGS.workdir)
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+  except Exception as error:
+    line = blame_machine(error)
+    if line is None:
+      raise
+    print(f"error: {line}; the same command goes on from the newest checkpoint", file=sys.stderr)
     sys.exit(2)
   except KeyboardInterrupt:
     print("interrupted; run the same command to go on from the newest checkpoint", file=sys.stderr)

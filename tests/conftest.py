@@ -1,5 +1,6 @@
 """Fixtures of several test files."""
 
+import collections
 import os
 import tempfile
 
@@ -28,6 +29,13 @@ def pytest_configure(config):
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
     jax.config.update("jax_compilation_cache_dir", folder.name)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def pytest_terminal_summary(terminalreporter):
+  """Says at the end what was not tested, and why: comparisons with packages that are not installed, above all."""
+  reasons = collections.Counter(str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", ()))
+  for reason, number in sorted(reasons.items()):
+    terminalreporter.write_line(f"{number} not run: {reason.removeprefix('Skipped: ')}")
 
 
 @pytest.hookimpl(optionalhook=True)

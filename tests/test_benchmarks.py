@@ -246,6 +246,12 @@ main()
   assert two.split()[:3] == ["2", "x", "1"] and "all-reduce 1," in two
 
 
+def test_endurance(run, world):
+  out = run("endurance", "--weights", world.weights, "--number", 12, "--frames", 2, "--size", 64)
+  assert [line.split()[0] for line in out.splitlines()] == ["10", "12", "from"]
+  assert abs(find_numbers(out.splitlines()[-1])[0]) < 50_000
+
+
 def test_flow(run, world, monkeypatch):
   monkeypatch.setattr(sys.stdout, "reconfigure", lambda **options: None, raising=False)
   small = ("--scenes", 1, "--rounds", 1, "--size", 32, 48, "--pairs", 6)

@@ -34,6 +34,7 @@ PARTS = {"codec": {"kind": "paper"}, "encoder": {"kind": "condition"}, "denoiser
 def list_configs():
   for stage in STAGES:
     for size in common.SIZES:
+      # Sizes that normalise by the photo have no auto-encoder to train.
       if stage != "vae" or not common.fits_photo(size):
         yield stage, size
   for row in ROWS:
@@ -86,6 +87,7 @@ def test_what_is_left_out_has_its_default():
   [
     (DataSettings, {"num_band": 4}, "config.num_band is unknown here; did you mean num_bands?"),
     (DataSettings, {"xyz": 4}, "config.xyz is unknown here; known are directory, num_bands"),
+    (DataSettings, {"a\nb": 4}, "config.'a\\nb' is unknown here; known are directory, num_bands"),
     (DataSettings, {"live": {"hight": 4}}, "config.live.hight is unknown here; did you mean height?"),
     (DataSettings, {"num_bands": 4.5}, "config.num_bands=4.5: give a whole number"),
     (DataSettings, {"num_bands": True}, "config.num_bands=True: give a whole number"),

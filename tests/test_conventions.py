@@ -20,6 +20,7 @@ ARRAY = re.compile(r"\b(np\.ndarray|jax\.Array|Array|Float|Float16|Float32|Int|I
 SCALAR = re.compile(r"\b\w+\[[^\[\]]*, '\s*'\]")
 CONTAINER = re.compile(r"\b(dict|Mapping|Callable)\[")
 SHAPE = re.compile(r"\[[^\[\]]+\]")
+SETTABLE_CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.datetime.now", "datetime.datetime.utcnow"}
 # What numpy.random offers that has no state of the whole process.
 LOCAL_RANDOM = {"default_rng", "Generator", "SeedSequence", "BitGenerator", "PCG64", "Philox"}
 
@@ -76,6 +77,13 @@ def check_randomness(tree, where):
       yield f"{where} line {node.lineno} uses the global generator random.{node.attr}"
 
 
+def check_clocks(tree, where):
+  """Yields every look at a clock that somebody may set while the program runs; `time.monotonic` is none."""
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Attribute) and ast.unparse(node) in SETTABLE_CLOCKS:
+      yield f"{where} line {node.lineno} looks at a clock that can be set, {ast.unparse(node)}"
+
+
 def find_violations(source, where, *, is_package=False):
   """Yields one sentence for each broken convention in a module's source."""
   tree = ast.parse(source)
@@ -98,6 +106,7 @@ def find_violations(source, where, *, is_package=False):
             method, f"{where}.{node.name}", in_class=True,
             class_docstring=class_docstring if method.name == "__call__" else "")
   yield from check_randomness(tree, where)
+  yield from check_clocks(tree, where)
 
 
 FILES = {
@@ -152,6 +161,7 @@ class Model(nn.Module):
     ("self, key, *, loud", "self, state, key, *, loud", "act takes `key` but not first"),
     ("np.random.default_rng(0)", "np.random.seed(0)", "global generator np.random.seed"),
     ("np.random.default_rng(0)", "random.random()", "global generator random.random"),
+    ("np.random.default_rng(0)", "time.time()", "a clock that can be set, time.time"),
   ],
 )
 def test_the_rules_themselves(before, after, found):

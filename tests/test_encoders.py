@@ -83,7 +83,7 @@ def test_trunk_matches_the_unfolded_network(tensors, tmp_path):
   safetensors.numpy.save_file(tensors, path)
   params = encoders.efficientnet_lite0_params(path)
   image = np.random.default_rng(1).uniform(size=(18, 23, 3)).astype(np.float32)
-  features = encoders.EfficientNetLite0().apply({"params": params}, image[None])
+  features = jax.jit(encoders.EfficientNetLite0().apply)({"params": params}, image[None])
 
   x = (255.0 * image.transpose(2, 0, 1).astype(np.float64) - 127.0) / 128.0
   x = np.clip(conv_norm(tensors, x, "_conv_stem", "_bn0", 2), 0, 6)

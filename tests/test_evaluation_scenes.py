@@ -76,6 +76,11 @@ def test_measured_motion_is_the_true_one_and_is_measured_once(folder, tmp_path, 
   truth = AMPLITUDE / MODEL.motion_stride * MODEL.num_frames / 2
   np.testing.assert_allclose(np.median(modulus[BAND, 4:-4, 19:29]), truth, rtol=0.1)
   assert np.median(modulus[BAND, 4:-4, 3:13]) < 0.05 * truth > np.median(modulus[3, 4:-4, 19:29])
+  (path,) = tmp_path.iterdir()
+  whole = path.read_bytes()
+  path.write_bytes(whole[:-1])  # what is damaged is measured again
+  read()
+  assert path.read_bytes() == whole
   monkeypatch.setattr(scenes, "measure_motion", None)
   again = read()
   np.testing.assert_array_equal(again.volume.coefficients, scene.volume.coefficients)

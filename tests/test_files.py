@@ -1,5 +1,6 @@
 """Files appear complete or not at all, whatever ends the writing."""
 
+import errno
 import os
 import stat
 import subprocess
@@ -11,7 +12,15 @@ import pytest
 
 from gid_jax import files
 from gid_jax.errors import UserError
-from gid_jax.files import claim, complete_or_nothing, describe_failure, first_line, shorten
+from gid_jax.files import (
+  blame_machine,
+  claim,
+  complete_or_nothing,
+  describe_failure,
+  first_line,
+  lock_folder,
+  shorten,
+)
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -317,3 +326,40 @@ def test_names_are_cut_to_what_a_file_system_takes(tmp_path):
   assert len(list_folder(tmp_path)) == 6
   with pytest.raises(UserError, match="file name too long"), claim(tmp_path / ("a" * 300), numbered=False):
     pass
+
+
+def test_a_folder_is_locked_for_one_program_and_free_again_when_that_is_killed(tmp_path):
+  folder = tmp_path / "runs"
+  with lock_folder(folder, work="training", option="--workdir") as is_locked:
+    assert is_locked
+    match = r"another training is writing into .*runs; wait for it, or give another --workdir"
+    with pytest.raises(UserError, match=match), lock_folder(folder, work="training", option="--workdir"):
+      pass
+  code = (
+    "import os, pathlib; from gid_jax.files import lock_folder\n"
+    f"with lock_folder(pathlib.Path({str(folder)!r}), work='training', option='--workdir'): os.kill(os.getpid(), 9)"
+  )
+  assert subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT).returncode == -9
+  with lock_folder(folder, work="training", option="--workdir") as is_locked:
+    assert is_locked
+  (tmp_path / "file").touch()
+  match = r"--output .*file: cannot write there"
+  with pytest.raises(UserError, match=match), lock_folder(tmp_path / "file", work="build", option="--output"):
+    pass
+
+
+@pytest.mark.parametrize(
+  "error, expected",
+  [
+    (MemoryError(), "out of memory; ask for less"),
+    (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."), "out of memory; ask for less"),
+    (OSError(errno.ENOMEM, "no"), "out of memory; ask for less"),
+    (OSError(errno.ENOSPC, "no", "a/b"), "a/b: no space left on device"),
+    (OSError(errno.EROFS, "no"), "read-only file system"),
+    (OSError(errno.ENOENT, "no", "a/b"), None),  # perhaps ours
+    (ValueError("no"), None),
+  ],
+)
+def test_what_lies_with_the_machine_is_said_so(error, expected):
+  said = blame_machine(error)
+  assert said is None if expected is None else said.startswith(expected) and "\n" not in said

@@ -19,6 +19,7 @@ import training_runs
 
 from gid_jax import train as training
 from gid_jax.errors import UserError
+from gid_jax.files import lock_folder
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -130,6 +131,10 @@ def read_checkpoint(workdir, step):
   return state, *(json.loads((folder / name / "metadata").read_text()) for name in ("iterator", "config"))
 
 
+def list_files(folder):
+  return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
 def assert_same_bits(actual, expected):
   actual, expected = (ocp.tree.to_flat_dict(tree) for tree in (actual, expected))
   assert actual.keys() == expected.keys()
@@ -238,6 +243,15 @@ def test_a_run_that_diverges_stops_and_says_where(folder, trainer, stopped):
   assert error.count(": record ") == 2 and f"last good checkpoint is {workdir}/checkpoints/{newest};" in error
   assert start <= newest <= start + 1
   assert all(np.isfinite(leaf).all() for leaf in ocp.tree.to_flat_dict(read_checkpoint(workdir, newest)[0]).values())
+
+
+def test_a_second_training_in_one_folder_is_refused(folder, undisturbed):
+  config = training_runs.make_quick_config(folder / "data", num_steps=NUM_STEPS, batch_size=2)
+  before = list_files(undisturbed)
+  match = r"another training is writing into .*; wait for it, or give another --workdir"
+  with lock_folder(undisturbed, work="training", option="--workdir"), pytest.raises(UserError, match=match):
+    training.train(config, undisturbed)
+  assert list_files(undisturbed) == before
 
 
 def test_a_checkpoint_of_another_model_is_refused(folder, undisturbed):

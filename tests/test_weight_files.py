@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gid_jax.configuration import WeightsSettings
 from gid_jax.errors import UserError
 from gid_jax.parsing import freeze
-from gid_jax.weights.pretrained import export_weights, import_weights
+from gid_jax.weights.pretrained import checksum, export_weights, import_weights
 
 SETTINGS = WeightsSettings("vae", label="0.1", training=freeze({"channels": [8, 16], "rate": 1e-4}))
 
@@ -97,6 +97,10 @@ def test_truncated_missing_foreign_and_newer_files_are_user_errors(weight_bytes,
     import_weights(path)
   length = int.from_bytes(weight_bytes[:8], "little")
   metadata = json.loads(weight_bytes[8 : 8 + length])["__metadata__"]
+  tensors = {"a": np.zeros(2)}
+  safetensors.numpy.save_file(tensors, path, {**metadata, "settings": "{", "sha256": checksum(tensors, "{")})
+  with pytest.raises(UserError, match="its settings are no JSON"):
+    import_weights(path)
   safetensors.numpy.save_file({"a": np.zeros(2)}, path, {**metadata, "version": "2"})
   with pytest.raises(UserError, match="upgrade"):
     import_weights(path)

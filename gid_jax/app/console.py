@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gid_jax.errors import UserError
-from gid_jax.files import first_line
+from gid_jax.files import blame_machine, first_line
 
 # Control characters, and those that turn the direction of writing.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
@@ -74,7 +74,10 @@ def make_printable(text: str) -> str:
 def describe(error: Exception) -> str:
   """One line for the user: the message of a `UserError`, or that anything else is a fault of ours."""
   if isinstance(error, UserError):
-    return make_printable(str(error))
+    return make_printable(" ".join(str(error).splitlines()))
+  cause = blame_machine(error)
+  if cause is not None:
+    return make_printable(cause)
   return (f"{type(error).__name__}: {first_line(error)}; this should not have happened: please report it "
           "with what GID_TRACEBACK=1 in the environment prints")  # fmt: skip
 

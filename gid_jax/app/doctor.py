@@ -16,7 +16,7 @@ from gid_jax.devices import configure_jax, count_cores
 from gid_jax.errors import UserError
 from gid_jax.files import first_line
 
-_LIBRARIES = ("jax", "jaxlib", "flax", "numpy", "av", "pillow", "opencv-python", "safetensors")
+_LIBRARIES = ("jax", "jaxlib", "flax", "numpy", "av", "pillow", "opencv-python-headless", "safetensors")
 _NEEDED_MEMORY = 1.5e9  # bytes, of a default animation at 1080 pixels
 _NEEDED_DISK = 5e8
 # Seconds of `gid animate` on two cores that multiply matrices at `_REFERENCE_SPEED`: starting, the rest, and compiling.
@@ -70,8 +70,8 @@ def _look_at_libraries(sheet: _Sheet) -> None:
       missing.append(name)
   sheet.say("libraries", ", ".join(found))
   # OpenCV has several packages, any of which will do.
-  if "opencv-python" in missing and importlib.util.find_spec("cv2") is not None:
-    missing.remove("opencv-python")
+  if "opencv-python-headless" in missing and importlib.util.find_spec("cv2") is not None:
+    missing.remove("opencv-python-headless")
   if missing:
     sheet.trouble("libraries", f"missing: {', '.join(missing)}", mend=f"pip install {' '.join(missing)}")
   if importlib.util.find_spec("matplotlib") is None:

@@ -69,8 +69,20 @@ def save_result(path: Path, result: SceneResult) -> None:
     safetensors.numpy.save_file(arrays or {"none": np.zeros(0, np.float32)}, temporary, metadata=facts)
 
 
+def find_result(path: Path) -> SceneResult | None:
+  """The result of an earlier run; None where there is none, or only a damaged file."""
+  try:
+    return load_result(path)
+  except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError):
+    return None
+
+
 def load_result(path: Path) -> SceneResult:
-  """Reads what `save_result` wrote."""
+  """Reads what `save_result` wrote.
+
+  Raises:
+    Exception: it cannot be read, as its libraries say it.
+  """
   with safetensors.safe_open(path, framework="numpy") as file:
     facts = file.metadata()
     features = {name: file.get_tensor(name) for name in file.keys() if name != "none"}  # noqa: SIM118
@@ -185,6 +197,18 @@ def film(animator: Animator, scene: JudgedScene, volume: SpectralVolume) -> np.n
   return np.stack(list(animator.render(scene.image, volume, frames=num_frames, fps=volume.fps, size=size)))
 
 
+def check_crop(crop: tuple[int, int], *, height: int, width: int) -> None:
+  """Refuses a crop (h, w) that is larger than the frames.
+
+  Raises:
+    UserError: it is.
+  """
+  if crop[0] > height or crop[1] > width:
+    raise UserError(
+      f"config.crop={crop} is larger than the model's frames, {height}x{width}; give --config.crop='{height, width}'"
+    )
+
+
 def extract_features(frames: np.ndarray, extractor: Extractor, *, crop: tuple[int, int]) -> np.ndarray:
   """Features [n d] of a video [t h w 3], of the middle `crop` (h, w) of every frame (section 9).
 
@@ -194,10 +218,7 @@ def extract_features(frames: np.ndarray, extractor: Extractor, *, crop: tuple[in
     UserError: the crop is larger than the frames.
   """
   height, width = frames.shape[1:3]
-  if crop[0] > height or crop[1] > width:
-    raise UserError(
-      f"config.crop={crop} is larger than the model's frames, {height}x{width}; give --config.crop='{height, width}'"
-    )
+  check_crop(crop, height=height, width=width)
   top, left = (height - crop[0]) // 2, (width - crop[1]) // 2
   cropped = np.ascontiguousarray(frames[:, top : top + crop[0], left : left + crop[1]])
   return extractor.extract(cropped if extractor.num_frames > 1 else cropped[::FRAME_STEP])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import safetensors
 import safetensors.numpy
 from jaxtyping import Float, UInt8
 
@@ -137,7 +138,8 @@ def read_clip(
   measured_by = f"{model.num_bands}-{model.motion_stride}-{digest_measurement(estimator)}"
   path = Path(cache) / f"{file.name}-{measured_by}-{content}.safetensors"
   times = np.linspace(0, len(frames), NUM_PAIRS + 2).astype(int)[1:-1]
-  if not path.exists():
+  measured = _read_measured(path)
+  if measured is None:
     motion, confidence, shift = measure_motion(frames, estimator=estimator)
     stride = model.motion_stride
     coefficients = np.asarray(motion_to_spectrum(motion, num_bands=model.num_bands).coefficients)
@@ -150,11 +152,17 @@ def read_clip(
     path.parent.mkdir(parents=True, exist_ok=True)
     with complete_or_nothing(path, overwrite=True) as temporary:
       safetensors.numpy.save_file(measured, temporary)
-  measured = safetensors.numpy.load_file(path)
   volume = SpectralVolume(measured["coefficients"], num_frames=model.num_frames, fps=model.fps)
   flows, depth = measured["flows"].astype(np.float32), measured["depth"].astype(np.float32)
   pairs = tuple(Pair(flow, depth, frames[time]) for flow, time in zip(flows, times, strict=True))
   return JudgedScene(file.name, file.scene, source, frames, volume, measured["confidence"], pairs, content)
+
+
+def _read_measured(path: Path) -> dict[str, np.ndarray] | None:
+  try:
+    return safetensors.numpy.load_file(path)
+  except (OSError, safetensors.SafetensorError):  # not there, or damaged
+    return None
 
 
 def simulate_scenes(

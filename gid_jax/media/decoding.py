@@ -96,10 +96,21 @@ def decode_frames(
     raise UserError(problem) from error
 
 
+def open_video(path: PathLike):
+  """Opens a video file, whatever names it bears inside; a context manager.
+
+  Raises:
+    OSError, av.error.FFmpegError: it cannot be read.
+  """
+  # Versions before 19, of Python 3.11, refuse names that are not UTF-8 unless they are told to.
+  options: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
+  # The prefix keeps FFmpeg from reading a colon in a file name as a protocol.
+  return av.open(f"file:{path}", **options)
+
+
 def _decode_video(path: Path, short_side: int | None) -> Iterator[tuple[np.ndarray | None, float]]:
   """Frames and time stamps; None for a frame that is damaged."""
-  # The prefix keeps FFmpeg from reading a colon in a file name as a protocol.
-  with av.open(f"file:{path}", metadata_errors="replace") as container:
+  with open_video(path) as container:
     stream = container.streams.best("video")
     # The cover of an album is a video stream to FFmpeg.
     if not isinstance(stream, av.VideoStream) or stream.disposition & Disposition.attached_pic:
@@ -155,7 +166,7 @@ def describe_truncation(path: PathLike, *, num_frames: int, seconds: float) -> s
   with open(path, "rb") as file:
     if is_webp(file.read(12)):
       return None
-  with av.open(f"file:{path}", metadata_errors="replace") as container:
+  with open_video(path) as container:
     stream = container.streams.best("video")
     num_promised = stream.frames if stream is not None else 0
     # Sound may last longer than the picture.

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import av
 import av.error
 import cv2
 import numpy as np
@@ -19,7 +18,7 @@ from gid_jax.media import animations
 from gid_jax.media.clip_folder import VIDEO_SUFFIXES
 from gid_jax.media.clips import MIN_FPS, resample_clip
 from gid_jax.media.cuts import MAX_GAP, find_shots, make_overview, measure_repeats
-from gid_jax.media.decoding import decode_frames, open_to_read, repair_times
+from gid_jax.media.decoding import decode_frames, open_to_read, open_video, repair_times
 from gid_jax.media.formats import AVIF_BRANDS, HEIF_BRANDS, RAW_BRANDS
 from gid_jax.types import Clip
 
@@ -252,7 +251,7 @@ def _check_rate(path: Path, rate: float) -> None:
 
 def _count_frames(path: Path, *, limit: int) -> int:
   try:
-    with av.open(f"file:{path}", metadata_errors="replace") as container:
+    with open_video(path) as container:
       # An animated AVIF has a still beside its frames.
       stream = container.streams.best("video")
       return 0 if stream is None else sum(1 for _ in itertools.islice(container.decode(stream), limit))

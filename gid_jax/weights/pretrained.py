@@ -129,7 +129,11 @@ def import_weights(path: str | Path) -> tuple[dict[str, Any], WeightsSettings]:
     raise UserError(f"{path}: damaged, its checksum does not match; fetch it again")
   floating = lambda value: np.issubdtype(value.dtype, np.floating)
   params = {name: value.astype(np.float32) if floating(value) else value for name, value in tensors.items()}
-  settings = parse(WeightsSettings, json.loads(text), where=f"{path}: settings")
+  try:
+    facts = json.loads(text)
+  except ValueError as error:
+    raise UserError(f"{path}: its settings are no JSON ({first_line(error)}); export it again") from error
+  settings = parse(WeightsSettings, facts, where=f"{path}: settings")
   params = flax.traverse_util.unflatten_dict(params, sep="/")
   trunks = Path(path).with_name(TRUNK_WEIGHTS)
   if Path(path).name == MOTION_WEIGHTS and trunks.exists():
