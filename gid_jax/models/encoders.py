@@ -305,7 +305,8 @@ def combine_odds(odds: Float[AnyArray, "b h w"]) -> Float[Array, "b h w"]:
 
   A leaf that looks odd is among leaves, and a rock that looks like a leaf is among rocks.
   """
-  return 0.7 * odds + 0.3 * jnp.percentile(odds, 90, axis=(1, 2), keepdims=True)
+  surest = jnp.percentile(odds, 90, axis=(1, 2), keepdims=True)
+  return 0.7 * jnp.asarray(odds) + 0.3 * surest
 
 
 class SwingHead(nn.Module):
