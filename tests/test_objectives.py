@@ -121,7 +121,7 @@ def test_the_papers_renderer_starts_with_the_users_resnet(tmp_path, monkeypatch)
   tensors = judges_reference.make_tensors("resnet")
   safetensors.numpy.save_file(tensors, path)
   changes = {"model__renderer__channels": (4, 4), "init__resnet34": str(path)}
-  with pytest.raises(UserError, match="init.resnet34 is for the pyramid resnet34, not for 'residual'"):
+  with pytest.raises(UserError, match=r"init\.resnet34 is for the pyramid resnet34, not for 'residual'"):
     make_objective(make_config(renderer, **changes))
   objective = make_objective(make_config(renderer, **changes, model__renderer__pyramid="resnet34"))
   assert objective.trainable("pyramid/resnet34/conv1/kernel")

@@ -262,8 +262,8 @@ def test_a_trained_renderer_shows_the_photo_where_it_lands(quick_compilation):
   flow = np.zeros((48, 64, 2), np.float32)
   flow[:, 32:, 0] = 8.0  # opens columns 32 ... 39
   plain, trained = (np.asarray(renderer.render_flow(photo, flow, flow[..., 0])) for renderer in renderers)
-  np.testing.assert_array_equal(trained[:, :31], photo[:, :31])
-  np.testing.assert_array_equal(trained[:, 41:], plain[:, 41:])
+  np.testing.assert_allclose(trained[:, :31], photo[:, :31], atol=1e-5)
+  np.testing.assert_allclose(trained[:, 41:], plain[:, 41:], atol=1e-6)
   assert np.abs(trained - plain)[:, 33:39].min(axis=-1).max() > 0.05
 
 

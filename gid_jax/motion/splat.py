@@ -107,7 +107,7 @@ def _blend(values: Float[AnyArray, "h w c"], landing: _Landing, weights: Float[A
     total = add_up(jnp.concatenate([flat * weights[:, None], weights[:, None], one], axis=-1), landing.shares)
     sums, mass = total[..., :-1], total[..., -1:]
   else:
-    sums, mass = add_up(jnp.concatenate([flat, one], axis=-1), weights), add_up(one, landing.shares)
+    sums, mass = add_up(jnp.concatenate([flat, one], axis=-1), jnp.asarray(weights)), add_up(one, landing.shares)
   warped = jnp.where(mass > 0, sums[..., :-1] / (sums[..., -1:] + eps), 0.0)
   return warped.astype(values.dtype), mass
 
