@@ -22,6 +22,7 @@ from gid_jax.pipeline import Animator, output_size, resize_image
 
 MOVING = 0.5  # px of the video
 SHOWN = 15  # frame of the sheet
+SIDE, COLUMNS = 128, 3  # pixels of a cut-out of the sheet, and photos beside each other there
 
 
 def measure_sharpness(frame: np.ndarray, where: np.ndarray) -> float:
@@ -42,7 +43,7 @@ def splat_colours(photo, motion, depth):
 
 
 def judge(animator: Animator, path: Path, options: argparse.Namespace):
-  """Sharpness of both, share of the photo that moves, and the frames of the sheet, for one photo."""
+  """Sharpness of both, share of the photo that moves, and its row of the sheet, for one photo."""
   image = read_image(path)
   spectrum = animator.predict_spectrum(jax.random.key(options.seed), image)
   frames = list(animator.render(image, spectrum, frames=options.frames, size=options.size))
@@ -57,7 +58,13 @@ def judge(animator: Animator, path: Path, options: argparse.Namespace):
   first = measure_sharpness(frames[0], moves)
   ratios = [np.median([measure_sharpness(f, moves) for f in run[1:]]) / first for run in (frames, peers)]
   shown = min(SHOWN, options.frames - 1)
-  return ratios, moves.mean(), np.concatenate([frames[0], frames[shown], peers[shown]], axis=1)
+  # The sheet shows the place where most detail moves.
+  detail = np.square(cv2.Laplacian(cv2.cvtColor(frames[0], cv2.COLOR_RGB2GRAY), cv2.CV_32F)) * moves
+  side = min(SIDE, height, width)
+  detail = cv2.boxFilter(detail, -1, (side, side), anchor=(0, 0))[: height - side + 1, : width - side + 1]
+  y, x = np.unravel_index(detail.argmax(), detail.shape)
+  cuts = [picture[y : y + side, x : x + side] for picture in (frames[0], peers[shown], frames[shown])]
+  return ratios, moves.mean(), np.pad(np.concatenate(cuts, axis=1), ((0, 4), (0, 4), (0, 0)))
 
 
 def main() -> None:
@@ -68,7 +75,7 @@ def main() -> None:
   parser.add_argument("--frames", type=int, default=30)
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--weights", type=Path, help="folder of motion.safetensors; the embedded ones without")
-  parser.add_argument("--plot", type=Path, help="photo, a later frame and the peer's, side by side")
+  parser.add_argument("--plot", type=Path, help="a cut-out of photo, the peer's later frame and ours, side by side")
   options = parser.parse_args()
   animator = Animator.from_pretrained(options.weights)
   rows, sheet = [], []
@@ -81,9 +88,9 @@ def main() -> None:
   ours, peer = np.median([row for row in rows if np.isfinite(row).all()] or [(np.nan, np.nan)], axis=0)
   print(f"{'median':40}       {ours:5.2f} {peer:5.2f}")
   if options.plot:
-    width = max(picture.shape[1] for picture in sheet)
-    padded = [np.pad(x, ((0, 4), (0, width - x.shape[1]), (0, 0))) for x in sheet]
-    cv2.imwrite(str(options.plot), np.concatenate(padded)[..., ::-1])
+    sheet += [np.zeros_like(sheet[0])] * (-len(sheet) % COLUMNS)
+    lines = [np.concatenate(sheet[start : start + COLUMNS], axis=1) for start in range(0, len(sheet), COLUMNS)]
+    cv2.imwrite(str(options.plot), np.concatenate(lines)[..., ::-1])
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
     --config.data.directory=data/windows --config.loss.vgg=vgg16_imagenet_conv_fp16.npz
 
 Needs: windows; for the perceptual loss the convolution layers of VGG16. Without `--config.loss.vgg` the loss compares
-pixels and image gradients.
+pixels and image gradients. The paper's sizes see the photo with ResNet-34, which `--config.init.resnet34=FILE` starts
+with torchvision's weights (safetensors); without, it is trained along from nothing.
 """
 
 import ml_collections
@@ -25,7 +26,7 @@ def get_config(size: str = "default"):
   config.model = ml_collections.ConfigDict(
     dict(image_size=common.IMAGE_SIZES[size], renderer=RENDERERS[size] | dict(splat="motion"))
   )
-  config.init = dict(renderer="")
+  config.init = dict(renderer="", resnet34="")
   config.loss = dict(weights=dict(l1=1.0, structure=0.5), vgg="", gradient_scales=2 if size == "tiny" else 3)
   if size == "default":
     config.data.crop = (128, 128)
@@ -36,9 +37,9 @@ def get_config(size: str = "default"):
 
 
 RENDERERS = {
-  "tiny": dict(channels=(8, 8, 16)),
-  "default": dict(channels=(16, 48, 96, 192)),
-  "large": dict(channels=(64, 128, 256, 512)),
-  "paper": dict(channels=(64, 128, 256, 512)),
-  "inpainting_512": dict(channels=(64, 128, 256, 512)),
+  "tiny": dict(channels=(8, 8, 16), pyramid="residual"),
+  "default": dict(channels=(16, 48, 96, 192), pyramid="residual"),
+  "large": dict(channels=(64, 128, 256, 512), pyramid="residual"),
+  "paper": dict(channels=(32, 64, 64, 128, 256, 512), pyramid="resnet34"),
+  "inpainting_512": dict(channels=(32, 64, 64, 128, 256, 512), pyramid="resnet34"),
 }

@@ -4,8 +4,11 @@ What the user has set, by environment or `jax.config`, stays as it is. Importing
 """
 
 import contextlib
+import ctypes
+import math
 import os
 from pathlib import Path
+from typing import Any
 
 from gid_jax.errors import UserError
 
@@ -58,6 +61,25 @@ def use_compilation_cache() -> None:
   for name, value in _CACHE_SETTINGS.items():
     if name.upper() not in os.environ:
       jax.config.update(name, value)
+
+
+def make_aligned(shape: tuple[int, ...]) -> Any:
+  """A NumPy array of float32 zeros that the devices of a CPU share: others are copied, once for each device.
+
+  What is never written of it takes no memory.
+  """
+  import numpy as np
+
+  size, alignment = 4 * math.prod(shape), 64
+  store = np.zeros(size + alignment, np.uint8)
+  start = -store.ctypes.data % alignment
+  return store[start : start + size].view(np.float32).reshape(shape)
+
+
+def release_memory() -> None:
+  """Gives memory that has been freed back to the system, where the C library (glibc) would keep it."""
+  with contextlib.suppress(OSError, AttributeError, TypeError):
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def count_cores() -> int:

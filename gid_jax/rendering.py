@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, UInt8
 
 from gid_jax.configuration import RendererSettings, WeightsSettings, expect_model
-from gid_jax.devices import use_compilation_cache
+from gid_jax.devices import make_aligned, release_memory, use_compilation_cache
 from gid_jax.models.build import make_renderer
 from gid_jax.models.renderer import Renderer
 from gid_jax.motion import moving_photo, spectral, warp
@@ -72,7 +72,7 @@ def _extend(image, depth):
 def _make_spline(photo: np.ndarray) -> np.ndarray:
   """Coefficients [n 3] of `warp.make_spline` for a photo [h w 3] row after row, and room for those of larger ones."""
   height, width = photo.shape[:2]
-  spline = np.zeros((count_room(height, width), 3), np.float32)
+  spline = make_aligned((count_room(height, width), 3))
   rows, columns = (2 * side + 2 * warp.SPLINE_MARGIN + 1 for side in (height, width))
   whole = spline[: rows * columns].reshape(rows, columns, 3)
   size = np.asarray(photo.shape[:2], np.int32)
@@ -253,6 +253,8 @@ class ImageRenderer:
       padded = jax.device_put(padded, NamedSharding(mesh, PartitionSpec("frames")))
       rendered = _render_frames(
         self._renderer, network, moving, series, padded, mesh=mesh, num_frames=spectrum.num_frames, **anchored)
+      if start == 0:
+        release_memory()  # what sampling and compiling took and do not need any more
       pending.append((len(part), rendered))
       # One block ahead, so that devices render while their last frames are taken.
       if len(pending) == 2:

@@ -269,6 +269,11 @@ def run_inception(tensors, x):
 
 def run_resnet(tensors, x):
   """x [b c h w] in [0, 1]."""
+  return run_resnet_stages(tensors, x)[-1].mean((2, 3))
+
+
+def run_resnet_stages(tensors, x):
+  """The features at strides 2, 4, 8, 16, 32 of x [b c h w] in [0, 1]."""
   import torch
   from torch.nn import functional as F
 
@@ -276,15 +281,17 @@ def run_resnet(tensors, x):
   unit = lambda conv, norm, x, stride, padding: normalize(
     F.conv2d(x, tensors[f"{conv}.weight"], stride=stride, padding=padding), tensors, norm, 1e-5
   )
-  x = F.max_pool2d(F.relu(unit("conv1", "bn1", (x - mean) / deviation, 2, 3)), 3, 2, 1)
+  x = F.relu(unit("conv1", "bn1", (x - mean) / deviation, 2, 3))
+  stages = {"conv1": x}
+  x = F.max_pool2d(x, 3, 2, 1)
   for name in (key.removesuffix(".conv1.weight") for key in tensors if key.endswith(".conv1.weight")):
     stride = 2 if f"{name}.downsample.0.weight" in tensors else 1
     y = F.relu(unit(f"{name}.conv1", f"{name}.bn1", x, stride, 1))
     y = unit(f"{name}.conv2", f"{name}.bn2", y, 1, 1)
     if stride == 2:
       x = unit(f"{name}.downsample.0", f"{name}.downsample.1", x, 2, 0)
-    x = F.relu(x + y)
-  return x.mean((2, 3))
+    x = stages[name.partition(".")[0]] = F.relu(x + y)
+  return list(stages.values())
 
 
 def run(case):

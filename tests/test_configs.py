@@ -131,7 +131,7 @@ def _has_stage(module, stage):
 def test_there_is_a_file_for_every_row():
   assert set(ROWS) == {
     "bands_4", "bands_8", "bands_24", "full", "scale_with_resolution", "independent", "volume", "average_splat",
-    "baseline_splat",
+    "baseline_splat", "linear_splat",
   }  # fmt: skip
 
 

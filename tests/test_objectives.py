@@ -6,19 +6,22 @@ import functools
 import helpers
 import jax
 import jax.numpy as jnp
+import judges_reference
 import numpy as np
 import pytest
+import safetensors.numpy
 import training_runs
 from flax import traverse_util
 
 from configs import ldm, ldm_coordinated, renderer, vae
 from gid_jax.configuration import TrainSettings
 from gid_jax.diffusion.schedule import draw_timesteps, make_schedule
+from gid_jax.errors import UserError
 from gid_jax.models.build import make_motion_model
 from gid_jax.models.renderer import Renderer, RendererConfig
 from gid_jax.models.vgg16 import vgg16_params
 from gid_jax.parsing import parse
-from gid_jax.training import losses
+from gid_jax.training import losses, objectives
 from gid_jax.training.objectives import make_objective
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -111,6 +114,30 @@ def test_parameters_are_described_as_they_are_made(stage, start, starts):
   described = objective.describe(batch)
   paths = lambda params: {path: (leaf.shape, leaf.dtype) for path, leaf in flatten(params).items()}
   assert paths(described) == paths(made)
+
+
+def test_the_papers_renderer_starts_with_the_users_resnet(tmp_path, monkeypatch):
+  path = tmp_path / "resnet34.safetensors"
+  tensors = judges_reference.make_tensors("resnet")
+  safetensors.numpy.save_file(tensors, path)
+  changes = {"model__renderer__channels": (4, 4), "init__resnet34": str(path)}
+  with pytest.raises(UserError, match=r"init\.resnet34 is for the pyramid resnet34, not for 'residual'"):
+    make_objective(make_config(renderer, **changes))
+  objective = make_objective(make_config(renderer, **changes, model__renderer__pyramid="resnet34"))
+  assert objective.trainable("pyramid/resnet34/conv1/kernel")
+  batch = make_batch(1) | {
+    "flow": np.zeros((1, HEIGHT, WIDTH, 2), np.float32), "depth": np.ones((1, HEIGHT, WIDTH), np.float32)
+  }  # fmt: skip
+  # No initialiser is compiled: what it would draw is not what is asked for.
+  fill = lambda init, *inputs, batch: helpers.random_params(init, *inputs[1:])
+  monkeypatch.setattr(objectives, "init_params", fill)
+  params = objective.initialize(jax.random.key(0), [batch])
+  scale = tensors["bn1.weight"] / np.sqrt(tensors["bn1.running_var"] + 1e-5)
+  expected = tensors["conv1.weight"].transpose(2, 3, 1, 0) * scale
+  np.testing.assert_allclose(params["pyramid"]["resnet34"]["conv1"]["kernel"], expected, rtol=1e-5)
+  path.unlink()
+  with pytest.raises(UserError, match=r"resnet34.safetensors: no such file"):
+    objective.initialize(jax.random.key(0), [batch])
 
 
 # Denoising

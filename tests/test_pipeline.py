@@ -252,6 +252,21 @@ def test_a_trained_renderer_is_optional(animator):
   np.testing.assert_allclose(shown[0][:, 44:], (photo / 255)[:, 38:-6], atol=1e-5)
 
 
+def test_a_trained_renderer_shows_the_photo_where_it_lands(quick_compilation):
+  # Whatever the network says: a network of random numbers shows in holes alone, the rest is gathered as without one.
+  settings = config_to_settings(renderer_config.get_config("tiny").to_dict())
+  network = Renderer(RendererConfig(**settings.model.renderer))
+  inputs = [np.zeros(shape, np.float32) for shape in ((1, 8, 8, 3), (1, 8, 8, 2), (1, 8, 8), (1, 64))]
+  renderers = pipeline.ImageRenderer(), pipeline.ImageRenderer((helpers.random_params(network.init, *inputs), settings))
+  photo = helpers.smooth_image(48, 64)
+  flow = np.zeros((48, 64, 2), np.float32)
+  flow[:, 32:, 0] = 8.0  # opens columns 32 ... 39
+  plain, trained = (np.asarray(renderer.render_flow(photo, flow, flow[..., 0])) for renderer in renderers)
+  np.testing.assert_allclose(trained[:, :31], photo[:, :31], atol=1e-5)
+  np.testing.assert_allclose(trained[:, 41:], plain[:, 41:], atol=1e-6)
+  assert np.abs(trained - plain)[:, 33:39].min(axis=-1).max() > 0.05
+
+
 def test_the_same_request_gives_the_same_frames(animator, spectrum):
   first = render(animator, spectrum, frames=4)
   np.testing.assert_array_equal(render(animator, spectrum, frames=4), first)

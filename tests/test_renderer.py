@@ -3,11 +3,14 @@
 import helpers
 import jax
 import jax.numpy as jnp
+import judges_reference
 import numpy as np
 import pytest
-from scipy.ndimage import correlate
+from scipy.ndimage import correlate, map_coordinates
 
+from gid_jax.errors import UserError
 from gid_jax.models import renderer
+from gid_jax.models.resnet import resnet34_params
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -119,7 +122,7 @@ def test_modulated_conv_is_a_convolution_with_a_demodulated_kernel():
       np.testing.assert_allclose(found[b, ..., o], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("splat", ["motion", "average", "learned"])
+@pytest.mark.parametrize("splat", ["motion", "linear", "average", "learned"])
 def test_what_decides_where_pixels_collide(splat):
   module = renderer.Renderer(renderer.RendererConfig(channels=(6,), style_dim=8, mapping_layers=1, splat=splat))
   # Columns 4 ... 7 move onto columns 8 ... 11, which stay: two pixels a place.
@@ -134,14 +137,50 @@ def test_what_decides_where_pixels_collide(splat):
     features = jax.jit(lambda params: module.apply({"params": params}, image, method="encode"))(variables)[0][0]
     expected = helpers.conv(variables["depth"], np.asarray(features))[..., 0]
   else:
-    expected = weight[0] if splat == "motion" else np.zeros((8, 16))
+    expected = weight[0] if splat in ("motion", "linear") else np.zeros((8, 16))
+  if splat == "linear":
+    # What rests has weight 0: it is not there, and nothing is mixed with what moves onto it.
+    np.testing.assert_allclose(out.mask[0, :, 12:], 0, atol=1e-6)
+    expected = np.log(np.maximum(expected, 1e-30))
   moving, still = np.exp(expected[:, 4:8, None]), np.exp(expected[:, 8:12, None])
   blend = (moving * image[0, :, 4:8] + still * image[0, :, 8:12]) / (moving + still)
   warped = (out.rgb - (1 - out.mask) * out.synthesis) / out.mask
   np.testing.assert_allclose(warped[0, :, 8:12], blend, atol=1e-3)
 
 
-def test_an_unknown_splat_is_an_error():
-  module = renderer.Renderer(renderer.RendererConfig(channels=(6,), splat="nearest"))
-  with pytest.raises(ValueError, match="one of motion, average, learned, not 'nearest'"):
+@pytest.mark.parametrize(
+  "fields, message",
+  [
+    (dict(splat="nearest"), "renderer.splat must be one of motion, linear, average, learned, not 'nearest'"),
+    (dict(pyramid="vgg"), "renderer.pyramid must be one of residual, resnet34, not 'vgg'"),
+    (dict(pyramid="resnet34", channels=(4,) * 7), "renderer.channels: the pyramid resnet34 has 6 scales at most"),
+  ],
+)
+def test_an_unknown_choice_is_an_error(fields, message):
+  module = renderer.Renderer(renderer.RendererConfig(**({"channels": (6,)} | fields)))
+  with pytest.raises(UserError, match=message):
     jax.eval_shape(module.init, jax.random.key(0), *(np.zeros((1, 8, 8, n)) for n in (3, 2)), np.zeros((1, 8, 8)), 0)
+
+
+def test_the_papers_features_are_those_of_pytorch():
+  torch = pytest.importorskip("torch")
+  height, width = 49, 70
+  image = np.random.default_rng(6).random((1, height, width, 3), np.float32)
+  tensors = judges_reference.make_tensors("resnet")
+  torch_tensors = {name: torch.from_numpy(array) for name, array in tensors.items()}
+  with torch.no_grad():
+    stages = judges_reference.run_resnet_stages(torch_tensors, torch.from_numpy(image.transpose(0, 3, 1, 2)))
+  pyramid = renderer.FeaturePyramid(renderer.RendererConfig(channels=(5, 4, 4, 4, 4, 4), pyramid="resnet34"))
+  params = helpers.random_params(pyramid.init, image)
+  params["resnet34"] = resnet34_params(tensors, source="file")
+  found = jax.jit(pyramid.apply)({"params": params}, image)
+  np.testing.assert_allclose(found[0][0], helpers.conv(params["stem"], 2 * image[0] - 1), atol=1e-4)
+  assert [scale.shape[-1] for scale in found] == [5, 64, 64, 128, 256, 512]
+  for i, (scale, stage) in enumerate(zip(found[1:], stages, strict=True), start=1):
+    # Feature j of the network is of pixel 2^i j; that of the pyramid is at the centre of the jth of n equal cells.
+    sides = (-(-height // 2**i), -(-width // 2**i))
+    assert scale.shape[1:3] == stage.shape[2:] == sides
+    centres = [((np.arange(n) + 0.5) * size / n - 0.5) / 2**i for n, size in zip(sides, (height, width), strict=True)]
+    places = np.stack(np.meshgrid(*centres, indexing="ij"))
+    expected = np.stack([map_coordinates(plane, places, order=1, mode="nearest") for plane in stage[0].numpy()], -1)
+    np.testing.assert_allclose(scale[0], expected, atol=1e-4 * np.abs(expected).max())

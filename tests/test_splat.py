@@ -298,3 +298,21 @@ def test_holes_are_filled_by_weight():
   np.testing.assert_array_equal(filled[0, [0, 1, 4, 5, 6, 7]], warped[0, [0, 1, 4, 5, 6, 7]])
   plain = np.asarray(fill_holes(warped, mass))
   assert np.all(filled[0, 2:4] < plain[0, 2:4]) and np.all(plain[0, 2:4] > 1.2)
+
+
+@pytest.mark.parametrize("mode", ["sum", "softmax"])
+def test_both_ways_of_adding_up_are_equal_gradients_too(mode, monkeypatch):
+  values, flow, depth = _sample(17, height=7, width=9)
+  found = []
+  for way in (splat._add_rows, splat._add_corners):
+    choose = lambda *operands, cpu, default, way=way: way(*operands, **cpu.keywords)
+    monkeypatch.setattr(jax.lax, "platform_dependent", choose)
+
+    def run(values, flow, depth):
+      warped, mass = splat.softmax_splat(values, flow, depth) if mode == "softmax" else splat.sum_splat(values, flow)
+      return (warped**2).sum() + (mass**3).sum(), (warped, mass)
+
+    found.append(jax.jit(jax.value_and_grad(run, (0, 1, 2), has_aux=True))(values, flow, depth))
+  for one, other in zip(*map(jax.tree.leaves, found), strict=True):
+    np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-5)
+  assert np.abs(found[0][1][1]).max() > 0.1

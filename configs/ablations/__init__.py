@@ -1,4 +1,4 @@
-"""The rows of the paper's Table 2: one file a row, its stages and sizes after colons.
+"""The rows of the paper's Table 2, and the supplement's weights: one file a row, its stages and sizes after colons.
 
   python -m gid_jax.train --config=configs/ablations/bands_4.py:ldm:paper --workdir=runs/bands_4/ldm
 

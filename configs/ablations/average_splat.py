@@ -3,7 +3,8 @@
   python -m gid_jax.train --config=configs/ablations/average_splat.py:renderer:paper \
     --workdir=runs/average_splat/renderer
 
-Stage: renderer; the motion model is the full one.
+Stage: renderer; the motion model is the full one. What figure 5 shows, colours averaged without a network, needs no
+training: `gid_jax.evaluation.rendering.predict_by_average`.
 """
 
 from configs import ablations

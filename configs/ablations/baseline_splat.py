@@ -4,7 +4,7 @@
     --workdir=runs/baseline_splat/renderer
 
 Stage: renderer; the motion model is the full one. The weights are read off the photo's features, as in Holynski et al.
-2021, instead of the motion.
+2021, instead of the motion. Features of one scale, full resolution, are those of residual blocks.
 """
 
 from configs import ablations
@@ -14,5 +14,6 @@ def get_config(spec: str = "renderer"):
   """The configuration of "STAGE" or "STAGE:SIZE"."""
   config = ablations.make_row("baseline_splat", spec, stages=("renderer",))
   config.model.renderer.splat = "learned"
-  config.model.renderer.channels = config.model.renderer.channels[:1]
+  config.model.renderer.pyramid = "residual"
+  config.model.renderer.channels = (64,) if config.size == "paper" else config.model.renderer.channels[:1]
   return config

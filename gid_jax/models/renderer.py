@@ -17,17 +17,23 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from gid_jax.errors import UserError
 from gid_jax.models.encoders import resize_image
 from gid_jax.models.layers import ResBlock
+from gid_jax.models.resnet import ResNet34
 from gid_jax.motion import spectral, splat
 from gid_jax.types import AnyArray
 
-SPLATS = ("motion", "average", "learned")
+SPLATS = ("motion", "linear", "average", "learned")
+PYRAMIDS = ("residual", "resnet34")
 
 # From this share of a pixel's area on, what has landed on it counts as the whole pixel.
 _FULL_COVERAGE = 0.5
+# Full resolution and the strides 2 ... 32 of its stages.
+_RESNET_SCALES = 6
 # Where the warped photo covers, an untrained renderer shows this much of it.
 _INITIAL_MASK = 0.9
 
@@ -38,14 +44,18 @@ class RendererConfig:
 
   Attributes:
     channels: features per scale, full resolution first; each further scale halves the sides.
-    num_blocks: residual blocks per scale of the pyramid.
+    pyramid: what the photo's features are: "residual", a small network of `channels`, or "resnet34", the stages of
+      ResNet-34 (the paper) behind a convolution at full resolution; then `channels`, at most six, are the decoder's.
+    num_blocks: residual blocks per scale of a residual pyramid.
     style_dim: length of the style noise and of each half of the style vector.
     mapping_layers: dense layers from noise to style.
-    splat: what decides where pixels collide: "motion" (W, the paper), "average" (nothing) or "learned" (a depth
-      read off the photo's features); the last two are ablations of Table 2.
+    splat: what decides where pixels collide: "motion" (by exp(W), the paper), "linear" (by W, the supplement's
+      equation 11), "average" (nothing) or "learned" (a depth read off the photo's features); the last two are ablations
+      of Table 2.
   """
 
   channels: tuple[int, ...] = (16, 48, 96, 192)
+  pyramid: str = "residual"
   num_blocks: int = 1
   style_dim: int = 64
   mapping_layers: int = 2
@@ -71,22 +81,26 @@ class Renderer(nn.Module):
   """Feature pyramid, softmax splatting and a co-modulated synthesis decoder (section 5); any h and w.
 
   Raises:
-    ValueError: unknown `config.splat`.
+    UserError: unknown `config.splat` or `config.pyramid`, or more scales than ResNet-34 has.
   """
 
   config: RendererConfig = RendererConfig()
 
   def setup(self):
     """Makes the networks."""
-    if self.config.splat not in SPLATS:
-      raise ValueError(f"splat must be one of {', '.join(SPLATS)}, not {self.config.splat!r}")
+    for name, known in (("splat", SPLATS), ("pyramid", PYRAMIDS)):
+      if getattr(self.config, name) not in known:
+        found = getattr(self.config, name)
+        raise UserError(f"config.model.renderer.{name} must be one of {', '.join(known)}, not {found!r}")
+    if self.config.pyramid == "resnet34" and len(self.config.channels) > _RESNET_SCALES:
+      raise UserError(f"config.model.renderer.channels: the pyramid resnet34 has {_RESNET_SCALES} scales at most")
     self.pyramid = FeaturePyramid(self.config)
     self.decoder = SynthesisDecoder(self.config)
     if self.config.splat == "learned":
       self.depth = nn.Conv(1, (3, 3))
 
   def encode(self, image: Float[AnyArray, "b h w 3"]) -> tuple[Float[Array, "b _ _ _"], ...]:
-    """Features of image [b h w 3] in [0, 1], scale i of [b ceil(h/2^i) ceil(w/2^i) channels[i]]."""
+    """Features of image [b h w 3] in [0, 1], scale i of [b ceil(h/2^i) ceil(w/2^i) c]."""
     return self.pyramid(image)
 
   def decode(
@@ -110,7 +124,7 @@ class Renderer(nn.Module):
       depth = jnp.zeros_like(depth)
     elif self.config.splat == "learned":
       depth = self.depth(pyramid[0])[..., 0]
-    scales = warp_pyramid(image, pyramid, flow, depth)
+    scales = warp_pyramid(image, pyramid, flow, depth, is_linear=self.config.splat == "linear")
     correction, logit = self.decoder(scales, pyramid[-1], style_noise)
     warped = scales[0].rgb
     mask = jax.nn.sigmoid(logit) * _cover(scales[0].mass)
@@ -142,21 +156,31 @@ def warp_pyramid(
   pyramid: tuple[Float[AnyArray, "b _ _ _"], ...],
   flow: Float[AnyArray, "b h w 2"],
   depth: Float[AnyArray, "b h w"],
+  *,
+  is_linear: bool = False,
 ) -> tuple[WarpedScale, ...]:
   """Splats every scale of a pyramid, and the photo at that scale, by the flow in pixels of that scale.
 
   Shapes and units as in `Renderer.decode`: image [b h w 3], pyramid of [b hs ws cs], flow [b h w 2], depth [b h w].
-  W is resized but keeps its unit: it only ranks what collides.
+  W is resized but keeps its unit: it only ranks what collides. With `is_linear` the weights are W instead of exp(W),
+  and where W is 0 nothing lands.
   """
+  warp = _splat_linearly if is_linear else splat.softmax_splat
   scales, rgb, weight = [], image, depth[..., None]
   for features in pyramid:
     height, width = features.shape[1:3]
     rgb, weight = resize_image(rgb, height, width), resize_image(weight, height, width)
     motion = spectral.resize_motion(flow, height, width)
     values = jnp.concatenate([features, rgb], axis=-1)
-    warped, mass = jax.vmap(splat.softmax_splat)(values, motion, weight[..., 0])
+    warped, mass = jax.vmap(warp)(values, motion, weight[..., 0])
     scales.append(WarpedScale(warped[..., :-3], warped[..., -3:], mass))
   return tuple(scales)
+
+
+def _splat_linearly(values, flow, depth):
+  present = jnp.concatenate([values, jnp.ones_like(values[..., :1])], axis=-1)
+  warped, mass = splat.linear_splat(present, flow, depth)
+  return warped[..., :-1], mass * warped[..., -1:]
 
 
 def fill_holes(scales: tuple[WarpedScale, ...], image: Float[AnyArray, "b h w 3"]) -> Float[Array, "b h w 3"]:
@@ -176,14 +200,17 @@ def _cover(mass: AnyArray) -> Array:
 
 
 class FeaturePyramid(nn.Module):
-  """Residual feature pyramid of a photo; scale i has half the sides of scale i - 1, rounded up."""
+  """Feature pyramid of a photo; scale i has half the sides of scale i - 1, rounded up."""
 
   config: RendererConfig
 
   @nn.compact
   def __call__(self, image: Float[AnyArray, "b h w 3"]) -> tuple[Float[Array, "b _ _ _"], ...]:
-    """Features of image [b h w 3] in [0, 1], scale i of [b ceil(h/2^i) ceil(w/2^i) channels[i]]."""
+    """Features of image [b h w 3] in [0, 1], scale i of [b ceil(h/2^i) ceil(w/2^i) c]."""
     x = nn.Conv(self.config.channels[0], (3, 3), name="stem")(2.0 * image - 1.0)
+    if self.config.pyramid == "resnet34":
+      features = ResNet34(name="resnet34").see(image)[: len(self.config.channels) - 1]
+      return x, *(_centre(map_, *image.shape[1:3], stride=2**scale) for scale, map_ in enumerate(features, start=1))
     pyramid = []
     for scale, channels in enumerate(self.config.channels):
       if scale > 0:
@@ -193,6 +220,19 @@ class FeaturePyramid(nn.Module):
         x = ResBlock(channels, groups=4, name=f"scale{scale}_block{block}")(x)
       pyramid.append(x)
     return tuple(pyramid)
+
+
+def _centre(features, height, width, *, stride):
+  """Features [b h w c] of every `stride`-th pixel of an image, brought to the centres of as many cells that cover it.
+
+  Bilinear; what lies behind the last pixel repeats it. The flow of that scale is of the cells' centres.
+  """
+  rows, columns = features.shape[1:3]
+  scale = np.array([stride * rows / height, stride * columns / width])
+  shift = (np.array([rows / height, columns / width]) - scale) / 2
+  return jax.image.scale_and_translate(
+    features, features.shape, (1, 2), jnp.float32(scale), jnp.float32(shift), "linear", antialias=False
+  )
 
 
 class SynthesisDecoder(nn.Module):

@@ -6,10 +6,12 @@ bilinear shares b. With source weights a, a target pixel receives
   sum:      sum b v                     average:  a = 1
   linear:   a given                     softmax:  a = exp(depth)     ->  sum a b v / sum a b.
 
-Targets outside the image and non-finite displacements are dropped. Everything that lands is added by one
-segment_sum over the four corners of all sources, in float32. What nothing lands on is a hole; `fill_holes` closes it.
+Targets outside the image and non-finite displacements are dropped. Everything that lands is added by segment_sum in
+float32: of the four corners of all sources at once, or on CPUs of one corner after the other. What nothing lands on is
+a hole; `fill_holes` closes it.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -61,17 +63,35 @@ def _count_places(height: int, width: int) -> int:
   return (height + sum(_MARGIN)) * (width + sum(_MARGIN))
 
 
-def _add_up(rows: Float[Array, "4 n c"], landing: _Landing, height: int, width: int):
-  """Sums the rows that land on each pixel: [h w c]."""
-  total = jax.ops.segment_sum(
-    rows.reshape(-1, rows.shape[-1]),
-    landing.targets.ravel(),
-    num_segments=_count_places(height, width),
-    mode="promise_in_bounds",
-  )
+def _add_up(
+  columns: Float[Array, "n c"], weights: Float[Array, "4 n"], landing: _Landing, height: int, width: int
+) -> Float[Array, "h w c"]:
+  """Sums the columns [n c] of the sources, times the weights [4 n] of their corners, that land on each pixel."""
+  num_places = _count_places(height, width)
+  total = jax.lax.platform_dependent(
+    columns, weights, landing.targets,
+    cpu=functools.partial(_add_corners, num_places=num_places),
+    default=functools.partial(_add_rows, num_places=num_places),
+  )  # fmt: skip
   before, _ = _MARGIN
   total = total.reshape(height + sum(_MARGIN), width + sum(_MARGIN), -1)
   return total[before : before + height, before : before + width]
+
+
+def _add_rows(columns, weights, targets, *, num_places):
+  rows = (columns * weights[..., None]).reshape(-1, columns.shape[-1])
+  return jax.ops.segment_sum(rows, targets.ravel(), num_segments=num_places, mode="promise_in_bounds")
+
+
+def _add_corners(columns, weights, targets, *, num_places):
+  # A loop is given its columns; in one program with the products of all corners they would be worked out four times.
+  def add_corner(total, corner):
+    weights, targets = corner
+    rows = columns * weights[:, None]
+    return total + jax.ops.segment_sum(rows, targets, num_segments=num_places, mode="promise_in_bounds"), None
+
+  start = jnp.zeros((num_places, columns.shape[-1]), jnp.float32)
+  return jax.lax.scan(add_corner, start, (weights, targets))[0]
 
 
 def _blend(values: Float[AnyArray, "h w c"], landing: _Landing, weights: Float[AnyArray, "*k n"], eps: float):
@@ -81,18 +101,14 @@ def _blend(values: Float[AnyArray, "h w c"], landing: _Landing, weights: Float[A
   """
   height, width, channels = values.shape
   flat = jnp.asarray(values, jnp.float32).reshape(-1, channels)
-  # Columns: the values, their weight, the mass; joined before the weighting, a quarter has to be copied.
   one = jnp.ones_like(flat[:, :1])
+  add_up = functools.partial(_add_up, landing=landing, height=height, width=width)
   if weights.ndim == 1:
-    columns = jnp.concatenate([flat * weights[:, None], weights[:, None], one], axis=-1)
-    rows = columns * landing.shares[..., None]
+    total = add_up(jnp.concatenate([flat * weights[:, None], weights[:, None], one], axis=-1), landing.shares)
+    sums, mass = total[..., :-1], total[..., -1:]
   else:
-    columns = jnp.concatenate([flat, one, 0 * one], axis=-1)
-    mass_column = (jnp.arange(channels + 2) == channels + 1).astype(jnp.float32)
-    rows = columns * weights[..., None] + mass_column * landing.shares[..., None]
-  total = _add_up(rows, landing, height, width)
-  mass = total[..., -1:]
-  warped = jnp.where(mass > 0, total[..., :-2] / (total[..., -2:-1] + eps), 0.0)
+    sums, mass = add_up(jnp.concatenate([flat, one], axis=-1), jnp.asarray(weights)), add_up(one, landing.shares)
+  warped = jnp.where(mass > 0, sums[..., :-1] / (sums[..., -1:] + eps), 0.0)
   return warped.astype(values.dtype), mass
 
 
@@ -113,7 +129,7 @@ def sum_splat(
   landing = _land(flow)
   flat = jnp.asarray(values, jnp.float32).reshape(-1, channels)
   columns = jnp.concatenate([flat, jnp.ones_like(flat[:, :1])], axis=-1)
-  total = _add_up(columns * landing.shares[..., None], landing, height, width)
+  total = _add_up(columns, landing.shares, landing, height, width)
   return total[..., :-1].astype(values.dtype), total[..., -1:]
 
 

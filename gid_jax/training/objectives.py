@@ -30,13 +30,14 @@ from gid_jax.models.build import make_motion_model, make_renderer
 from gid_jax.models.encoders import FROZEN_TRUNK
 from gid_jax.models.motion_model import MotionModel
 from gid_jax.models.renderer import Rendering
+from gid_jax.models.resnet import resnet34_params
 from gid_jax.models.unet import UNet
 from gid_jax.models.vgg16 import vgg16_params
 from gid_jax.training.losses import denoising_error, gradient_consistency, kl, l1, perceptual, psnr, weigh
 from gid_jax.training.sharding import fetch, init_params
 from gid_jax.types import Batch, LossFn, Metrics, Params, PRNGKey
 from gid_jax.weights.checkpoint import restore_params
-from gid_jax.weights.convert import read_unet_init, read_vae_init
+from gid_jax.weights.convert import read_tensors, read_unet_init, read_vae_init
 from gid_jax.weights.frozen import read_trunks
 from gid_jax.weights.pretrained import config_to_settings, import_weights
 
@@ -279,10 +280,15 @@ def make_ldm_objective(
 def make_renderer_objective(settings: TrainSettings, *, terms: Terms | None = None) -> Objective:
   """Image-based renderer on pairs (I_0, I_t), [b h w 3] each (section 5).
 
+  It starts from a trained renderer (`config.init.renderer`), or with new parameters; ResNet-34's are those of a file
+  with torchvision's names where `config.init.resnet34` gives one.
+
   Terms: "l1", and "structure": distance of VGG16 features where `config.loss.vgg` names its file, else of gradients.
   """
   model, loss = make_renderer(expect_model(RendererSettings, settings)), settings.loss
-  start = settings.init.get("renderer", "")
+  start, resnet = (settings.init.get(name, "") for name in ("renderer", "resnet34"))
+  if resnet and model.config.pyramid != "resnet34":
+    raise UserError(f"config.init.resnet34 is for the pyramid resnet34, not for {model.config.pyramid!r}; set it to ''")
   known: Terms = {
     "l1": lambda seen: l1(seen.rendering.rgb, seen.target),
     "structure": _make_structure(loss),
@@ -295,7 +301,11 @@ def make_renderer_objective(settings: TrainSettings, *, terms: Terms | None = No
   def initialize(key, batches):
     first = next(iter(batches))
     params = init_params(model.init, key, *inputs(_blank(first)), batch=first)
-    return _overlay(params, start, stages=("renderer",))[0] if start else params
+    if start:
+      return _overlay(params, start, stages=("renderer",))[0]
+    if resnet:
+      params["pyramid"]["resnet34"] = resnet34_params(read_tensors(resnet), source=resnet)
+    return params
 
   def describe(batch):
     return jax.eval_shape(model.init, jax.random.key(0), *inputs(batch))["params"]
