@@ -144,13 +144,15 @@ class ExportRequest:
   Attributes:
     motion: Work folder of a `ldm_coordinated` (or `ldm`) run.
     renderer: Work folder of a `renderer` run.
-    output: Folder to write motion.safetensors and renderer.safetensors into; weights there are replaced.
+    plate: Work folder of a `plate` run.
+    output: Folder to write motion.safetensors, renderer.safetensors and plate.safetensors into; weights there are replaced.
     best: Take the checkpoints with the lowest validation loss instead of the newest.
     label: Version of the weights, any text; the files carry it.
   """
 
   motion: Path | None = None
   renderer: Path | None = None
+  plate: Path | None = None
   output: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
   best: bool = False
   label: str = ""
