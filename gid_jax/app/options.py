@@ -145,7 +145,7 @@ class ExportRequest:
     motion: Work folder of a `ldm_coordinated` (or `ldm`) run.
     renderer: Work folder of a `renderer` run.
     plate: Work folder of a `plate` run.
-    output: Folder to write motion.safetensors, renderer.safetensors and plate.safetensors into; weights there are replaced.
+    output: Folder for motion.safetensors, renderer.safetensors and plate.safetensors; weights there are replaced.
     best: Take the checkpoints with the lowest validation loss instead of the newest.
     label: Version of the weights, any text; the files carry it.
   """
