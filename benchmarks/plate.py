@@ -1,6 +1,6 @@
 """Claim: how well holes are closed where something has moved away, by smooth filling and by the plate network.
 
-  python -m benchmarks.plate [--backgrounds FOLDER --sprites FOLDER] [--data FOLDER] [--scenes 50] [--weights FILE]
+  python -m benchmarks.plate [--backgrounds FOLDER] [--sprites FOLDER] [--data FOLDER] [--scenes 50] [--weights FILE]
     [--vgg16 FILE] [--sheet PICTURE]
 
 Closes holes by Telea's inpainting, by averages from coarse to fine (what splatting fills its holes with), by the smooth
@@ -52,7 +52,7 @@ class Case(NamedTuple):
 
 def list_photos(options: argparse.Namespace) -> Iterator[Case]:
   """Photos that training leaves out, with holes."""
-  live = LiveSettings(height=160, width=256, backgrounds=options.backgrounds, sprites=options.sprites)
+  live = LiveSettings(height=160, width=256, backgrounds=options.backgrounds, sprites=options.sprites or "")
   stills = StillSource(live, "validation")
   for index in range(min(len(stills), 2 * options.scenes)):
     window, rng = stills[index].decode(fields=()), np.random.default_rng(index)
@@ -148,9 +148,8 @@ def write_sheet(path: str, cases: Iterable[Case], fills: dict[str, Fill]) -> Non
   shown = {name: way for name, way in fills.items() if name != "averages"}
   rows = []
   for case in cases:
-    side = lambda picture: cv2.resize(picture[:CROP], None, fx=1, fy=1)
     holed = np.where(case.hole[..., None], np.float32(1), case.image)
-    rows.append(np.concatenate([side(picture) for picture in (case.truth, holed, *close(case, shown))], 1))
+    rows.append(np.concatenate([case.truth, holed, *close(case, shown)], 1))
   cv2.imwrite(path, np.uint8(255 * np.concatenate(rows) + 0.5)[..., ::-1])
 
 
@@ -167,7 +166,7 @@ def main():
   options = parser.parse_args()
   fills = list_fills(options.weights)
   judges = dict(fills=fills, vgg_params=vgg16_params(options.vgg16) if options.vgg16 else None)
-  if options.backgrounds and options.sprites:
+  if options.backgrounds:
     cases = list(list_photos(options))
     if options.sheet:
       write_sheet(options.sheet, cases[:: max(1, len(cases) // 6)][:6], fills)

@@ -4,8 +4,8 @@
     --config.data.directory=data/windows --config.data.live.backgrounds=photos --config.data.live.sprites=cutouts \
     --config.loss.vgg=vgg16_imagenet_conv_fp16.npz
 
-Needs: windows, whose photos have holes cut along what moves, and a folder of photos with one of cut-outs, whose
-outlines are cut into them ("live"); for the perceptual loss the convolution layers of VGG16. Without
+Needs: windows, whose photos have holes cut along what moves, and a folder of photos, perhaps one of cut-outs
+too, whose outlines are cut into them ("live"); for the perceptual loss the convolution layers of VGG16. Without
 `--config.loss.vgg` the loss compares pixels and image gradients. There is no adversarial term.
 """
 

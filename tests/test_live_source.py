@@ -90,7 +90,9 @@ def expect_example(scene, stage, found, *, crop):
       "depth": scene.mean_magnitude()[cut],
     }
   if stage == "plate":
-    return {"image": picture, "hole": draw_hole(np.random.default_rng(scene.seed), scene.mean_magnitude()[cut])}
+    rng = np.random.default_rng(scene.seed)
+    rng.uniform(size=4)  # of the colours
+    return {"image": picture, "hole": draw_hole(rng, scene.mean_magnitude()[cut])}
   motion = scene.displacement(range(scene.num_frames))
   # The grid: means of 2 x 2 pixels, in pixels twice as large.
   coarse = motion.reshape(len(motion), 16, 2, 24, 2, 2).mean((2, 4)) / 2

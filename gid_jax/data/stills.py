@@ -53,21 +53,21 @@ class Still(NamedTuple):
 
 
 class StillSource:
-  """Random access to the photos of a folder, each with one cut-out after the other; every tenth is for validation."""
+  """Random access to the photos of a folder, each with one cut-out, if any, after the other; every tenth is for validation."""
 
   def __init__(self, settings: LiveSettings, split: str):
     """Reads the folders.
 
     Raises:
-      UserError: one is not named or has no pictures.
+      UserError: there are no photos, or one of the folders has no pictures.
     """
-    if not (settings.backgrounds and settings.sprites):
-      raise UserError("photos to cut holes into: give --config.data.live.backgrounds=FOLDER and cut-outs, "
-                      "--config.data.live.sprites=FOLDER, or --config.data.sources.live=0")  # fmt: skip
+    if not settings.backgrounds:
+      raise UserError("photos to cut holes into: give --config.data.live.backgrounds=FOLDER, "
+                      "or --config.data.sources.live=0")  # fmt: skip
     photos, sprites = load_photos(settings.backgrounds, settings.sprites)
     chosen = [i for i in range(len(photos)) if (i % _PERIOD == _PERIOD - 1) == (split == "validation")]
     self._photos, self._chosen, self._size = photos, chosen, (settings.height, settings.width)
-    self._outlines = [sprite[..., 3] for sprite in sprites]
+    self._outlines = [sprite[..., 3] for sprite in sprites] or [np.zeros((2, 2), np.uint8)]
 
   def __len__(self) -> int:
     return len(self._chosen) * len(self._outlines)
