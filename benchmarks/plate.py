@@ -3,9 +3,9 @@
   python -m benchmarks.plate [--backgrounds FOLDER] [--sprites FOLDER] [--data FOLDER] [--scenes 50] [--weights FILE]
     [--vgg16 FILE] [--sheet PICTURE]
 
-Closes holes by Telea's inpainting, by averages from coarse to fine (what splatting fills its holes with), by the smooth
-filling (`gid_jax.motion.fill`) and, with weights, by the network, and prints PSNR, SSIM and, with weights of VGG16, the
-perceptual distance inside the places judged, as means over scenes; then the gain over the smooth filling in dB with its
+Closes holes by Telea's inpainting, by averages from coarse to fine (what splatting fills its holes with), as smoothly
+as can be (`gid_jax.motion.fill`), with patches (`gid_jax.motion.patches`) and, with weights, by the network, and prints PSNR, SSIM and, with weights of VGG16, the
+perceptual distance inside the places judged, as means over scenes; then the gain over the averages in dB with its
 95 % interval.
 
 - photos: every tenth of `--backgrounds`, which training leaves out; holes cut along cut-outs, strokes and blobs.
@@ -32,7 +32,7 @@ from gid_jax.evaluation.results import estimate_mean
 from gid_jax.media.folders import load_backgrounds, load_sprites
 from gid_jax.models.build import make_plate_network
 from gid_jax.models.vgg16 import vgg16_params
-from gid_jax.motion import fill, plate, splat
+from gid_jax.motion import fill, patches, plate, splat
 from gid_jax.weights.pretrained import import_weights
 
 FIRST_SEED = 1_000_000  # the builder counts its scenes from 0
@@ -108,6 +108,7 @@ def list_fills(weights: str | None) -> dict[str, Fill]:
     "Telea": telea,
     "averages": jax.jit(lambda image, hole: splat.fill_holes(image, 1 - hole)),
     "smooth": jax.jit(fill.fill_smoothly),
+    "patches": lambda image, hole: patches.copy_patches(image, hole[..., 0] > 0),
   }
   if weights:
     params, settings = import_weights(weights)
@@ -135,7 +136,7 @@ def print_table(name: str, cases: Iterable[Case], fills: dict[str, Fill], vgg_pa
     scenes.setdefault(case.scene, []).append(scores)
   means = np.array([np.nanmean(scores, 0) for scores in scenes.values()])
   print(f"{name}: {sum(map(len, scenes.values()))} cases of {len(means)} scenes")
-  baseline = list(fills).index("smooth")
+  baseline = list(fills).index("averages")
   for number, way in enumerate(fills):
     gain = estimate_mean(means[:, number, 0] - means[:, baseline, 0])
     figures = "".join(f"{value:>10.3f}" for value in np.nanmean(means[:, number], 0))

@@ -54,6 +54,6 @@ def test_the_script(tmp_path, monkeypatch, capsys):
   assert [table.split(":")[0] for table in tables] == ["photos", "simulated", "real"]
   for table in tables:
     names = [line.split()[0] for line in table.splitlines()[1:]]
-    assert names == ["Telea", "averages", "smooth", "network"] and "smooth     " in table and "+0.00 dB" in table
-  # Photo, holes, and three of the ways.
-  assert cv2.imread(str(tmp_path / "sheet.png")).shape == (2 * plate.CROP, 5 * plate.CROP, 3)
+    assert names == ["Telea", "averages", "smooth", "patches", "network"] and "+0.00 dB" in table
+  # Photo, holes, and four of the ways.
+  assert cv2.imread(str(tmp_path / "sheet.png")).shape == (2 * plate.CROP, 6 * plate.CROP, 3)

@@ -17,6 +17,7 @@ from gid_jax.data.stills import StillSource
 from gid_jax.errors import UserError
 from gid_jax.models.plate import Plate, PlateConfig
 from gid_jax.motion.fill import fill_smoothly
+from gid_jax.motion.patches import copy_patches
 from gid_jax.motion.plate import find_front, make_plate
 from gid_jax.parsing import parse
 from gid_jax.training import losses
@@ -79,6 +80,24 @@ def test_the_network_begins_at_the_smooth_filling_and_touches_nothing_else(size)
   # What the holes held does not count.
   np.testing.assert_allclose(again[~outside], output[~outside], atol=1e-6)
   assert np.abs(output - smooth)[~outside].min() > 1e-4
+
+
+def test_patches_go_on_with_what_repeats():
+  y, x = np.mgrid[:80, :120]
+  stripes = np.where((x % 8 < 4)[..., None], np.float32([0.9, 0.2, 0.1]), np.float32([0.1, 0.3, 0.8]))
+  image = np.where((y < 40)[..., None], stripes, np.float32([0.4, 0.6, 0.2])).astype(np.float32)
+  hole = np.hypot(y - 40, x - 60) < 14
+  filled = copy_patches(np.where(hole[..., None], np.float32(7), image), hole)
+  np.testing.assert_array_equal(filled[~hole], image[~hole])
+  assert np.abs(filled - image)[hole].mean() < 0.05
+  smooth = np.asarray(jax.jit(fill_smoothly)(image, hole[..., None].astype(np.float32)))
+  assert np.abs(smooth - image)[hole].mean() > 0.15
+  np.testing.assert_array_equal(copy_patches(image, ~hole | hole), 0)
+  np.testing.assert_array_equal(copy_patches(image, hole & ~hole), image)
+  # Where no patch is wholly known it is smooth.
+  few = np.ones((20, 20), bool)
+  few[:, 0] = False
+  np.testing.assert_allclose(copy_patches(np.full((20, 20, 3), 0.3, np.float32), few), 0.3, atol=1e-6)
 
 
 def test_the_plate_is_the_photo_but_for_what_is_in_front():

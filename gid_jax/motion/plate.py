@@ -4,33 +4,23 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float
 
-from gid_jax.motion.fill import fill_smoothly
-from gid_jax.programs import keep
+from gid_jax.motion.patches import copy_patches
 from gid_jax.types import AnyArray
 
 # What a motion may uncover, as a part of the long side.
 _REACH = 0.06
 # What moves this many times as much as something within reach is in front of it.
 _RATIO = 2.0
-_MULTIPLE = 256  # pixels: photos are brought to sides of it, so that one program fills photos of many sizes
-
-_fill = keep()(fill_smoothly)
 
 
 def make_plate(image: Float[np.ndarray, "h w 3"], depth: Float[AnyArray, "h2 w2"]) -> Float[np.ndarray, "h w 3"]:
   """What stands behind the moving things of a photo [h w 3], whose W [h2 w2] is of any grid.
 
-  Filled is what `find_front` calls in front, from what is beside the whole thing that it is a part of.
+  Filled is what `find_front` calls in front, with patches from beside the whole thing that it is a part of.
   """
   height, width = image.shape[:2]
   front, thing = find_front(depth, height, width)
-  if not front.any():
-    return image
-  # Beyond the photo nothing is known either.
-  beyond = (-height % _MULTIPLE, -width % _MULTIPLE)
-  pad = lambda array, value: np.pad(array, ((0, beyond[0]), (0, beyond[1]), (0, 0)), constant_values=value)
-  filled = _fill(pad(np.asarray(image, np.float32), 0), pad(thing[..., None].astype(np.float32), 1))
-  return np.where(front[..., None], np.asarray(filled)[:height, :width], image)
+  return np.where(front[..., None], copy_patches(image, thing), image)
 
 
 def find_front(
