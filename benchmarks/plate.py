@@ -1,12 +1,12 @@
-"""Claim: how well holes are closed where something has moved away, by smooth filling and by the plate network.
+"""Claim: how well holes are closed where something has moved away, by patches and other fillings.
 
   python -m benchmarks.plate [--backgrounds FOLDER] [--sprites FOLDER] [--data FOLDER] [--scenes 50] [--weights FILE]
     [--vgg16 FILE] [--sheet PICTURE]
 
 Closes holes by Telea's inpainting, by averages from coarse to fine (what splatting fills its holes with), as smoothly
-as can be (`gid_jax.motion.fill`), with patches (`gid_jax.motion.patches`) and, with weights, by the network, and prints PSNR, SSIM and, with weights of VGG16, the
-perceptual distance inside the places judged, as means over scenes; then the gain over the averages in dB with its
-95 % interval.
+as can be (`gid_jax.motion.fill`), with patches (`gid_jax.motion.patches`) and, with weights, by the network, and prints
+PSNR, SSIM and, with weights of VGG16, the perceptual distance inside the places judged, as means over scenes; then the
+gain over the averages in dB with its 95 % interval.
 
 - photos: every tenth of `--backgrounds`, which training leaves out; holes cut along cut-outs, strokes and blobs.
 - simulated: the backdrop is known exactly; things are the hole, judged is what they uncover at any of ten times.
