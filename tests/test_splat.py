@@ -298,3 +298,14 @@ def test_holes_are_filled_by_weight():
   np.testing.assert_array_equal(filled[0, [0, 1, 4, 5, 6, 7]], warped[0, [0, 1, 4, 5, 6, 7]])
   plain = np.asarray(fill_holes(warped, mass))
   assert np.all(filled[0, 2:4] < plain[0, 2:4]) and np.all(plain[0, 2:4] > 1.2)
+
+
+def test_a_weighted_filling_goes_on_evenly():
+  x = np.broadcast_to(np.linspace(0, 1, 64, dtype=np.float32), (48, 64))[..., None]
+  mass = np.ones((48, 64, 1), np.float32)
+  mass[12:36, 20:44] = 0
+  ones = np.ones_like(mass)
+  # A slope is the mean of its neighbours everywhere.
+  plain, smoothed = (np.asarray(fill_holes(x * mass, mass, weights=weights)) for weights in (None, ones))
+  assert np.abs(smoothed - x).mean() < 0.8 * np.abs(plain - x).mean()
+  np.testing.assert_array_equal(smoothed[mass > 0], x[mass > 0])
