@@ -16,7 +16,7 @@ gain over the averages in dB with its 95 % interval.
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import jax
@@ -64,7 +64,7 @@ def list_photos(options: argparse.Namespace) -> Iterator[Case]:
 
 def simulate(options: argparse.Namespace) -> Iterator[Case]:
   """Scenes in which things cover at most half of the picture."""
-  folders = dict(
+  folders: dict[str, Any] = dict(
     backgrounds=load_backgrounds(options.backgrounds) if options.backgrounds else (),
     sprites=load_sprites(options.sprites) if options.sprites else (),
   )
@@ -74,7 +74,7 @@ def simulate(options: argparse.Namespace) -> Iterator[Case]:
     things = scene.layer_ids > 0
     uncovered = np.any([scene.parts(time) == 0 for time in np.linspace(15, scene.num_frames - 1, 10)], 0) & things
     # Rims and shadows are of the things too.
-    hole = cv2.dilate(np.uint8(things), np.ones((7, 7), np.uint8)) > 0
+    hole = cv2.dilate(things.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
     if hole.mean() < 0.5 and uncovered.sum() >= 50:
       number += 1
       yield Case(scene.image / np.float32(255), hole, scene.backdrop() / np.float32(255), uncovered, str(seed))
@@ -102,9 +102,10 @@ def list_fills(weights: str | None) -> dict[str, Fill]:
   """The ways to close holes."""
 
   def telea(image, hole):
-    return np.float32(cv2.inpaint(np.uint8(255 * image + 0.5), np.uint8(hole[..., 0]), 4, cv2.INPAINT_TELEA)) / 255
+    codes, places = (255 * image + 0.5).astype(np.uint8), hole[..., 0].astype(np.uint8)
+    return cv2.inpaint(codes, places, 4, cv2.INPAINT_TELEA) / np.float32(255)
 
-  fills: dict[str, Fill] = {
+  fills: dict[str, Any] = {
     "Telea": telea,
     "averages": jax.jit(lambda image, hole: splat.fill_holes(image, 1 - hole)),
     "smooth": jax.jit(fill.fill_smoothly),
@@ -138,7 +139,7 @@ def print_table(name: str, cases: Iterable[Case], fills: dict[str, Fill], vgg_pa
   print(f"{name}: {sum(map(len, scenes.values()))} cases of {len(means)} scenes")
   baseline = list(fills).index("averages")
   for number, way in enumerate(fills):
-    gain = estimate_mean(means[:, number, 0] - means[:, baseline, 0])
+    gain = estimate_mean((means[:, number, 0] - means[:, baseline, 0]).tolist())
     figures = "".join(f"{value:>10.3f}" for value in np.nanmean(means[:, number], 0))
     print(f"{way:<10}{figures}   {gain.value:+.2f} dB ({gain.low:+.2f} to {gain.high:+.2f})")
   print(flush=True)
@@ -151,7 +152,7 @@ def write_sheet(path: str, cases: Iterable[Case], fills: dict[str, Fill]) -> Non
   for case in cases:
     holed = np.where(case.hole[..., None], np.float32(1), case.image)
     rows.append(np.concatenate([case.truth, holed, *close(case, shown)], 1))
-  cv2.imwrite(path, np.uint8(255 * np.concatenate(rows) + 0.5)[..., ::-1])
+  cv2.imwrite(path, (255 * np.concatenate(rows)[..., ::-1] + 0.5).astype(np.uint8))
 
 
 def main():
@@ -166,7 +167,7 @@ def main():
   parser.add_argument("--sheet", help="picture of six photos to write")
   options = parser.parse_args()
   fills = list_fills(options.weights)
-  judges = dict(fills=fills, vgg_params=vgg16_params(options.vgg16) if options.vgg16 else None)
+  judges = dict[str, Any](fills=fills, vgg_params=vgg16_params(options.vgg16) if options.vgg16 else None)
   if options.backgrounds:
     cases = list(list_photos(options))
     if options.sheet:

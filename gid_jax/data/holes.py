@@ -30,7 +30,7 @@ def draw_hole(rng: np.random.Generator, depth: Float[np.ndarray, "h w"]) -> Floa
 
 def _move_outline(rng: np.random.Generator, depth: np.ndarray) -> np.ndarray:
   height, width = depth.shape
-  thing = np.uint8(depth > rng.uniform(0.1, 0.5) * max(float(depth.max()), 1e-6))
+  thing = (depth > rng.uniform(0.1, 0.5) * max(float(depth.max()), 1e-6)).astype(np.uint8)
   if rng.random() < 0.5:
     thing = thing[:, ::-1]
   move = cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(-30, 30), rng.uniform(0.6, 1.2))
