@@ -49,6 +49,7 @@ def test_the_script(tmp_path, monkeypatch, capsys):
   helpers.write_dataset(tmp_path, "real", windows, statistics={"scale": training_runs.SCALE.tolist()})
   arguments = ["--backgrounds", photos, "--data", tmp_path, "--scenes", 1, "--sheet", tmp_path / "sheet.png"]
   monkeypatch.setattr(sys, "argv", ["plate", *map(str, arguments), "--weights", str(tmp_path / "plate.safetensors")])
+  capsys.readouterr()
   plate.main()
   tables = capsys.readouterr().out.strip().split("\n\n")
   assert [table.split(":")[0] for table in tables] == ["photos", "simulated", "real"]

@@ -121,7 +121,7 @@ def psnr_within(
   output: Float[AnyArray, "b h w 3"], target: Float[AnyArray, "b h w 3"], mask: Float[AnyArray, "b h w 1"]
 ) -> Float[Array, ""]:
   """`psnr` of [b h w 3] where a mask [b h w 1] is 1 and not 0."""
-  squares = (((jnp.clip(output, 0, 1) - target) ** 2) * mask).mean(-1).sum((1, 2))
+  squares = (((jnp.clip(output, 0.0, 1.0) - target) ** 2) * mask).mean(-1).sum((1, 2))
   mse = squares / jnp.maximum(jnp.sum(mask, (1, 2, 3)), 1.0)
   return (-10 * jnp.log10(mse + 1e-8)).mean()
 
