@@ -26,7 +26,6 @@ from gid_jax.app import cli
 from gid_jax.errors import UserError
 from gid_jax.motion import modal
 from gid_jax.motion.plate import make_plate
-from gid_jax.touch import export
 
 
 def test_the_file_holds_photo_and_modes_and_asks_for_nothing(tmp_path):

@@ -53,7 +53,10 @@ class Still(NamedTuple):
 
 
 class StillSource:
-  """Random access to the photos of a folder, each with one cut-out, if any, after the other; every tenth is for validation."""
+  """Random access to the photos of a folder, each with one cut-out after the other, if there are any.
+
+  Every tenth photo is for validation.
+  """
 
   def __init__(self, settings: LiveSettings, split: str):
     """Reads the folders.

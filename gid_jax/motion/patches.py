@@ -42,7 +42,7 @@ def copy_patches(image: Float[np.ndarray, "h w c"], hole: Bool[np.ndarray, "h w"
       filled = cv2.resize(filled, (width, height), interpolation=cv2.INTER_LINEAR)
       matches = None if matches is None else _enlarge(matches, height, width)
     filled = np.where(hole[..., None], filled, image)
-    touched = cv2.dilate(np.uint8(hole), np.ones((2 * _RADIUS + 1,) * 2, np.uint8)) > 0
+    touched = cv2.dilate(hole.astype(np.uint8), np.ones((2 * _RADIUS + 1,) * 2, np.uint8)) > 0
     known = ~touched
     known[:_RADIUS], known[-_RADIUS:], known[:, :_RADIUS], known[:, -_RADIUS:] = False, False, False, False
     if not known.any():
@@ -61,7 +61,7 @@ def _halve(image, hole):
   # Means of what is known; what is known by less than half is a hole.
   size = (hole.shape[1] // 2, hole.shape[0] // 2)
   shrink = lambda array: cv2.resize(array, size, interpolation=cv2.INTER_AREA)
-  known = np.float32(~hole)
+  known = (~hole).astype(np.float32)
   share = shrink(known)
   return shrink(image * known[..., None]) / np.maximum(share, 1e-6)[..., None], share < 0.5
 
@@ -69,7 +69,7 @@ def _halve(image, hole):
 def _smooth(image, hole):
   inside = hole[..., None]
   filled = np.where(inside, image[~hole].mean(0) if not hole.all() else 0, image).astype(np.float32)
-  cross = np.float32([[0, 1, 0], [1, 0, 1], [0, 1, 0]]) / 4
+  cross = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], np.float32) / 4
   for _ in range(_SWEEPS):
     filled = np.where(inside, cv2.filter2D(filled, -1, cross, borderType=cv2.BORDER_REPLICATE), image)
   return filled
@@ -129,8 +129,8 @@ def _vote(filled, hole, touched, matches, distances):
   places, channels = np.argwhere(touched), filled.shape[-1]
   finite = distances[np.isfinite(distances)]
   usual = np.percentile(finite, 75) + 1e-6 if len(finite) else 1.0
-  depth = cv2.distanceTransform(np.uint8(hole), cv2.DIST_L2, 3)[touched]
-  weights = np.float32(np.exp(-distances / (2 * usual)) * _INWARDS**-depth)[:, None]
+  depth = cv2.distanceTransform(hole.astype(np.uint8), cv2.DIST_L2, 3)[touched]
+  weights = (np.exp(-distances / (2 * usual)) * _INWARDS**-depth).astype(np.float32)[:, None]
   flat, width = _pad(filled).reshape(-1, channels), filled.shape[1] + 2 * _RADIUS
   own, other = (at[:, 0] * width + at[:, 1] for at in (places + _RADIUS, matches[touched] + _RADIUS))
   sums, counted = np.zeros_like(flat), np.zeros((len(flat), 1), np.float32)
