@@ -14,7 +14,7 @@ from gid_jax.errors import UserError
 from gid_jax.parsing import Part
 
 _NOTHING = FrozenDict()
-STAGES = ("vae", "ldm", "ldm_coordinated", "renderer")
+STAGES = ("vae", "ldm", "ldm_coordinated", "renderer", "plate")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,20 @@ class RendererSettings:
   image_size: tuple[int, int] = (160, 256)
 
 
-M = TypeVar("M", ModelSettings, RendererSettings)
+@dataclasses.dataclass(frozen=True)
+class PlateSettings:
+  """The network that invents what is behind moving things.
+
+  Attributes:
+    plate: fields of `gid_jax.models.plate.PlateConfig`.
+    image_size: (h, w) of the photos that it is trained on, pixels.
+  """
+
+  plate: Mapping[str, Any]
+  image_size: tuple[int, int] = (160, 256)
+
+
+M = TypeVar("M", ModelSettings, RendererSettings, PlateSettings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,14 +205,14 @@ class TrainSettings:
   """A training run; see `configs/common.py` for what each setting does.
 
   Attributes:
-    model: of the stage; schedule and sampling are None for the renderer and the auto-encoder.
+    model: of the stage; schedule and sampling are None for all but the denoiser.
     init: name -> what parameters begin with, a work folder or a file; "" for nothing.
     condition_drop: share of the examples whose photo is hidden, for classifier-free guidance.
     freeze_bands: whether stage 2 trains the coordination alone.
   """
 
   stage: str
-  model: ModelSettings | RendererSettings
+  model: ModelSettings | RendererSettings | PlateSettings
   data: DataSettings = DataSettings()
   optimizer: OptimizerSettings = OptimizerSettings()
   mesh: MeshSettings = MeshSettings()
@@ -245,7 +258,7 @@ class WeightsSettings:
   """
 
   stage: str
-  model: ModelSettings | RendererSettings | None = None
+  model: ModelSettings | RendererSettings | PlateSettings | None = None
   schedule: ScheduleSettings | None = None
   sampling: SamplingSettings | None = None
   trained_on: Mapping[str, Any] | None = None
@@ -301,6 +314,10 @@ def expect_model(kind: type[M], settings: TrainSettings | WeightsSettings) -> M:
     UserError: it is of another.
   """
   if not isinstance(settings.model, kind):
-    needed = "a renderer, see configs/renderer.py" if kind is RendererSettings else "a motion model, see configs/ldm.py"
+    needed = {
+      ModelSettings: "a motion model, see configs/ldm.py",
+      RendererSettings: "a renderer, see configs/renderer.py",
+      PlateSettings: "a plate network, see configs/plate.py",
+    }[kind]
     raise UserError(f"model of stage {settings.stage!r}: what is needed here are the settings of {needed}")
   return settings.model

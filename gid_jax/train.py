@@ -43,6 +43,7 @@ from gid_jax.data.input_pipeline import (
 from gid_jax.data.latent_cache import build_latent_cache
 from gid_jax.data.records import OpenScenes
 from gid_jax.data.scenes import find_trained_scenes
+from gid_jax.data.stills import StillSource
 from gid_jax.devices import use_compilation_cache
 from gid_jax.errors import UserError
 from gid_jax.files import blame_machine, lock_folder
@@ -167,7 +168,9 @@ def _train(
   check_settings(settings)
   check_config(settings)
   data, process = settings.data, dict[str, Any](process_index=jax.process_index(), process_count=jax.process_count())
-  feed = dict[str, Any](stage=settings.stage, batch_size=settings.batch_size, open_live=open_scenes(data), **process)
+  # Into photos holes are cut; scenes move.
+  open_live = functools.partial(StillSource, data.live) if settings.stage == "plate" else open_scenes(data)
+  feed = dict[str, Any](stage=settings.stage, batch_size=settings.batch_size, open_live=open_live, **process)
   iterator: Any = make_train_iterator(data, seed=settings.seed, **feed)
   eval_batches = list(make_eval_batches(data, num_batches=settings.num_eval_batches, **feed))
   # Record numbers stay here: they are for messages.

@@ -241,6 +241,18 @@ MUTANTS = [
     ("cover * scale.rgb + (1 - cover) *", "cover * scale.rgb + 0 *"),
   ),
   *mutate(
+    "models/plate.py",
+    "plate",
+    ("jnp.asarray(hole) > 0, smooth + correction, image)", "jnp.asarray(hole) >= 0, smooth + correction, image)"),
+    ("jnp.asarray(hole) > 0, smooth + correction, image)", "jnp.asarray(hole) > 0, correction, image)"),
+  ),
+  *mutate(
+    "motion/patches.py",
+    "plate",
+    ("scores = squares - 2 * part @ theirs.T", "scores = squares + 2 * part @ theirs.T"),
+    ("hole[..., None] & said, mean, filled)", "said, mean, filled)"),
+  ),
+  *mutate(
     "models/vit.py",
     "vit",
     ("x[:, 1:].reshape(-1, rows, columns, WIDTH)",

@@ -14,6 +14,7 @@ from gid_jax.configuration import (
   EvaluationSettings,
   LossSettings,
   ModelSettings,
+  PlateSettings,
   RendererSettings,
   SamplingSettings,
   TrainSettings,
@@ -26,7 +27,7 @@ from gid_jax.models.unet import UNet
 from gid_jax.parsing import Part, look_up, make_part, parse, to_plain
 from gid_jax.weights.pretrained import config_to_settings
 
-STAGES = ("vae", "ldm", "ldm_coordinated", "renderer")
+STAGES = ("vae", "ldm", "ldm_coordinated", "renderer", "plate")
 ROWS = sorted(path.stem for path in Path(common.__file__).parent.glob("ablations/[a-z]*.py"))
 PARTS = {"codec": {"kind": "paper"}, "encoder": {"kind": "condition"}, "denoiser": {"kind": "unet"}}
 
@@ -50,7 +51,8 @@ def list_configs():
 def test_every_config_becomes_settings_and_comes_back_through_json(name, spec):
   config = importlib.import_module(f"configs.{name}").get_config(spec)
   settings = parse(TrainSettings, config)
-  assert isinstance(settings.model, RendererSettings if settings.stage == "renderer" else ModelSettings)
+  kinds = {"renderer": RendererSettings, "plate": PlateSettings}
+  assert isinstance(settings.model, kinds.get(settings.stage, ModelSettings))
   assert hash(settings) == hash(parse(TrainSettings, config))
   again = parse(TrainSettings, json.loads(json.dumps(to_plain(settings))))
   assert again == settings

@@ -42,6 +42,7 @@ SHAPES = {
   "ldm": {"image": (3, 32, 48, 3), "slice": (3, 2, 16, 24, 4), "band": (3, 2)},
   "ldm_coordinated": {"image": (3, 32, 48, 3), "slice": (3, 4, 16, 24, 4), "band": (3, 4)},
   "renderer": {"image": (3, 32, 48, 3), "target": (3, 32, 48, 3), "flow": (3, 32, 48, 2), "depth": (3, 32, 48)},
+  "plate": {"image": (3, 32, 48, 3), "hole": (3, 32, 48, 1)},
 }
 
 
@@ -291,6 +292,8 @@ def test_motion_on_the_full_grid(tmp_path, stage):
   batch = next(ip.make_train_iterator(config, stage=stage, seed=0, batch_size=4))
   if stage == "renderer":
     assert batch["flow"].shape == (4, 16, 24, 2)
+  elif stage == "plate":
+    assert batch["hole"].shape == (4, 16, 24, 1)
   else:
     assert batch["slice"].shape[-3:] == (16, 24, 4)
 

@@ -14,6 +14,7 @@ from data_pipeline.synthetic.scene import sample_scene
 from data_pipeline.synthetic.source import SceneRecord, SceneSource
 from gid_jax.configuration import DataSettings, LiveSettings, TrainSettings
 from gid_jax.data import input_pipeline as ip
+from gid_jax.data.holes import draw_hole
 from gid_jax.data.input_pipeline import measure_scale
 from gid_jax.errors import UserError
 from gid_jax.media.folders import load_backgrounds, load_sprites
@@ -88,6 +89,10 @@ def expect_example(scene, stage, found, *, crop):
       "flow": scene.displacement([time])[0][cut],
       "depth": scene.mean_magnitude()[cut],
     }
+  if stage == "plate":
+    rng = np.random.default_rng(scene.seed)
+    rng.uniform(size=4)  # of the colours
+    return {"image": picture, "hole": draw_hole(rng, scene.mean_magnitude()[cut])}
   motion = scene.displacement(range(scene.num_frames))
   # The grid: means of 2 x 2 pixels, in pixels twice as large.
   coarse = motion.reshape(len(motion), 16, 2, 24, 2, 2).mean((2, 4)) / 2
@@ -112,7 +117,7 @@ def test_an_example_is_the_scenes_own_arrays(stage):
     for name, array in expected.items():
       np.testing.assert_allclose(found[name], array, atol=2e-4, err_msg=name)
       assert found[name].dtype == (np.int32 if name == "band" else np.float32)
-    moving += bool(np.any(expected["flow" if stage == "renderer" else "slice"]))
+    moving += bool(np.any(expected[{"renderer": "flow", "plate": "hole"}.get(stage, "slice")]))
   assert moving >= 2
 
 
@@ -121,6 +126,7 @@ SHAPES = {
   "ldm": {"image": (2, 32, 48, 3), "slice": (2, 2, 16, 24, 4), "band": (2, 2)},
   "ldm_coordinated": {"image": (2, 32, 48, 3), "slice": (2, 4, 16, 24, 4), "band": (2, 4)},
   "renderer": {"image": (2, 32, 48, 3), "target": (2, 32, 48, 3), "flow": (2, 32, 48, 2), "depth": (2, 32, 48)},
+  "plate": {"image": (2, 32, 48, 3), "hole": (2, 32, 48, 1)},
 }
 
 
@@ -156,8 +162,8 @@ def test_only_what_a_stage_needs_is_made(monkeypatch):
   for stage in ip.STAGES:
     made.clear()
     ip.make_example(np.random.default_rng(0), record, config=make_config(), stage=stage, ranges=None, strengths=None)
-    needed = ["displacement", "frame", "mean_magnitude"] if stage == "renderer" else ["spectral_volume"]
-    assert sorted(made) == needed
+    needed = {"renderer": ["displacement", "frame", "mean_magnitude"], "plate": ["mean_magnitude"]}
+    assert sorted(made) == needed.get(stage, ["spectral_volume"])
 
 
 def test_seeds_are_divided_between_training_and_validation():

@@ -316,3 +316,14 @@ def test_both_ways_of_adding_up_are_equal_gradients_too(mode, monkeypatch):
   for one, other in zip(*map(jax.tree.leaves, found), strict=True):
     np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-5)
   assert np.abs(found[0][1][1]).max() > 0.1
+
+
+def test_a_weighted_filling_goes_on_evenly():
+  x = np.broadcast_to(np.linspace(0, 1, 64, dtype=np.float32), (48, 64))[..., None]
+  mass = np.ones((48, 64, 1), np.float32)
+  mass[12:36, 20:44] = 0
+  ones = np.ones_like(mass)
+  # A slope is the mean of its neighbours everywhere.
+  plain, smoothed = (np.asarray(fill_holes(x * mass, mass, weights=weights)) for weights in (None, ones))
+  assert np.abs(smoothed - x).mean() < 0.8 * np.abs(plain - x).mean()
+  np.testing.assert_array_equal(smoothed[mass > 0], x[mass > 0])

@@ -25,7 +25,7 @@ import gid_jax as gid
 from gid_jax.app import cli
 from gid_jax.errors import UserError
 from gid_jax.motion import modal
-from gid_jax.touch import export
+from gid_jax.motion.plate import make_plate
 
 
 def test_the_file_holds_photo_and_modes_and_asks_for_nothing(tmp_path):
@@ -97,11 +97,11 @@ def test_the_plate_shows_what_is_behind_and_leaves_the_rest():
   y, x = np.mgrid[:height, :width]
   plant = np.abs(x - 72) < 8
   image = np.where(plant[..., None], np.float32([0.1, 0.9, 0.1]), np.float32([0.6, 0.5, 0.4]))
-  plate = export.make_plate(image, np.float32(plant)[::4, ::4] * 3)
+  plate = make_plate(image, np.float32(plant)[::4, ::4] * 3)
   np.testing.assert_allclose(plate, np.broadcast_to(np.float32([0.6, 0.5, 0.4]), plate.shape), atol=0.02)
   # What moves more and more without an edge hides nothing.
-  np.testing.assert_allclose(export.make_plate(image, np.float32(1 + y / height)), image, atol=1e-6)
-  np.testing.assert_allclose(export.make_plate(image, np.zeros((24, 36), np.float32)), image, atol=1e-6)
+  np.testing.assert_allclose(make_plate(image, np.float32(1 + y / height)), image, atol=1e-6)
+  np.testing.assert_allclose(make_plate(image, np.zeros((24, 36), np.float32)), image, atol=1e-6)
 
 
 class FakeAnimator:

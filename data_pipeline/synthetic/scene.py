@@ -58,7 +58,7 @@ class Scene:
     self._background, self._layers, self._wind, self._camera = background, world.layers, world.wind, camera
     self._shape = background.shape[:2]
     self.image = self.frame(0.0)
-    self.layer_ids = self._draw_parts(0.0)[SUPERSAMPLE // 2 :: SUPERSAMPLE, SUPERSAMPLE // 2 :: SUPERSAMPLE].copy()
+    self.layer_ids = self.parts(0.0)
     self._collect_motion()
 
   def frame(self, time: float) -> np.ndarray:
@@ -71,9 +71,15 @@ class Scene:
       part = canvas[drawing.where]
       part *= 1 - drawing.rgba[..., 3:] / 255
       part += drawing.rgba[..., :3]
-    if self._camera is None:
-      return np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
-    return self._camera.expose(canvas, time)
+    return self._expose(canvas, time)
+
+  def backdrop(self) -> np.ndarray:
+    """What stands behind all layers, as the camera would see it at frame 0: [h w 3] uint8 RGB."""
+    return self._expose(self._background, 0.0)
+
+  def parts(self, time: float) -> np.ndarray:
+    """The front-most part at each pixel's centre at `time` in frames: [h w] int32, 0 the backdrop."""
+    return self._draw_parts(time)[SUPERSAMPLE // 2 :: SUPERSAMPLE, SUPERSAMPLE // 2 :: SUPERSAMPLE].copy()
 
   def displacement(self, times) -> np.ndarray:
     """Displacement of every pixel of frame 0 at `times` [n] in frames: [n h w 2] float32 pixels.
@@ -132,6 +138,11 @@ class Scene:
       for i, j in itertools.product((-1, 0, 1), repeat=2):
         seen &= parts[row + i, column + j] == self.layer_ids
     return seen
+
+  def _expose(self, canvas: np.ndarray, time: float) -> np.ndarray:
+    if self._camera is None:
+      return np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
+    return self._camera.expose(canvas, time)
 
   def _draw_parts(self, time: float) -> np.ndarray:
     fine = np.zeros((self._shape[0] * SUPERSAMPLE, self._shape[1] * SUPERSAMPLE), np.int32)

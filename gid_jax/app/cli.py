@@ -182,14 +182,21 @@ def export(request: ExportRequest) -> None:
   if request.packed or request.bundle is not None:
     _export_packed(request)
     return
-  if request.motion is None and request.renderer is None:
-    raise UserError("nothing to export; give --motion, --renderer or both")
+  if request.motion is None and request.renderer is None and request.plate is None:
+    raise UserError("nothing to export; give --motion, --renderer or --plate")
   from gid_jax.weights.checkpoint import restore_params
-  from gid_jax.weights.pretrained import MOTION_WEIGHTS, RENDERER_WEIGHTS, config_to_settings, export_weights
+  from gid_jax.weights.pretrained import (
+    MOTION_WEIGHTS,
+    PLATE_WEIGHTS,
+    RENDERER_WEIGHTS,
+    config_to_settings,
+    export_weights,
+  )
 
   for option, workdir, name, stages in (
     ("--motion", request.motion, MOTION_WEIGHTS, ("ldm_coordinated", "ldm")),
     ("--renderer", request.renderer, RENDERER_WEIGHTS, ("renderer",)),
+    ("--plate", request.plate, PLATE_WEIGHTS, ("plate",)),
   ):
     if workdir is None:
       continue

@@ -140,7 +140,7 @@ class InspectRequest:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportRequest:
-  """Write checkpoints of two training runs as weights for `gid animate --weights FOLDER`, or a .gid file for others.
+  """Write checkpoints of training runs as weights for `gid animate --weights FOLDER`, or a .gid file for others.
 
   Attributes:
     bundle: File to write with --packed, from `gid animate --save`.
@@ -148,6 +148,7 @@ class ExportRequest:
       tables of its page, tables.json.
     motion: Work folder of a `ldm_coordinated` (or `ldm`) run.
     renderer: Work folder of a `renderer` run.
+    plate: Work folder of a `plate` run.
     output: Folder to write into; weights there are replaced.
     best: Take the checkpoints with the lowest validation loss instead of the newest.
     label: Version of the weights, any text; the files carry it.
@@ -159,6 +160,7 @@ class ExportRequest:
   packed: Flag = False
   motion: Path | None = None
   renderer: Path | None = None
+  plate: Path | None = None
   output: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
   best: bool = False
   label: str = ""

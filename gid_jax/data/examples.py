@@ -14,6 +14,7 @@ from gid_jax.data.augmentation import (
   warp_motion,
   warp_window,
 )
+from gid_jax.data.holes import draw_hole
 from gid_jax.data.records import Sample, open_chosen
 from gid_jax.errors import UserError
 from gid_jax.motion.normalization import WEAKEST
@@ -60,6 +61,12 @@ def make_example(
     window = warp_window(window, _choose_matrix(rng, size, config, ranges, record), size=config.crop or size)
     image, target = jitter_colours(rng, [window.image, window.frames[0]], jitter=ranges.jitter if ranges else 0.0)
     return {"image": image, "target": target, "flow": window.flows[0], "depth": window.depth}
+  if stage == "plate":
+    window = record.decode(fields=("image", "depth"))
+    size = window.image.shape[:2]
+    window = warp_window(window, _choose_matrix(rng, size, config, ranges, record), size=config.crop or size)
+    (image,) = jitter_colours(rng, [window.image], jitter=ranges.jitter if ranges else 0.0)
+    return {"image": image, "hole": draw_hole(rng, window.depth)}
   _check_bands(record, config)
   bands = choose_bands(rng, config, stage)
   if stage == "vae":

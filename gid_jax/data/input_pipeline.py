@@ -207,7 +207,7 @@ def _open_stage(config: DataSettings, stage: str, split: str, open_live: OpenSce
     # A loss on what is not trained on would choose the wrong checkpoint.
     is_validation = split == "validation"
     sources = open_chosen(config, split=split) if is_validation else open_records(config.directory, split)
-  if sources and stage != "renderer":
+  if sources and stage not in ("renderer", "plate"):
     check_windows(sources, config)
   if is_live and (split == "train" or not sources):
     sources[LIVE] = _open_live(open_live, split)
@@ -234,7 +234,8 @@ def make_train_iterator(
       num_workers.
     stage: "vae" gives `slice` [b hm wm 4] and `band` [b]; "ldm" `image` [b h w 3], `slice` [b n hm wm 4] and
       `band` [b n] of n distinct bands; "ldm_coordinated" the same with all K bands in order; "renderer"
-      `image` and `target` [b h w 3], `flow` [b h w 2] and `depth` [b h w]. All float32 but `band`, int32.
+      `image` and `target` [b h w 3], `flow` [b h w 2] and `depth` [b h w]; "plate" `image` [b h w 3] and `hole`
+      [b h w 1]. All float32 but `band`, int32.
       With `strength` both stages "ldm" have `strength` [b], see `measure_strength`.
       Images in [0, 1]; slices unnormalised, pixels of the motion grid; flow and depth in pixels.
       All stages give `record` [b] int32 too, which `name_records` turns into places.

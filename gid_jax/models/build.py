@@ -1,8 +1,9 @@
 """Networks from settings."""
 
-from gid_jax.configuration import ModelSettings, RendererSettings
+from gid_jax.configuration import ModelSettings, PlateSettings, RendererSettings
 from gid_jax.errors import UserError
 from gid_jax.models.motion_model import MotionModel
+from gid_jax.models.plate import Plate, PlateConfig
 from gid_jax.models.renderer import Renderer, RendererConfig
 
 
@@ -27,3 +28,15 @@ def make_renderer(settings: RendererSettings) -> Renderer:
     return Renderer(RendererConfig(**settings.renderer))
   except TypeError as error:
     raise UserError(f"config.model.renderer: {error}") from error
+
+
+def make_plate_network(settings: PlateSettings) -> Plate:
+  """The plate network of a config or of a weights file.
+
+  Raises:
+    UserError: it has no such setting.
+  """
+  try:
+    return Plate(PlateConfig(**settings.plate))
+  except TypeError as error:
+    raise UserError(f"config.model.plate: {error}") from error

@@ -23,6 +23,7 @@ from gid_jax.types import AnyArray
 _SMALLEST_SHARE = 1e-30  # below this a corner is not landed on: exp(-log b) must stay finite in float32
 _EPS = 1e-7
 _DEPTH_RANGE = 25.0  # of depths that one maximum tells apart: their weights e^15 ... e^40 have squares in float32
+_SWEEPS = 2  # of smoothing at each scale of a filling
 _HEADROOM = 15.0  # by which the least of them exceeds eps
 
 
@@ -251,7 +252,8 @@ def fill_holes(
   Args:
     warped: [h w c] the splatted values.
     mass: [h w 1] the bilinear shares that landed.
-    weights: [h w 1] positive, how much each pixel counts in the mean of a block; all alike without.
+    weights: [h w 1] positive, how much each pixel counts in the mean of a block; all alike without. With them each
+      scale but the finest is also smoothed where it is open, so that blocks do not show.
 
   Returns:
     [h w c]; 0 if nothing landed anywhere.
@@ -262,13 +264,28 @@ def fill_holes(
   while max(scales[-1][0].shape[:2]) > 1:
     sums, counted, covered = (_average_blocks(array) for array in scales[-1])
     scales.append((sums, counted, covered))
-  sums, counted, _ = scales.pop()
-  filled = sums / jnp.maximum(counted, 1e-30)
-  for sums, counted, covered in reversed(scales):
+  sums, counted, covered = scales.pop()
+  filled, weight = sums / jnp.maximum(counted, 1e-30), counted / jnp.maximum(covered, 1e-30)
+  while scales:
+    sums, counted, covered = scales.pop()
     height, width = sums.shape[:2]
-    coarser = _double(_double(filled, 0), 1)[:height, :width]
-    filled = covered * sums / jnp.maximum(counted, 1e-30) + (1 - covered) * coarser
+    enlarge = lambda values, height=height, width=width: _double(_double(values, 0), 1)[:height, :width]
+    own = covered * sums / jnp.maximum(counted, 1e-30)
+    filled = own + (1 - covered) * enlarge(filled)
+    if weights is not None and scales:
+      weight = counted + (1 - covered) * enlarge(weight)
+      for _ in range(_SWEEPS):
+        around = _average_around(filled * weight) / jnp.maximum(_average_around(weight), 1e-30)
+        filled = own + (1 - covered) * around
   return filled
+
+
+def _average_around(values):
+  # Over the four neighbours of each pixel; at the border some are the pixel itself.
+  height, width = values.shape[:2]
+  padded = jnp.pad(values, ((1, 1), (1, 1), (0, 0)), mode="edge")
+  rows, columns = padded[:, 1:-1], padded[1:-1]
+  return (rows[:height] + rows[2:] + columns[:, :width] + columns[:, 2:]) / 4
 
 
 def _average_blocks(values):

@@ -25,6 +25,7 @@ from PIL import Image
 from gid_jax.errors import UserError
 from gid_jax.files import PathLike, complete_or_nothing
 from gid_jax.motion import modal, spectral
+from gid_jax.motion.plate import make_plate
 from gid_jax.types import AnyArray, SpectralVolume
 
 _MAX_BYTES = 6_000_000
@@ -33,10 +34,6 @@ _MAX_NUMBERS = 1_000_000
 _QUALITIES = (90, 84, 76, 66, 54, 40, 25)
 _PLATE_SIDE = 768
 _PLATE_QUALITY = 82
-# What a pull may uncover, as a part of the long side.
-_REACH = 0.06
-# What moves this many times as much as something within reach is in front of it.
-_RATIO = 2.0
 _FOLDER = Path(__file__).parent
 _STYLES = ("look", "page")
 # In the order in which they are put into the page, each after what it imports.
@@ -80,33 +77,6 @@ def export_html(
     raise UserError(f"{path}: unknown page format '{path.suffix}'; use .html")
   with complete_or_nothing(path, overwrite=overwrite) as temporary:
     temporary.write_text(_make_page(image, spectrum, title, size, origins), encoding="utf-8")
-
-
-def make_plate(image: Float[np.ndarray, "h w 3"], depth: Float[AnyArray, "h2 w2"]) -> Float[np.ndarray, "h w 3"]:
-  """What stands behind the moving things of a photo [h w 3], whose W [h2 w2] is of any grid.
-
-  A place is in front when it moves much more than something near it. It is filled from what is beside the whole thing
-  that it is a part of, by Telea's inpainting.
-  """
-  height, width = image.shape[:2]
-  depth = np.asarray(depth, np.float32)
-  cell = max(height / depth.shape[0], width / depth.shape[1])
-  depth = cv2.resize(depth, (width, height), interpolation=cv2.INTER_LINEAR)
-  highest = max(float(depth.max()), 1e-6)
-  around = lambda radius: np.ones((2 * round(radius) + 1,) * 2, np.uint8)
-  reach = _REACH * max(height, width)
-  is_front = lambda least: ((depth > _RATIO * least) & (depth > 0.1 * highest)).astype(np.uint8)
-  # Only beside a sharp edge: what moves more and more along a stem uncovers nothing.
-  edge = is_front(cv2.erode(depth, around(2.5 * cell)))
-  front = is_front(cv2.erode(depth, around(reach))) & cv2.dilate(edge, around(reach))
-  # The grid of motion is coarse: a leaf's rim lies beside what moves.
-  grown = around(3 * cell)
-  front = cv2.dilate(front, grown)
-  # The middle of a thing has nothing still within reach; it says as little of what is behind.
-  thing = np.maximum(cv2.dilate(is_front(cv2.erode(depth, around(3 * reach))), grown), front)
-  filled = cv2.inpaint(np.asarray(np.clip(image, 0, 1) * 255 + 0.5, np.uint8), thing, 4, cv2.INPAINT_TELEA)
-  filled = np.where(thing[..., None] > 0, cv2.GaussianBlur(filled, (0, 0), 0.005 * max(height, width)), filled)
-  return np.where(front[..., None] > 0, np.float32(filled) / 255, image)
 
 
 def _make_page(

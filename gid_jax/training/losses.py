@@ -38,6 +38,14 @@ def l1(output: Float[AnyArray, "*b c"], target: Float[AnyArray, "*b c"]) -> Floa
   return jnp.abs(output - target).mean()
 
 
+def l1_within(
+  output: Float[AnyArray, "b h w c"], target: Float[AnyArray, "b h w c"], mask: Float[AnyArray, "b h w 1"]
+) -> Float[Array, ""]:
+  """Mean absolute error of [b h w c] where a mask [b h w 1] is 1 and not 0; mean over the examples."""
+  errors = (jnp.abs(output - target) * mask).mean(-1).sum((1, 2))
+  return (errors / jnp.maximum(jnp.sum(mask, (1, 2, 3)), 1.0)).mean()
+
+
 def gradient_consistency(
   output: Float[AnyArray, "b h w c"], target: Float[AnyArray, "b h w c"], *, num_scales: int
 ) -> Float[Array, ""]:
@@ -106,6 +114,15 @@ def psnr(output: Float[AnyArray, "b h w 3"], target: Float[AnyArray, "b h w 3"])
   A figure to watch, not to train on.
   """
   mse = ((jnp.clip(output, 0, 1) - target) ** 2).mean(axis=(1, 2, 3))
+  return (-10 * jnp.log10(mse + 1e-8)).mean()
+
+
+def psnr_within(
+  output: Float[AnyArray, "b h w 3"], target: Float[AnyArray, "b h w 3"], mask: Float[AnyArray, "b h w 1"]
+) -> Float[Array, ""]:
+  """`psnr` of [b h w 3] where a mask [b h w 1] is 1 and not 0."""
+  squares = (((jnp.clip(output, 0.0, 1.0) - target) ** 2) * mask).mean(-1).sum((1, 2))
+  mse = squares / jnp.maximum(jnp.sum(mask, (1, 2, 3)), 1.0)
   return (-10 * jnp.log10(mse + 1e-8)).mean()
 
 

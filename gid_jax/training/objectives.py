@@ -1,19 +1,19 @@
 """What each stage learns: how its parameters begin, which of them train, and its loss.
 
-An `Objective` joins the three. Losses are pure functions (key, params, batch) -> (loss, metrics) on one global batch:
-the sum of the terms of `gid_jax.training.losses` that `config.loss.weights` names. Other terms come in by `terms`.
+An `Objective` joins the three (`gid_jax.training.objective`). Losses are pure functions (key, params, batch) ->
+(loss, metrics) on one global batch: the sum of the terms of `gid_jax.training.losses` that `config.loss.weights` names.
+Other terms come in by `terms`.
 """
 
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 from jaxtyping import Array, Float
 
 from gid_jax.configuration import (
@@ -34,31 +34,12 @@ from gid_jax.models.resnet import resnet34_params
 from gid_jax.models.unet import UNet
 from gid_jax.models.vgg16 import vgg16_params
 from gid_jax.training.losses import denoising_error, gradient_consistency, kl, l1, perceptual, psnr, weigh
+from gid_jax.training.objective import Objective, Terms, blank, overlay
+from gid_jax.training.plate_objective import make_plate_objective
 from gid_jax.training.sharding import fetch, init_params
-from gid_jax.types import Batch, LossFn, Metrics, Params, PRNGKey
-from gid_jax.weights.checkpoint import restore_params
+from gid_jax.types import Batch, Metrics, Params, PRNGKey
 from gid_jax.weights.convert import read_tensors, read_unet_init, read_vae_init
 from gid_jax.weights.frozen import read_trunks
-from gid_jax.weights.pretrained import config_to_settings, import_weights
-
-
-class Objective(NamedTuple):
-  """One training stage.
-
-  Attributes:
-    initialize: (key, a few training batches of [b ...] arrays) -> parameters, earlier stages included; of the batches
-      no more are read than are needed. New ones are cut over the mesh that the batches lie on, others on the host.
-    describe: a batch -> shapes and types of these parameters; nothing is read or computed.
-    trainable: whether the parameter at a path such as "unet/conv_in/kernel" is trained.
-    loss_fn: (key, params, batch) -> (loss, metrics).
-    start: the work folder or exported weights file whose parameters `initialize` takes over; "" for none.
-  """
-
-  initialize: Callable[[PRNGKey, Iterable[Batch]], Params]
-  describe: Callable[[Batch], Params]
-  trainable: Callable[[str], bool]
-  loss_fn: LossFn
-  start: str
 
 
 class Reconstruction(NamedTuple):
@@ -86,9 +67,6 @@ class Rendered(NamedTuple):
   target: Float[Array, "b h w 3"]
 
 
-Terms = Mapping[str, Callable[[Any], Array]]
-
-
 def make_objective(
   settings: TrainSettings,
   *,
@@ -102,8 +80,8 @@ def make_objective(
     settings: of the training.
     band_scale: [k] px, see `needs_band_scale`.
     strength: [1], see `needs_strength`.
-    terms: name -> term of one's own, a function of what the stage's terms see (`Reconstruction`, `Denoised` or
-      `Rendered`); `config.loss.weights` gives each its weight.
+    terms: name -> term of one's own, a function of what the stage's terms see (`Reconstruction`, `Denoised`,
+      `Rendered` or `gid_jax.training.plate_objective.Filled`); `config.loss.weights` gives each its weight.
 
   Raises:
     UserError: a file or work folder named in the settings cannot be read, or a weight names no term.
@@ -114,6 +92,8 @@ def make_objective(
     return make_vae_objective(settings, band_scale=band_scale, terms=terms)
   if settings.stage == "renderer":
     return make_renderer_objective(settings, terms=terms)
+  if settings.stage == "plate":
+    return make_plate_objective(settings, terms=terms)
   return make_ldm_objective(settings, band_scale=band_scale, strength=strength, terms=terms)
 
 
@@ -154,12 +134,12 @@ def make_vae_objective(
 
   def initialize(key, batches):
     first = next(iter(batches))
-    batch = _blank(first)
+    batch = blank(first)
     params = init_params(init, key, key, batch["slice"], batch["band"], batch=first)
     params["band_scale"] = jnp.asarray(band_scale)
     if settings.init.get("photo_vae"):
       params["vae"] = read_vae_init(settings.init["photo_vae"], codec.make_vae(), params["vae"])
-    return _overlay(params, start, stages=("vae", "ldm", "ldm_coordinated"))[0] if start else params
+    return overlay(params, start, stages=("vae", "ldm", "ldm_coordinated"))[0] if start else params
 
   def describe(batch):
     key = jax.random.key(0)
@@ -214,11 +194,11 @@ def make_ldm_objective(
   def initialize(key, batches):
     batches = iter(batches)
     first = next(batches)
-    batch = _blank(first)
+    batch = blank(first)
     timesteps = np.zeros_like(batch["band"])
     params = init_params(model.init, key, batch["slice"], batch["band"], batch["image"], timesteps, batch=first)
     if is_complete:
-      params, trained = _overlay(params, start, stages=("ldm", "ldm_coordinated"))
+      params, trained = overlay(params, start, stages=("ldm", "ldm_coordinated"))
       if _list_targets(trained.schedule) == _list_targets(settings.schedule):
         return params
       if coordinated and settings.freeze_bands:
@@ -234,9 +214,9 @@ def make_ldm_objective(
       params["strength"] = jnp.asarray(strength)
     if start and codec.is_trained:  # the auto-encoder alone, also of a whole motion model
       rest = {name: params.pop(name) for name in (denoiser_name, "encoder")}
-      params = _overlay(params, start, stages=("vae", "ldm", "ldm_coordinated"))[0] | rest
+      params = overlay(params, start, stages=("vae", "ldm", "ldm_coordinated"))[0] | rest
     elif start:
-      params, _ = _overlay(params, start, stages=("swing",))
+      params, _ = overlay(params, start, stages=("swing",))
     if init.get("unet"):
       if not isinstance(denoiser, UNet):
         raise UserError(f"config.init.unet is for a U-Net, not for {sizes.denoiser.kind!r}; set it to ''")
@@ -300,9 +280,9 @@ def make_renderer_objective(settings: TrainSettings, *, terms: Terms | None = No
 
   def initialize(key, batches):
     first = next(iter(batches))
-    params = init_params(model.init, key, *inputs(_blank(first)), batch=first)
+    params = init_params(model.init, key, *inputs(blank(first)), batch=first)
     if start:
-      return _overlay(params, start, stages=("renderer",))[0]
+      return overlay(params, start, stages=("renderer",))[0]
     if resnet:
       params["pyramid"]["resnet34"] = resnet34_params(read_tensors(resnet), source=resnet)
     return params
@@ -334,41 +314,11 @@ def _find_grid(model: MotionModel, batch: Batch) -> tuple[int, ...]:
   return tuple(side // model.latent_factor for side in batch["slice"].shape[2:4])
 
 
-def _blank(batch: Batch) -> dict[str, np.ndarray]:
-  """Zeros of a batch's shapes: all that parameters need to know, and the same program on any mesh."""
-  return {name: np.zeros(array.shape, array.dtype) for name, array in batch.items()}
-
-
 def _list_targets(schedule: ScheduleSettings | None) -> tuple:
   """What a schedule has the network predict."""
   if schedule is None:
     return ()
   return schedule.prediction, schedule.reach, schedule.slope if schedule.reach else 0.0
-
-
-def _overlay(params: Params, source: str, *, stages: Sequence[str]) -> tuple[Params, Any]:
-  """Puts trained parameters over freshly made ones: those of a work folder or of an exported weights file.
-
-  A part that this stage's model lacks (coordination in stage 1) is left out. Returns them with what the source says of
-  its parameters.
-
-  Raises:
-    UserError: `source` holds another stage than one of `stages`, or a model of other sizes.
-  """
-  if source.endswith(".safetensors"):
-    trained, settings = import_weights(source)
-  else:
-    trained, config = restore_params(source)
-    settings = config_to_settings(config, where=f"{source}: config")
-  if settings.stage not in stages:
-    raise UserError(f"{source}: holds stage {settings.stage!r}; name a trained {stages[0]!r}")
-  flat: Any = traverse_util.flatten_dict(params)
-  trained: Any = {path: leaf for path, leaf in traverse_util.flatten_dict(trained).items() if path in flat}
-  if any(np.shape(leaf) != np.shape(flat[path]) for path, leaf in trained.items()):
-    raise UserError(f"{source}: its model differs from this config's; train both stages with the same model sizes")
-  # On the host, from where each device takes its part.
-  trained = {path: np.asarray(leaf) for path, leaf in trained.items()}
-  return traverse_util.unflatten_dict(flat | trained), settings
 
 
 def _measure_latents(model: MotionModel, params: Params, batches: Iterable[Batch]) -> Params:

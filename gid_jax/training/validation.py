@@ -5,6 +5,7 @@
 - Stages "ldm" and "ldm_coordinated", `volumes`: two rows for each example, the true volume above the sampled one; in
   columns the photo, the amplitude of some bands from the lowest to the highest, and the mean length of the motion.
 - Stage "renderer", `frames`: a row for each example: photo, true frame, rendered frame, and their difference.
+- Stage "plate", `plates`: likewise the photo with its holes black, the photo, the filled photo, and their difference.
 
 Amplitudes run from black over violet to yellow, from 0 to the largest of the truth; differences from 0 to 0.25.
 """
@@ -21,11 +22,12 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
-from gid_jax.configuration import ModelSettings, RendererSettings, TrainSettings, expect_model
+from gid_jax.configuration import ModelSettings, PlateSettings, RendererSettings, TrainSettings, expect_model
 from gid_jax.diffusion.sampler import begin, draw_noise, sample
 from gid_jax.diffusion.schedule import make_schedule, sampling_steps
-from gid_jax.models.build import make_motion_model, make_renderer
+from gid_jax.models.build import make_motion_model, make_plate_network, make_renderer
 from gid_jax.models.motion_model import MotionModel
+from gid_jax.models.plate import Plate
 from gid_jax.models.renderer import Renderer
 from gid_jax.motion.spectral import motion_magnitude
 from gid_jax.motion.visualize import spectrum_to_heatmaps
@@ -34,7 +36,7 @@ from gid_jax.types import Batch, Params, PRNGKey, SpectralVolume
 
 Pictures = dict[str, np.ndarray]
 
-_NUM_EXAMPLES = {"vae": 6, "ldm": 2, "ldm_coordinated": 2, "renderer": 3}
+_NUM_EXAMPLES = {"vae": 6, "ldm": 2, "ldm_coordinated": 2, "renderer": 3, "plate": 3}
 _NUM_COLUMNS = 4  # bands shown of a volume
 _NUM_STEPS = 10  # of the sampler: enough to see what is learnt
 _MIN_HEIGHT = 96  # of a panel; smaller ones are enlarged by a whole number
@@ -54,10 +56,12 @@ def make_validation_drawing(config: TrainSettings, mesh: Mesh) -> Callable[[PRNG
   Returns:
     (key, complete parameters, validation batch of [b ...] arrays) -> name -> [1 h w 3] RGB in [0, 1]; see above.
   """
-  size, is_renderer = _NUM_EXAMPLES[config.stage], config.stage == "renderer"
+  size = _NUM_EXAMPLES[config.stage]
   numbers: dict[str, int] = {}
-  if is_renderer:
+  if config.stage == "renderer":
     predict = functools.partial(_render, make_renderer(expect_model(RendererSettings, config)))
+  elif config.stage == "plate":
+    predict = functools.partial(_fill, make_plate_network(expect_model(PlateSettings, config)))
   else:
     sizes = expect_model(ModelSettings, config)
     numbers = dict(num_bands=sizes.num_bands, num_frames=sizes.num_frames)
@@ -74,7 +78,9 @@ def make_validation_drawing(config: TrainSettings, mesh: Mesh) -> Callable[[PRNG
 
   def draw(key, params, batch):
     truth, prediction = jax.tree.map(np.asarray, run(key, params, batch))
-    if is_renderer:
+    if config.stage == "plate":
+      return {"plates": draw_frames(truth["image"] * (1 - truth["hole"]), truth["image"], prediction)}
+    if config.stage == "renderer":
       return {"frames": draw_frames(truth["image"], truth["target"], prediction)}
     if config.stage == "vae":
       return {"slices": draw_slices(truth["slice"], prediction, truth["band"], **numbers)}
@@ -87,6 +93,11 @@ def _render(model: Renderer, key, params, batch):
   noise = jax.random.normal(key, (batch["image"].shape[0], model.config.style_dim))
   rendering: Any = model.apply({"params": params}, batch["image"], batch["flow"], batch["depth"], noise)
   return rendering.rgb
+
+
+def _fill(model: Plate, key, params, batch):
+  del key
+  return model.apply({"params": params}, batch["image"], batch["hole"])
 
 
 def _reconstruct(model: MotionModel, key, params, batch):

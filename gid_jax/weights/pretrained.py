@@ -20,6 +20,7 @@ from gid_jax.parsing import parse, to_plain
 
 MOTION_WEIGHTS = "motion.safetensors"
 RENDERER_WEIGHTS = "renderer.safetensors"
+PLATE_WEIGHTS = "plate.safetensors"
 # The embedded motion weights' frozen image networks: the large part, which new weights leave as it is.
 TRUNK_WEIGHTS = "trunks.safetensors"
 _FORMAT = "gid-jax weights"
