@@ -148,8 +148,8 @@ def test_every_script_is_run_here():
   tests = Path(__file__).read_text()
   for path in sorted((CHECKOUT / "benchmarks").glob("*.py")):
     # What the scripts `data_parallel` and `damage` are made of, what needs a browser (see `test_touch_page.py`), and
-    # what has a file of its own, `test_benchmark_batch.py` and `test_benchmark_plate.py`.
-    if path.stem in ("batch", "collectives", "damages", "plate", "touch"):
+    # what has a file of its own: `test_benchmark_batch.py`, `test_benchmark_plate.py`, `test_serve_limits.py`.
+    if path.stem in ("batch", "collectives", "damages", "plate", "serve_fuzz", "touch", "touch_film"):
       continue
     assert re.search(rf'"{path.stem}"|benchmarks\.{path.stem}\b', tests), f"no test runs {path.name}"
 
