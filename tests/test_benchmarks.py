@@ -378,7 +378,7 @@ def test_sharpness(run, world, tmp_path):
   out = run("sharpness", world.photos / "0.png", "--size", 64, "--frames", 3, "--weights", world.weights,
             "--plot", tmp_path / "sheet.png")  # fmt: skip
   assert [line.split()[0] for line in out.splitlines()] == ["photo", "0", "median"]
-  assert cv2.imread(str(tmp_path / "sheet.png")).shape == (48 + 4, 3 * (3 * 48 + 4), 3)
+  assert cv2.imread(str(tmp_path / "sheet.png")).shape == (40 + 4, 3 * (3 * 40 + 4), 3)
 
 
 def test_edges(run, world, tmp_path):
