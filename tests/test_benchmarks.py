@@ -171,12 +171,14 @@ def test_accelerator(run, world, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "get_config", get_config)
   monkeypatch.setitem(script.MEASUREMENTS, "flow", fail)
   output = tmp_path / "found.json"
-  out = run("accelerator", "--tiny", "--weights", world.weights, "--output", output)
+  # A photo and its frames are those of `test_animate` and `test_render`.
+  parts = ("flow", "unet", "sampling", "splatting", "training")
+  out = run("accelerator", "--tiny", "--only", *parts, "--output", output)
   found = json.loads(output.read_text())
   assert found["failed"] == {"flow": "MemoryError: too little"} and "flow failed" in out
-  assert set(found["seconds"]) == set(script.MEASUREMENTS)
+  assert set(found["seconds"]) == set(parts) < set(script.MEASUREMENTS)
   units = {row["unit"] for row in found["rows"]}
-  assert units >= {"ms", "TFLOP/s", "s", "frames/s", "examples/s"} and out.count("| ms |") >= 6
+  assert units >= {"ms", "TFLOP/s", "examples/s"} and out.count("| ms |") >= 6
   assert all(row["value"] > 0 for row in found["rows"] if row["unit"] == "ms")
   peers = [row["value"] for row in found["rows"] if row["what"].endswith("largest difference")]
   assert all(difference < 1e-4 for difference in peers)

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from serving import FakeMaker, run_server, until
 from test_touch import make_photo, make_volume
+from touching import listen
 
 import gid_jax as gid
 from gid_jax.bundle import Bundle
@@ -50,8 +51,7 @@ def test_a_photo_is_sent_waited_for_grabbed_and_dragged(browser, tmp_path):
     page = browser.new_page(viewport={"width": 800, "height": 640}, reduced_motion="reduce")
     page.set_default_timeout(300_000)
     complaints = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    listen(page, complaints)
     own = (str(client.base_url), "data:", "blob:")
     page.on("request", lambda request: request.url.startswith(own) or complaints.append(request.url))
     page.goto(str(client.base_url))

@@ -118,14 +118,19 @@ def open_browser():
     browser.close()
 
 
+def listen(page, complaints):
+  """Adds what the page says to its complaints, but not what a driver says of the pixels that tests read."""
+  page.on("console", lambda message: "OpenGL, Performance" in message.text or complaints.append(message.text))
+  page.on("pageerror", lambda error: complaints.append(str(error)))
+
+
 def open_page(browser, path, *, clock=False, **options):
   """The page in a window of its own, drawn and at rest, and what it complains of; with a clock that stands still."""
   options = {"viewport": {"width": 800, "height": 640}, "reduced_motion": "reduce"} | options
   page = browser.new_page(**options)
   page.set_default_timeout(120_000)
   complaints = []
-  page.on("console", lambda message: complaints.append(message.text))
-  page.on("pageerror", lambda error: complaints.append(str(error)))
+  listen(page, complaints)
   known = ("data:", "file:", "blob:")
   page.on("request", lambda request: request.url.startswith(known) or complaints.append(request.url))
   if clock:
