@@ -1,10 +1,15 @@
 """Networks from settings."""
 
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
 from gid_jax.configuration import ModelSettings, PlateSettings, RendererSettings
 from gid_jax.errors import UserError
 from gid_jax.models.motion_model import MotionModel
 from gid_jax.models.plate import Plate, PlateConfig
 from gid_jax.models.renderer import Renderer, RendererConfig
+
+Config = TypeVar("Config")
 
 
 def make_motion_model(settings: ModelSettings) -> MotionModel:
@@ -24,10 +29,7 @@ def make_renderer(settings: RendererSettings) -> Renderer:
   Raises:
     UserError: it has no such setting.
   """
-  try:
-    return Renderer(RendererConfig(**settings.renderer))
-  except TypeError as error:
-    raise UserError(f"config.model.renderer: {error}") from error
+  return Renderer(_make_config(RendererConfig, settings.renderer, "renderer"))
 
 
 def make_plate_network(settings: PlateSettings) -> Plate:
@@ -36,7 +38,11 @@ def make_plate_network(settings: PlateSettings) -> Plate:
   Raises:
     UserError: it has no such setting.
   """
+  return Plate(_make_config(PlateConfig, settings.plate, "plate"))
+
+
+def _make_config(kind: Callable[..., Config], settings: Mapping[str, Any], name: str) -> Config:
   try:
-    return Plate(PlateConfig(**settings.plate))
+    return kind(**settings)
   except TypeError as error:
-    raise UserError(f"config.model.plate: {error}") from error
+    raise UserError(f"config.model.{name}: {error}") from error
