@@ -29,7 +29,14 @@ VIDEO = """async ([number, fps]) => {
   if (!heard) return null;
   const frames = [Math.round(video.duration * fps)];
   for (let i = 0; i < number; i++) {
+    // A seek ends before its frame is there to be drawn: the frame's own time says when it is.
+    const shown = new Promise(done => {
+      const look = (now, {mediaTime}) =>
+        Math.abs(mediaTime - i / fps) < 0.5 / fps ? done() : video.requestVideoFrameCallback(look);
+      video.requestVideoFrameCallback(look);
+    });
     await new Promise(done => { video.onseeked = done; video.currentTime = (i + 0.5) / fps; });
+    await Promise.race([shown, new Promise(done => setTimeout(done, 5000))]);
     frames.push(draw(video));
   }
   return frames;
