@@ -20,7 +20,7 @@ from gid_jax.motion import spectral, splat, warp
 from gid_jax.types import AnyArray, SpectralVolume
 
 # Pixels by which the grid of motion goes on beyond the photo, so that what moves in comes from somewhere.
-MARGIN = 16
+MARGIN = 12
 # From this share of a pixel's area on, what has landed on it counts as the whole pixel.
 _FULL_COVERAGE = 0.5
 # Pixels by which what meets in one pixel may have moved apart: more, and it is no longer one thing.
