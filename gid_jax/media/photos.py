@@ -88,7 +88,8 @@ def read_image(path: PathLike, *, warn: Callable[[str], None] = warnings.warn) -
 def find_size(path: PathLike) -> tuple[int, int] | None:
   """Height and width that a photo is likely to be shown at, of its header alone; None where Pillow reads none."""
   with contextlib.suppress(Exception), open_to_read(Path(path)) as file, _lenient_pillow(), Image.open(file) as image:
-    return image.size if _read_orientation(image) >= 5 else image.size[::-1]
+    width, height = image.size
+    return (width, height) if _read_orientation(image) >= 5 else (height, width)
   return None
 
 
