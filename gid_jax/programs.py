@@ -176,7 +176,7 @@ class Kept:
 
     def finish():
       try:
-        run = lowered.compile(self._options)
+        run = lowered.compile(self._options if jax.default_backend() == "cpu" else None)
       except BaseException as error:
         program.run.set_exception(error)
         return
@@ -205,7 +205,7 @@ def keep(*, others: Sequence[str] = (), options: dict[str, Any] | None = None) -
 
   Args:
     others: names of arguments that are no arrays; hashable, and equal where their `repr` is.
-    options: of XLA's compiler.
+    options: of XLA's compiler, for CPUs.
   """
   return lambda function: Kept(function, others, options)
 

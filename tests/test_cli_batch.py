@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import types
 from pathlib import Path
 from typing import ClassVar
@@ -12,7 +13,7 @@ from motion_volumes import make_volume
 from PIL import Image
 
 from gid_jax import pipeline
-from gid_jax.app import batch, cli
+from gid_jax.app import batch, cli, moving
 from gid_jax.bundle import Bundle, save_bundle
 from gid_jax.media import clips
 
@@ -22,6 +23,7 @@ class FakeAnimator:
 
   loaded = 0
   images: ClassVar[list] = []
+  prepared: ClassVar[list] = []
   failure: BaseException | None = None
   motion_settings = types.SimpleNamespace(label="")
 
@@ -29,6 +31,11 @@ class FakeAnimator:
   def from_pretrained(cls, directory=None):
     FakeAnimator.loaded += 1
     return cls()
+
+  period = 5.0
+
+  def prepare(self, height, width, **options):
+    self.prepared.append((height, width))
 
   def predict_spectrum(self, key, image, **options):
     return make_volume(scale=0.5)
@@ -47,6 +54,7 @@ def engine(monkeypatch, tmp_path):
   monkeypatch.setattr(cli, "configure_jax", lambda: None)
   monkeypatch.setattr(FakeAnimator, "loaded", 0)
   monkeypatch.setattr(FakeAnimator, "images", [])
+  monkeypatch.setattr(FakeAnimator, "prepared", [])
   monkeypatch.setattr(FakeAnimator, "failure", None)
   monkeypatch.setattr(pipeline, "Animator", FakeAnimator)
   monkeypatch.setattr(pipeline, "ImageRenderer", FakeAnimator)
@@ -82,6 +90,18 @@ def test_every_input_gets_its_video_from_one_model(engine, capsys):
   streams = capsys.readouterr()
   assert streams.out.splitlines()[-1] == "4 animated, 0 failed" and streams.err == ""
   assert streams.out.count("Wrote ") == 4
+
+
+def test_the_next_photo_is_prepared_for(engine, monkeypatch):
+  class Now(threading.Thread):
+    def start(self):
+      self.run()
+
+  monkeypatch.setattr(moving.threading, "Thread", Now)
+  Image.new("RGB", (20, 60)).save("photos/d.JPG")
+  Path("e.jpg").write_text("no photo")
+  assert run("a.png", "photos/d.JPG", "e.jpg", "b.jpg") == 2
+  assert engine.prepared == [(32, 48), (60, 20), (60, 20), (32, 48)]
 
 
 def test_a_pattern_stands_for_what_it_matches(engine):

@@ -49,7 +49,14 @@ def test_read_image_obeys_exif_orientation(tmp_path, orientation):
   exif = Image.Exif()
   exif[0x0112] = orientation
   Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
-  np.testing.assert_allclose(photos.read_image(tmp_path / "a.png"), ORIENTATIONS[orientation](pixels) / 255, atol=1e-6)
+  read = photos.read_image(tmp_path / "a.png")
+  np.testing.assert_allclose(read, ORIENTATIONS[orientation](pixels) / 255, atol=1e-6)
+  assert photos.find_size(tmp_path / "a.png") == read.shape[:2]
+
+
+def test_the_size_of_what_is_no_photo_is_not_known(tmp_path):
+  (tmp_path / "a.jpg").write_text("nothing")
+  assert photos.find_size(tmp_path / "a.jpg") is None and photos.find_size(tmp_path / "none.jpg") is None
 
 
 def test_read_image_shows_transparency_over_white(tmp_path):

@@ -3,6 +3,7 @@
 Heavy modules are imported inside functions, when all that can be refused has been refused.
 """
 
+import gc
 import importlib.util
 import os
 import sys
@@ -35,13 +36,22 @@ def animate(request: MotionRequest) -> int:
   """
   if isinstance(request, LoopRequest) and request.report is not None and not importlib.util.find_spec("matplotlib"):
     raise UserError("--report draws with matplotlib; install it with: pip install '.[plots]'")
-  models = Models(request.weights)
+  gc.disable()  # until all is imported: modules stay, and to look through them for cycles takes a fifth of a second
+  try:
+    return _animate(request, Models(request.weights))
+  finally:
+    gc.enable()
+
+
+def _animate(request: MotionRequest, models: Models) -> int:
   if request.watch is not None:
     split_watched(request, [])  # refuses what it can before the first picture is there
-    pictures = (split_watched(request, [path])[0] for path in wait_for_pictures(request.watch))
+    pictures = ((split_watched(request, [path])[0], None) for path in wait_for_pictures(request.watch))
     return _animate_many(pictures, models, is_json=request.json, is_endless=True)
   if is_batch(request):
-    return _animate_many(split_batch(request), models, is_json=request.json)
+    batch = split_batch(request)
+    following = [one.sources[0] for one in batch[1:]]
+    return _animate_many(zip(batch, [*following, None], strict=True), models, is_json=request.json)
   try:
     if request.output is not None and names_new_folder(request):
       check_values(request)
@@ -54,23 +64,23 @@ def animate(request: MotionRequest) -> int:
   return 0
 
 
-def _animate_one(request: MotionRequest, models: Models) -> Path:
+def _animate_one(request: MotionRequest, models: Models, following: Path | None = None) -> Path:
   source, target = check_motion(request)
   if target.path == PIPE and request.json:
     raise UserError("--json and --output -: standard output is for one of them")
   log = Log(is_json=request.json, is_quiet=target.path == PIPE)
   with open_source(source) as file, open_target(target, overwrite=request.force) as path:
-    carry_out(Job(request, file, str(source), target, path, models, log))
+    carry_out(Job(request, file, str(source), target, path, models, log, following))
   return path
 
 
 def _animate_many(
-  requests: Iterable[MotionRequest], models: Models, *, is_json: bool, is_endless: bool = False
+  requests: Iterable[tuple[MotionRequest, Path | None]], models: Models, *, is_json: bool, is_endless: bool = False
 ) -> int:
   done, failed = 0, []
   written: dict[Path, Path] = {}  # and their sources; of few bytes each
   try:
-    for one in requests:
+    for one, following in requests:
       source = one.sources[0]
       try:
         if os.path.isdir(source):
@@ -79,7 +89,7 @@ def _animate_many(
           _, target = check_motion(one)
           if target.path in written:
             raise UserError(f"{target.path} is already that of {written[target.path]}; rename one of them")
-        written[_animate_one(one, models)] = source
+        written[_animate_one(one, models, following)] = source
         done += 1
       except Exception as error:
         if os.environ.get("GID_TRACEBACK") and not isinstance(error, UserError):

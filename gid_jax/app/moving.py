@@ -28,6 +28,7 @@ class Job(NamedTuple):
     path: where it is written.
     models: what animates.
     log: what is said.
+    following: the next file to animate, if it is known.
   """
 
   request: MotionRequest
@@ -37,6 +38,7 @@ class Job(NamedTuple):
   path: Path
   models: Models
   log: Log
+  following: Path | None = None
 
   @property
   def shown_path(self) -> Path:
@@ -119,10 +121,17 @@ def _animate_photo(job: Job) -> None:
 
 
 def _prepare(job: Job, animator, size: tuple[int, int], is_guided: bool) -> None:
-  """Compiles ahead what sampling and rendering will run."""
+  """Compiles ahead what sampling and rendering will run, for this photo and the next."""
+  from gid_jax.media import photos, shots
+
   with contextlib.suppress(Exception):  # what is wrong is said where it is run
     frames = 2 if job.target.kind == "page" else _plan_time(job.request, animator.period)[0]
-    animator.prepare(*size, frames=frames, size=job.request.size, steps=job.request.steps, loop=is_guided)
+    options = dict(frames=frames, size=job.request.size, steps=job.request.steps, loop=is_guided)
+    animator.prepare(*size, **options)
+    is_photo = job.following is not None and not is_bundle(job.following) and not shots.is_video(job.following)
+    following = photos.find_size(job.following) if is_photo else None
+    if following is not None:
+      animator.prepare(*following, **options)
 
 
 def _animate_bundle(job: Job) -> None:

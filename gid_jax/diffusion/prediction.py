@@ -24,6 +24,8 @@ from gid_jax.programs import keep
 from gid_jax.types import AnyArray, SpectralVolume
 
 Progress = Callable[[int, int], None]
+# For what runs once a photo, in milliseconds as it is.
+_QUICK = {"xla_backend_optimization_level": 0}
 
 
 def predict_spectra(
@@ -161,7 +163,7 @@ def _cast_params(model: MotionModel, params):
   return cast_params(model.make_denoiser(), params)
 
 
-@keep(others=("model", "evenness"))
+@keep(others=("model", "evenness"), options=_QUICK)
 def _decode_latents(model: MotionModel, params, latents, swing, *, evenness):
   swing = _repeat(swing, len(latents))
   slices: Any = model.apply({"params": params}, latents, swing=swing, evenness=evenness, method="latents_to_motion")
@@ -172,15 +174,16 @@ def _repeat(swing, number):
   return None if swing is None else jnp.broadcast_to(swing, (number, *swing.shape[1:]))
 
 
-# Runs in milliseconds as it is, and takes as long to optimize as larger programs.
-@keep(others=("impl", "shape"), options={"xla_backend_optimization_level": 0})
+@keep(others=("impl", "shape"), options=_QUICK)
 def _begin(seeds, *, impl, shape):
   keys = jax.random.wrap_key_data(seeds, impl=impl)
   noise_keys, keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
   return jax.random.key_data(keys), begin(draw_noise(noise_keys, shape))
 
 
-@keep(others=("model", "impl", "num_frames", "fps", "eta", "order"))
+# Compiled in half the time, and as quick: its products are a library's.
+@keep(
+  others=("model", "impl", "num_frames", "fps", "eta", "order"), options={"xla_backend_optimization_level": 1})
 def _step(model, params, schedule, seeds, draw, view, weight, loop_weight, steps, *, impl, num_frames, fps, eta, order):
   keys = jax.random.wrap_key_data(seeds, impl=impl)
   keys, step_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)

@@ -85,6 +85,14 @@ def read_image(path: PathLike, *, warn: Callable[[str], None] = warnings.warn) -
       raise UserError(f"{path} is damaged ({first_line(error)}); save or download it again") from error
 
 
+def find_size(path: PathLike) -> tuple[int, int] | None:
+  """Height and width that a photo is likely to be shown at, of its header alone; None where Pillow reads none."""
+  with contextlib.suppress(Exception), open_to_read(Path(path)) as file, _lenient_pillow(), Image.open(file) as image:
+    width, height = image.size
+    return (width, height) if _read_orientation(image) >= 5 else (height, width)
+  return None
+
+
 @contextlib.contextmanager
 def _lenient_pillow() -> Iterator[None]:
   """Pillow without warnings and with room for large pictures and for what others write beside the pixels."""

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int
 from gid_jax.models.encoders import SwingHead
 from gid_jax.models.vae import VAE
 from gid_jax.motion.normalization import denormalize, denormalize_by_resolution, normalize, normalize_by_resolution
+from gid_jax.motion.resize import resize
 from gid_jax.motion.warp import blur
 from gid_jax.parsing import Part, make_part
 from gid_jax.types import AnyArray, PRNGKey
@@ -289,8 +290,8 @@ class PhotoCodec(nn.Module):
 
   def enlarge(self, cells: Float[AnyArray, "*b h w 4"]) -> Float[Array, "*b h2 w2 4"]:
     """Slices [*b h*f w*f 4] of cells [*b h w 4], cubic."""
-    *b, h, w, c = cells.shape
-    return jax.image.resize(cells, (*b, h * self.factor, w * self.factor, c), "cubic")
+    height, width = (self.factor * side for side in cells.shape[-3:-1])
+    return resize(cells, height, width, method="cubic")
 
 
 CODECS = {"paper": PaperCodec, "photo": PhotoCodec}

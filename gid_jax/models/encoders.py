@@ -25,6 +25,7 @@ from gid_jax.errors import UserError
 from gid_jax.models.layers import GroupNorm, ResBlock
 from gid_jax.models.tensor_files import read_tensors, take_tensor
 from gid_jax.models.vit import DINOv2ViTS14
+from gid_jax.motion.resize import resize
 from gid_jax.parsing import Part, make_part, suggest
 from gid_jax.types import AnyArray
 
@@ -341,4 +342,4 @@ def resize_image(x: Float[AnyArray, "b h w c"], height: int, width: int) -> Floa
   """Resizes [b h w c] bilinearly, antialiased on an axis that shrinks; the same array at the same size."""
   if x.shape[1:3] == (height, width):
     return x
-  return jax.image.resize(x, (x.shape[0], height, width, x.shape[3]), "linear", antialias=True)
+  return resize(x, height, width)

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from gid_jax.errors import UserError
 from gid_jax.models.operations import dot_product_attention
 from gid_jax.models.tensor_files import read_tensors, take_tensor
+from gid_jax.motion.resize import resize
 from gid_jax.types import AnyArray
 
 _NETWORK = "DINOv2's ViT-S/14"
@@ -173,8 +174,7 @@ def resize_photo(image: Float[AnyArray, "b h w 3"], height: int, width: int) -> 
   """Resizes photos [b h w 3] in [0, 1] bicubically, antialiased where they shrink, to [b height width 3] in [0, 1]."""
   if image.shape[1:3] == (height, width):
     return image
-  resized = jax.image.resize(image, (len(image), height, width, image.shape[3]), "cubic", antialias=True)
-  return jnp.clip(resized, 0, 1)
+  return jnp.clip(resize(image, height, width, method="cubic"), 0, 1)
 
 
 def resize_positions(grid: Float[AnyArray, "h w c"], rows: int, columns: int) -> Float[Array, "rows columns c"]:

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, Real
 
 from gid_jax.errors import UserError
+from gid_jax.motion.resize import resize
 from gid_jax.types import AnyArray, SpectralVolume
 
 _PRECISION = jax.lax.Precision.HIGHEST  # the default would round to bfloat16 on a TPU
@@ -177,11 +178,10 @@ def _resize_vectors(
   vectors: Float[AnyArray, "*b h w c"], height: int, width: int
 ) -> Float[AnyArray, "*b {height} {width} c"]:
   """Resizes a field whose channels alternate x, y and rescales each axis by its true size ratio."""
-  *batch, old_height, old_width, channels = vectors.shape
+  old_height, old_width, channels = vectors.shape[-3:]
   if (old_height, old_width) == (height, width):
     return vectors
-  # "bilinear" antialiases when it shrinks.
-  resized = jax.image.resize(vectors, (*batch, height, width, channels), "bilinear")
+  resized = resize(vectors, height, width)
   ratio = np.array([width / old_width, height / old_height] * (channels // 2), np.float32)
   return resized * ratio.astype(resized.dtype)
 
