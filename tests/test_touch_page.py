@@ -203,7 +203,7 @@ def test_who_wants_less_motion_gets_a_photo_at_rest(browser, page_file):
 
 
 def test_a_frame_is_two_draw_calls_and_two_small_uploads(browser, page_file):
-  counts = measure(browser, page_file, 3, (400, 360))
+  counts = measure(browser, page_file, 3, (400, 360), show=False)
   assert counts["frames"] == 3 and counts["calls"] == 2 * counts["frames"]
   places, triangles = 8 * (HEIGHT + 1) * (WIDTH + 1), 2 * 12 * HEIGHT * WIDTH
   assert places <= counts["bytes"] / counts["frames"] <= places + triangles
