@@ -200,13 +200,20 @@ function sortByStretch(corners, [wide, high], moved, sorted) {
   return first;
 }
 
+// Mode shapes at the vertices; the mesh's edge stays where it is, so that all of the canvas is covered whatever moves.
+function sampleModes({ modes, width, height, omega }, { vertices, sample }) {
+  const [size, count] = [4 * width * height, vertices.length];
+  const shapes = new Float32Array(count * omega.length);
+  omega.forEach((_, k) => sample(modes.subarray(k * size, (k + 1) * size), 4, shapes.subarray(k * count, (k + 1) * count)));
+  return { modes: shapes, omega, width: count / 4, height: 1 };
+}
+
 /** Everything on the GPU, made anew for another photo and when a lost context comes back. */
 export function makeScreen(gl) {
   const { width, height, basis } = photo;
   const mesh = makeMesh();
   const rim = new Uint32Array(mesh.rim.length); // with what is stretched last
-  const field = new Float32Array(2 * width * height);
-  // The edge of the mesh stays where it is, so that all of the canvas is covered whatever moves.
+  const shapes = sampleModes(basis, mesh);
   const moved = new Float32Array(mesh.vertices.length / 2);
   const programs = {}; // by what is defined in them, made when they are first used
   const array = gl.createVertexArray();
@@ -261,9 +268,8 @@ export function makeScreen(gl) {
   }
 
   function draw() {
-    if (view.before) field.fill(0);
-    else displacementField(basis, photo.scene.total(), field);
-    mesh.sample(field, 2, moved);
+    if (view.before) moved.fill(0);
+    else displacementField(shapes, photo.scene.total(), moved);
     showHeat(view.heat ?? (isOn("grip") || !heat ? photo.gripShades : heat));
     showPhoto();
     gl.bindBuffer(gl.ARRAY_BUFFER, buffers[1]);
