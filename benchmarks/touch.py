@@ -72,10 +72,10 @@ def processor_time() -> float:
   return total
 
 
-def measure(browser, path: Path, frames: int, size: tuple[int, int], *, show: bool = True) -> dict[str, float]:
+def measure(browser, path: Path, frames: int, size: tuple[int, int]) -> dict[str, float]:
   """Counts of so many frames in a browser of playwright, and `seconds` and `processor` (seconds) that they took.
 
-  With `show`, also those of as many frames that it shows: `shown`, `shown_seconds`, `shown_processor`.
+  And of about as many that it shows by itself: `shown`, `shown_seconds`, `shown_processor`.
   """
   page = browser.new_page(viewport={"width": size[0], "height": size[1]})
   page.set_default_timeout(300_000)
@@ -92,11 +92,10 @@ def measure(browser, path: Path, frames: int, size: tuple[int, int], *, show: bo
   page.evaluate("(frames) => makeFrames(frames)", frames)
   counts = page.evaluate("counts") | {
     "seconds": time.perf_counter() - start, "processor": processor_time() - spent}
-  if show:
-    start, spent = time.perf_counter(), processor_time()
-    counts |= {
-      "shown": page.evaluate("(frames) => showFrames(frames)", frames), "shown_seconds": time.perf_counter() - start,
-      "shown_processor": processor_time() - spent}  # fmt: skip
+  start, spent = time.perf_counter(), processor_time()
+  counts |= {
+    "shown": page.evaluate("(frames) => showFrames(frames)", frames), "shown_seconds": time.perf_counter() - start,
+    "shown_processor": processor_time() - spent}  # fmt: skip
   counts["pixels"] = page.evaluate("canvas.width * canvas.height")
   page.close()
   return counts

@@ -89,7 +89,7 @@ function setText(element, text) {
 
 function drawStrip() {
   const listed = [...jobs.values()].filter((job) => isReady(job) || isUnfinished(job));
-  $("strip").hidden = listed.length < 2 && listed[0]?.id === shown; // shown when there is somewhere to go back to
+  $("strip").hidden = listed.length < 2 && listed[0]?.id === shown; // else it leads back
   for (const button of [...$("strip").children]) {
     if (!listed.some((job) => job.id === button.dataset.id)) button.remove();
   }

@@ -118,7 +118,7 @@ function findBetween(x, count) {
   return [before, Math.min(before + 1, count - 1), at - before];
 }
 
-/** Where lines of a mesh cross a side of `count` points of the grid of motion, as parts of it: on 0, on 1, and beyond. */
+/** Where lines of a mesh cross a side of `count` points of the grid of motion, parts of it: on 0, on 1, and beyond. */
 function divide(count) {
   const beyond = Math.max(1, Math.round((count * MARGIN) / (1 + 2 * MARGIN)));
   const within = Math.max(1, count - 2 * beyond);
@@ -177,8 +177,8 @@ function makeMesh() {
 /**
  * Sorts triangles into `sorted`, those that are stretched last, and returns how many corners come before them.
  *
- * The first corner of each has the right angle of a cell [wide, high], so the others' ways from it are the columns of how
- * what has `moved` stretches it; all in points of the grid of motion.
+ * The first corner of each has the right angle of a cell [wide, high], so the others' ways from it are the columns of
+ * how what has `moved` stretches it; all in points of the grid of motion.
  */
 function sortByStretch(corners, [wide, high], moved, sorted) {
   let [first, last] = [0, corners.length];
@@ -204,7 +204,7 @@ function sortByStretch(corners, [wide, high], moved, sorted) {
 function sampleModes({ modes, width, height, omega }, { vertices, sample }) {
   const [size, count] = [4 * width * height, vertices.length];
   const shapes = new Float32Array(count * omega.length);
-  omega.forEach((_, k) => sample(modes.subarray(k * size, (k + 1) * size), 4, shapes.subarray(k * count, (k + 1) * count)));
+  omega.forEach((_, k) => sample(modes.subarray(k * size, (k + 1) * size), 4, shapes.subarray(k * count)));
   return { modes: shapes, omega, width: count / 4, height: 1 };
 }
 
