@@ -1,12 +1,12 @@
 """Claim: the page that answers to touch plays smoothly without a graphics card.
 
-  python -m benchmarks.touch PAGE.html [--frames 60] [--seconds 5] [--size 1280x800]
+  python -m benchmarks.touch PAGE.html [PAGE.html ...] [--frames 60] [--rounds 3] [--size 1280x800]
 
 Plays the page in Chromium, which draws in software, and pulls at it. First frames are asked for one after the other,
-each finished before the next begins, to count draw calls and bytes sent to the GPU; then the browser draws and shows
-them by itself for some seconds. Reports the processor time of a frame over all of the browser's processes, so how many
-frames two idle cores would make, and how many were made by the clock. Needs Linux, playwright and a browser named
-chromium.
+each finished before the next begins, to count draw calls and bytes sent to the GPU; then the browser draws and shows as
+many by itself. Reports the processor time of a frame over all of the browser's processes, so how many frames two idle
+cores would make, and how many were made by the clock. What else runs adds to all of it: of several rounds, in which
+several pages take turns, the best counts. Needs Linux, playwright and a browser named chromium.
 """
 
 import argparse
@@ -28,6 +28,17 @@ wrap("clear", () => { counts.frames++; });
 window.next = null;
 const ask = window.requestAnimationFrame.bind(window);
 window.requestAnimationFrame = (call) => { if (window.byHand) window.next = call; else ask(call); return 0; };
+window.showFrames = (number) => new Promise((done) => {
+  counts.frames = 0;
+  byHand = false;
+  requestAnimationFrame(next);
+  const look = () => {
+    if (counts.frames < number) return setTimeout(look, 2);
+    byHand = true;
+    done(counts.frames);
+  };
+  look();
+});
 window.makeFrames = (number) => {
   const gl = document.getElementById("canvas").getContext("webgl2");
   for (let i = 0; i < number; i++) {
@@ -61,10 +72,10 @@ def processor_time() -> float:
   return total
 
 
-def measure(browser, path: Path, frames: int, size: tuple[int, int], seconds: float = 0.0) -> dict[str, float]:
+def measure(browser, path: Path, frames: int, size: tuple[int, int]) -> dict[str, float]:
   """Counts of so many frames in a browser of playwright, and `seconds` and `processor` (seconds) that they took.
 
-  With `seconds`, also those of the frames that it shows in that time: `shown`, `shown_seconds`, `shown_processor`.
+  And of about as many that it shows by itself: `shown`, `shown_seconds`, `shown_processor`.
   """
   page = browser.new_page(viewport={"width": size[0], "height": size[1]})
   page.set_default_timeout(300_000)
@@ -81,13 +92,10 @@ def measure(browser, path: Path, frames: int, size: tuple[int, int], seconds: fl
   page.evaluate("(frames) => makeFrames(frames)", frames)
   counts = page.evaluate("counts") | {
     "seconds": time.perf_counter() - start, "processor": processor_time() - spent}
-  if seconds:
-    page.evaluate("counts.frames = 0, byHand = false, requestAnimationFrame(next)")
-    start, spent = time.perf_counter(), processor_time()
-    page.wait_for_timeout(1e3 * seconds)
-    counts |= {
-      "shown": page.evaluate("counts.frames"), "shown_seconds": time.perf_counter() - start,
-      "shown_processor": processor_time() - spent}  # fmt: skip
+  start, spent = time.perf_counter(), processor_time()
+  counts |= {
+    "shown": page.evaluate("(frames) => showFrames(frames)", frames), "shown_seconds": time.perf_counter() - start,
+    "shown_processor": processor_time() - spent}  # fmt: skip
   counts["pixels"] = page.evaluate("canvas.width * canvas.height")
   page.close()
   return counts
@@ -97,24 +105,30 @@ def main() -> None:
   from playwright.sync_api import sync_playwright
 
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("page", type=Path)
+  parser.add_argument("pages", type=Path, nargs="+")
   parser.add_argument("--frames", type=int, default=60)
-  parser.add_argument("--seconds", type=float, default=5.0)
+  parser.add_argument("--rounds", type=int, default=3)
   parser.add_argument("--size", default="1280x800", help="of the window")
   options = parser.parse_args()
   width, height = (int(side) for side in options.size.split("x"))
+  rounds = {path: [] for path in options.pages}
   with sync_playwright() as player:
     browser = player.chromium.launch(executable_path=shutil.which("chromium"), args=BROWSER)
-    found = measure(browser, options.page, options.frames, (width, height), options.seconds)
+    for _ in range(options.rounds):
+      for path, found in rounds.items():
+        found.append(measure(browser, path, options.frames, (width, height)))
     browser.close()
-  frames = found["frames"]
-  print(f"canvas of {found['pixels'] / 1e6:.2f} megapixels, page of {options.page.stat().st_size / 1e6:.2f} MB")
-  print(f"{found['calls'] / frames:.1f} draw calls, {found['vertices'] / frames:.0f} indices, "
-        f"{found['bytes'] / frames / 1e3:.1f} kB a frame")  # fmt: skip
-  for what, prefix, number in (("drawn", "", frames), ("drawn and shown", "shown_", found["shown"])):
-    cost, pace = found[f"{prefix}processor"] / number, number / found[f"{prefix}seconds"]
-    print(f"{what}: {1e3 * cost:.1f} ms of processor time a frame, {2 / cost:.0f} frames/s on two idle cores at most; "
-          f"{pace:.1f} frames/s by the clock")  # fmt: skip
+  for path, found in rounds.items():
+    one, frames = found[0], options.frames
+    print(f"{path}: canvas of {one['pixels'] / 1e6:.2f} megapixels, page of {path.stat().st_size / 1e6:.2f} MB")
+    print(f"{one['calls'] / frames:.1f} draw calls, {one['vertices'] / frames:.0f} indices, "
+          f"{one['bytes'] / frames / 1e3:.1f} kB a frame")  # fmt: skip
+    for what, prefix in (("drawn", ""), ("drawn and shown", "shown_")):
+      numbers = [each["shown"] if prefix else frames for each in found]
+      costs = [each[f"{prefix}processor"] / number for each, number in zip(found, numbers, strict=True)]
+      pace = max(number / each[f"{prefix}seconds"] for each, number in zip(found, numbers, strict=True))
+      print(f"{what}: {1e3 * min(costs):.1f} ms of processor time a frame, {2 / min(costs):.0f} frames/s on two idle "
+            f"cores at most; {pace:.1f} frames/s by the clock")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Films ten seconds of the page that answers to touch: two pulls, and how they swing.
 
-  python -m benchmarks.touch_film PAGE.html --output docs/touch.webp
+  gid animate examples/photos/blossom.jpg --output blossom.html
+  python -m benchmarks.touch_film blossom.html --output docs/touch.webp
 
 The page's clock is stepped from frame to frame, so the film is the same on slow and fast machines. Needs playwright and
 chromium.
@@ -16,15 +17,15 @@ from PIL import Image
 
 from benchmarks.touch import BROWSER
 
-FPS = 10
+FPS = 12
 SECONDS = 10
 SIZE = (720, 480)
-MAX_BYTES = 1_500_000
+MAX_BYTES = 3_000_000
 QUALITIES = (80, 70, 60, 50, 40, 30)
-# Start and end in seconds, and places in parts of the photo through which the finger goes in that time.
+# Start and end in seconds, and places in parts of that photo through which the finger goes in that time.
 PULLS = (
-  (0.6, 3.6, ((0.31, 0.30), (0.40, 0.32), (0.42, 0.27), (0.40, 0.33), (0.30, 0.36), (0.22, 0.33))),
-  (6.2, 8.0, ((0.80, 0.76), (0.85, 0.78), (0.76, 0.74))),
+  (0.6, 4.0, ((0.53, 0.72), (0.46, 0.73), (0.47, 0.76), (0.60, 0.72), (0.61, 0.70))),
+  (6.0, 8.0, ((0.51, 0.21), (0.47, 0.23), (0.48, 0.24), (0.56, 0.20))),
 )
 
 

@@ -78,6 +78,13 @@ def test_a_photo_is_sent_waited_for_grabbed_and_dragged(browser, tmp_path):
     # What docs/serving.md shows for one's own page.
     page.evaluate(f"{INSIDE}.getElementById('grip').click()")
     assert frame.locator("#grip").get_attribute("aria-pressed") == "true"
+    # What cannot be read says so, and leads back.
+    (tmp_path / "notes.jpg").write_text("no photo")
+    page.set_input_files("#file", tmp_path / "notes.jpg")
+    page.get_by_role("alert").filter(has_text="use JPEG, PNG or WebP.").wait_for()
+    page.get_by_role("button", name="garden, motion 1").click()
+    canvas.wait_for()
+    assert not page.locator("#strip").is_visible()
     maker.permit()
     page.get_by_role("button", name="Another motion").click()
     page.get_by_role("button", name="garden, motion 2").wait_for()

@@ -27,7 +27,7 @@ function describe({ motion }) {
   if (motion.phase === "compiling") return "Getting ready for photos of this shape, once";
   if (motion.phase === "sampling") return `Sampling its motion${motion.total > 1 ? `: ${motion.done} of ${motion.total}` : ""}`;
   if (motion.phase === "cancelled") return "Cancelled.";
-  if (motion.phase === "failed") return motion.reason;
+  if (motion.phase === "failed") return motion.reason.replace(/\.?$/, ".");
   return "";
 }
 
@@ -89,7 +89,7 @@ function setText(element, text) {
 
 function drawStrip() {
   const listed = [...jobs.values()].filter((job) => isReady(job) || isUnfinished(job));
-  $("strip").hidden = listed.length < 2;
+  $("strip").hidden = listed.length < 2 && listed[0]?.id === shown; // else it leads back
   for (const button of [...$("strip").children]) {
     if (!listed.some((job) => job.id === button.dataset.id)) button.remove();
   }

@@ -62,6 +62,7 @@ function say(text) {
 function fail(text) {
   draw = null;
   stage.hidden = true;
+  $("hint").hidden = true;
   $("controls").hidden = true;
   $("panel").hidden = true;
   $("message").hidden = false;
