@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-# Area of the grid that motion is splatted on, and sides that it is a multiple of: nearly twice as fine, per axis, as the
-# volumes that the embedded model draws. A finer one changes nothing that is seen, and costs time.
+# Area of the grid that motion is splatted on, and sides that it is a multiple of: nearly twice as fine, per axis, as
+# the volumes that the embedded model draws. A finer one changes nothing that is seen, and costs time.
 _MOTION_AREA, _MOTION_MULTIPLE = 144 * 256, 24
 # Sides of square videos, for which there is room where any smaller one is rendered.
 _ROOMS = (1080, 2160, 3072, 4096)

@@ -128,8 +128,9 @@ def _prepare(job: Job, animator, size: tuple[int, int], is_guided: bool) -> None
     frames = 2 if job.target.kind == "page" else _plan_time(job.request, animator.period)[0]
     options = dict(frames=frames, size=job.request.size, steps=job.request.steps, loop=is_guided)
     animator.prepare(*size, **options)
-    is_photo = job.following is not None and not is_bundle(job.following) and not shots.is_video(job.following)
-    following = photos.find_size(job.following) if is_photo else None
+    following = None
+    if job.following is not None and not is_bundle(job.following) and not shots.is_video(job.following):
+      following = photos.find_size(job.following)
     if following is not None:
       animator.prepare(*following, **options)
 
