@@ -60,9 +60,11 @@ def read_pairs(chain: Sequence[Record], most: int | None) -> Iterator[Pair]:
   for index in range(len(chain)):
     window = chain[index].decode(fields=("image", "frames", "flows", "depth"), bands=[0])
     depth = window.depth.astype(np.float32)
-    step = 1 if most is None else -(-len(window.frames) // most)
-    for frame, flow in zip(window.frames[::step], window.flows[::step], strict=True):
-      yield Pair(window.image, flow.astype(np.float32), depth, frame, window.scene)
+    number = len(window.frames)
+    kept = min(most or number, number)
+    for place in ((np.arange(kept) + 0.5) * (number / kept)).astype(int):
+      flow, frame = window.flows[place].astype(np.float32), window.frames[place]
+      yield Pair(window.image, flow, depth, frame, window.scene)
 
 
 def print_tables(name: str, pairs: Iterable[Pair], *, renderers, vgg_params) -> None:
