@@ -1,13 +1,13 @@
 """Claim: how the renderer compares with moving the photo's own pixels, on films, loops and scenes never trained on.
 
-  python -m benchmarks.renderer [--data FOLDER] [--weights FOLDER] [--pairs 50] [--size 160 256] [--vgg16 FILE]
-    [--backgrounds FOLDER --sprites FOLDER]
+  python -m benchmarks.renderer [--data FOLDER] [--frames 2] [--weights FOLDER] [--pairs 50] [--size 160 256]
+    [--vgg16 FILE] [--backgrounds FOLDER --sprites FOLDER]
 
 Renders pairs (I_0, F_t) -> I_t with the renderer and with the predictors of `gid_jax.evaluation.rendering`, which splat
 the photo and fill holes from around them, and prints PSNR, SSIM and, with weights of VGG16, the perceptual distance: of
-whole frames, of what was hidden in I_0 and of the rest; then the renderer's gain over each, in dB with its 95 %
-interval over scenes. Simulated pairs have the true motion. Those of films and loops are the windows of a data set's
-validation scenes, with the flow that was measured between the two frames.
+whole frames, of what was hidden in I_0 and of the rest, as means over scenes; then what the renderer's figure is over
+each other's on the same scenes, with 95 % intervals. Simulated pairs have the true motion. Those of films and loops are
+the windows of a data set's validation scenes, with the flow that was measured between the two frames.
 """
 
 import argparse
@@ -55,13 +55,16 @@ def simulate_pairs(options: argparse.Namespace) -> Iterator[Pair]:
     yield Pair(scene.image, flow, scene.mean_magnitude(), scene.frame(time), str(seed))
 
 
-def read_pairs(chain: Sequence[Record]) -> Iterator[Pair]:
-  """The later frames that windows keep."""
+def read_pairs(chain: Sequence[Record], most: int | None) -> Iterator[Pair]:
+  """The later frames that windows keep, at most so many of each, evenly."""
   for index in range(len(chain)):
     window = chain[index].decode(fields=("image", "frames", "flows", "depth"), bands=[0])
     depth = window.depth.astype(np.float32)
-    for frame, flow in zip(window.frames, window.flows, strict=True):
-      yield Pair(window.image, flow.astype(np.float32), depth, frame, window.scene)
+    number = len(window.frames)
+    kept = min(most or number, number)
+    for place in ((np.arange(kept) + 0.5) * (number / kept)).astype(int):
+      flow, frame = window.flows[place].astype(np.float32), window.frames[place]
+      yield Pair(window.image, flow, depth, frame, window.scene)
 
 
 def print_tables(name: str, pairs: Iterable[Pair], *, renderers, vgg_params) -> None:
@@ -80,14 +83,17 @@ def print_tables(name: str, pairs: Iterable[Pair], *, renderers, vgg_params) -> 
     return [np.mean(kept) if (kept := [x for x in scene if np.isfinite(x)]) else np.nan for scene in values]
 
   for metric in METRICS if vgg_params else ("psnr", "ssim"):
-    print(f"\n{metric:<16}" + "".join(f"{region:>14}" for region in REGIONS))
+    print(f"\n{metric:<30}" + "".join(f"{region:<28}" for region in REGIONS))
     for renderer in renderers:
       values = [estimate_mean(gather(renderer, metric, region)).value for region in REGIONS]
-      print(f"{renderer:<16}" + "".join(f"{value:>14.3f}" for value in values))
-  print()
-  for peer in PREDICTORS:
-    gain = estimate_mean(np.subtract(gather("renderer", "psnr", "whole"), gather(peer, "psnr", "whole")))
-    print(f"renderer over {peer:<14} {gain.value:+.2f} dB ({gain.low:+.2f} to {gain.high:+.2f})")
+      print(f"{renderer:<30}" + "".join(f"{value:<28.3f}" for value in values))
+    for peer in PREDICTORS:
+      gains = [
+        estimate_mean(np.subtract(gather("renderer", metric, region), gather(peer, metric, region)))
+        for region in REGIONS
+      ]
+      texts = [f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})" for gain in gains]
+      print(f"{f'renderer over {peer}':<30}" + "".join(f"{text:<28}" for text in texts))
   print(flush=True)
 
 
@@ -95,6 +101,7 @@ def main():
   """Measures and prints the tables."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--data", help="data set whose validation windows are judged")
+  parser.add_argument("--frames", type=int, help="later frames of each window; all that it keeps without")
   parser.add_argument("--weights", help="folder of exported weights; the embedded ones by default")
   parser.add_argument("--pairs", type=int, default=50, help="simulated pairs; 0 for none")
   parser.add_argument("--size", type=int, nargs=2, default=(160, 256), help="height and width of simulated scenes")
@@ -107,7 +114,7 @@ def main():
     vgg_params=vgg16_params(options.vgg16) if options.vgg16 else None,
   )
   for source, chain in open_records(options.data, "validation").items() if options.data else ():
-    print_tables(source, read_pairs(chain), **judges)
+    print_tables(source, read_pairs(chain, options.frames), **judges)
   if options.pairs:
     print_tables("simulated", simulate_pairs(options), **judges)
 

@@ -22,7 +22,7 @@ from gid_jax.pipeline import Animator, output_size, resize_image
 
 MOVING = 0.5  # px of the video
 SHOWN = 15  # frame of the sheet
-SIDE, COLUMNS = 128, 3  # pixels of a cut-out of the sheet, and photos beside each other there
+SIDE, COLUMNS = 128, 2  # pixels of a cut-out of the sheet, and photos beside each other there
 
 
 def measure_sharpness(frame: np.ndarray, where: np.ndarray) -> float:

@@ -380,13 +380,15 @@ def test_sharpness(run, world, tmp_path):
   out = run("sharpness", world.photos / "0.png", "--size", 64, "--frames", 3, "--weights", world.weights,
             "--plot", tmp_path / "sheet.png")  # fmt: skip
   assert [line.split()[0] for line in out.splitlines()] == ["photo", "0", "median"]
-  assert cv2.imread(str(tmp_path / "sheet.png")).shape == (40 + 4, 3 * (3 * 40 + 4), 3)
+  assert cv2.imread(str(tmp_path / "sheet.png")).shape == (40 + 4, 2 * (3 * 40 + 4), 3)
 
 
-def test_edges(run, world, tmp_path):
-  photos = world.photos / "0.png", world.photos / "0.png"
-  run("edges", *photos, "--size", 96, "--weights", world.weights, "--output", tmp_path / "edges.png", SIDE=8)
-  assert cv2.imread(str(tmp_path / "edges.png")).shape == (3 * 2 * 10, 3 * 4 * 10, 3)
+def test_edges(run, tmp_path):
+  sheet, ladder = tmp_path / "edges.png", tmp_path / "ladder.png"
+  out = run("edges", 1, 2, 3, "--size", 48, 64, "--output", sheet, "--ladder", ladder, SIDE=16, HEIGHT=20, GRID=16)
+  assert len(re.findall("dB splatted, .* dB ours", out)) == 3
+  assert cv2.imread(str(sheet)).shape == (2 * 22, 2 * (4 * 22 + 6), 3)
+  assert cv2.imread(str(ladder)).shape == (2 * 50, 3 * 66, 3)
 
 
 def test_render(run, world):
