@@ -63,11 +63,8 @@ def test_a_signal_ends_everything_and_leaves_nothing(tmp_path, maker, number):
   assert not any(Path(f"/proc/{child}").exists() for child in children)
   assert list(tmp_path.glob("gid-serve-*")) == []
   assert (second, said) == ("Press Ctrl-C to end it.\n", "") and "Traceback" not in complaints
-  if maker == "StuckMaker":
-    assert process.returncode == 143
-  else:
-    word, status = {signal.SIGTERM: ("terminated", 143), signal.SIGINT: ("interrupted", 130)}[number]
-    assert complaints == f"gid: {word}; the page is no longer served\n" and process.returncode == status
+  word, status = {signal.SIGTERM: ("terminated", 143), signal.SIGINT: ("interrupted", 130)}[number]
+  assert complaints == f"gid: {word}; the page is no longer served\n" and process.returncode == status
 
 
 @pytest.mark.parametrize("arguments, reason", [

@@ -6,7 +6,7 @@ import errno
 import ipaddress
 import os
 import secrets
-import signal
+import shutil
 import socket
 import sys
 import tempfile
@@ -70,11 +70,18 @@ def serve(
     try:
       make_server(app, desk).run(sockets=[listener])
     finally:
-      has_ended = desk.join(0.5)
-  if not has_ended:
-    # A program that is being compiled cannot be stopped, and ends badly when Python goes away around it.
+      if not desk.join(0.5):
+        _end_at_once(Path(folder))
+
+
+def _end_at_once(folder: Path) -> None:
+  # A program that is being compiled cannot be stopped, and ends badly when Python goes away around it.
+  word, status = ("interrupted", 130) if isinstance(sys.exception(), KeyboardInterrupt) else ("terminated", 143)
+  shutil.rmtree(folder, ignore_errors=True)
+  with contextlib.suppress(OSError, ValueError):
+    print(f"gid: {word}; the page is no longer served", file=sys.stderr, flush=True)
     sys.stdout.flush()
-    os._exit(128 + signal.SIGTERM)
+  os._exit(status)
 
 
 def make_server(app, desk: Desk) -> uvicorn.Server:
