@@ -25,11 +25,12 @@ from gid_jax.sizes import count_room, motion_size, output_size, resize_image, wo
 from gid_jax.types import SpectralVolume
 from gid_jax.weights.pretrained import load_renderer
 
-# The devices of a CPU share one memory, and each holds the working arrays of a frame: all of them together may have
-# so many pixels of the video, unless one frame alone has more.
-_MAX_PIXELS_AT_ONCE = 2**22
-_MAX_BLOCK = 8  # frames of one device in one call
-_ACCELERATION = 8  # times as many of both, at once, on a device with a memory of its own
+# The devices of a CPU share one memory, and each holds the photo and the working arrays of a frame: all of them together
+# may have so many pixels of the video, two of 4K, unless one frame alone has more.
+_MAX_PIXELS_TOGETHER = 2**24
+# Frames of one device in one call, and their pixels.
+_MAX_BLOCK, _MAX_PIXELS_OF_BLOCK = 8, 2**22
+_ACCELERATION = 8  # times as many of both on a device with a memory of its own
 _TILE = 256  # pixels a side of the part of a photo that is made ready at once
 
 
@@ -296,7 +297,7 @@ class ImageRenderer:
     # Splatting keeps one core busy, whatever their number: devices share the frames, not the pixels.
     devices, scale = jax.local_devices()[: max(1, frames)], _ACCELERATION
     if devices[0].platform == "cpu":
-      devices, scale = devices[: max(1, _MAX_PIXELS_AT_ONCE // math.prod(shown))], 1
+      devices, scale = devices[: max(1, _MAX_PIXELS_TOGETHER // math.prod(shown))], 1
     # So many that one product finds the motion of all, so few that they are a small part of the memory.
-    most = max(1, min(scale * _MAX_BLOCK, scale * _MAX_PIXELS_AT_ONCE // (count_room(*shown) // 4)))
+    most = max(1, min(scale * _MAX_BLOCK, scale * _MAX_PIXELS_OF_BLOCK // (count_room(*shown) // 4)))
     return Mesh(np.asarray(devices), ("frames",)), len(devices) * min(most, -(-frames // len(devices)))

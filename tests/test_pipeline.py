@@ -300,7 +300,7 @@ def test_number_of_devices_does_not_matter():
     coefficients = np.float32(np.random.default_rng(1).normal(size=(3, 20, 30, 4)) * 40)
     volume = SpectralVolume(coefficients, num_frames=150)
     together = np.stack(list(renderer.render(photo, volume, frames=5)))
-    rendering._MAX_PIXELS_AT_ONCE = 44 * 70
+    rendering._MAX_PIXELS_TOGETHER = rendering._MAX_PIXELS_OF_BLOCK = 44 * 70
     alone = np.stack(list(renderer.render(photo, volume, frames=5)))
     assert used == [2] + [1] * 5, used
     assert together.shape == (5, 44, 70, 3)
