@@ -1,5 +1,7 @@
 """Stills that hold light instead of codes: Radiance, PFM and OpenEXR, floats of which about 1 is white."""
 
+import struct
+
 import av
 import av.error
 import numpy as np
@@ -33,6 +35,8 @@ def open_light(file: BytesFile, reader: str, *, max_pixels: float) -> Pixels:
   Raises:
     ValueError: it is damaged, too large, or holds no colours.
   """
+  if reader == "exr_pipe" and not _is_whole_exr(file):
+    raise ValueError("it ends early")
   file.seek(0)
   try:
     with av.open(file, "r", format=reader, options={"err_detect": "explode"}) as container:
@@ -48,6 +52,25 @@ def open_light(file: BytesFile, reader: str, *, max_pixels: float) -> Pixels:
   wanted = {1: "grayf32le", 3: "gbrpf32le", 4: "gbrapf32le"}[channels]
   values = (frame if frame.format.name == wanted else frame.reformat(format=wanted)).to_ndarray()
   return light_to_pixels(values if values.ndim == 3 else values[..., None])
+
+
+def _is_whole_exr(file: BytesFile) -> bool:
+  """Whether every block of lines of an OpenEXR is there; FFmpeg leaves what is missing black and says nothing."""
+  file.seek(0)
+  data = file.read()
+  place = 8
+  try:
+    while data[place]:  # attributes: name, type, length, value
+      place = data.index(0, data.index(0, place) + 1) + 1
+      place += 4 + struct.unpack_from("<I", data, place)[0]
+    place += 1
+    first = struct.unpack_from("<Q", data, place)[0]
+    offsets = struct.unpack_from(f"<{(first - place) // 8}Q", data, place)  # of the blocks, which follow
+    last = max(offsets)
+    is_tiled = data[5] & 2
+    return last + (20 if is_tiled else 8 + struct.unpack_from("<i", data, last + 4)[0]) <= len(data)
+  except (IndexError, ValueError, struct.error):
+    return False
 
 
 def light_to_pixels(light: Float[np.ndarray, "h w c"]) -> Pixels:
