@@ -7,6 +7,8 @@ import contextlib
 import ctypes
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,10 @@ def configure_jax() -> None:
   floats have 32 bits; compiled programs are kept, see `use_compilation_cache`.
 
   Raises:
-    UserError: JAX cannot use the platform that was asked for.
+    UserError: JAX cannot use the platform that was asked for, or XLA_FLAGS holds an unknown flag.
   """
+  if os.environ.get("XLA_FLAGS"):
+    _check_flags()
   os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
   import jax
 
@@ -41,6 +45,15 @@ def configure_jax() -> None:
     reason = str(error).strip().splitlines() or ["no such device was found"]
     raise UserError(f"JAX cannot use {chosen} here: {reason[0]}; unset JAX_PLATFORMS to run on the CPU, or "
                     "install JAX for this accelerator") from error  # fmt: skip
+
+
+def _check_flags() -> None:
+  # In a process of its own: one that is given an unknown flag is ended by XLA, whatever it is at.
+  code = "import jax; jax.devices()"
+  done = subprocess.run([sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+  _, found, unknown = done.stderr.partition("in XLA_FLAGS: ")
+  if done.returncode and found:
+    raise UserError(f"XLA_FLAGS holds {unknown.splitlines()[0]}, which XLA does not know here; correct or unset it")
 
 
 def use_compilation_cache() -> None:

@@ -25,8 +25,8 @@ from gid_jax.sizes import count_room, motion_size, output_size, resize_image, wo
 from gid_jax.types import SpectralVolume
 from gid_jax.weights.pretrained import load_renderer
 
-# The devices of a CPU share one memory, and each holds the photo and the working arrays of a frame: all of them together
-# may have so many pixels of the video, two of 4K, unless one frame alone has more.
+# The devices of a CPU share one memory, and each holds the working arrays of a frame: all of them together may have so
+# many pixels of the video, two of 4K, unless one frame alone has more.
 _MAX_PIXELS_TOGETHER = 2**24
 # Frames of one device in one call, and their pixels.
 _MAX_BLOCK, _MAX_PIXELS_OF_BLOCK = 8, 2**22

@@ -122,3 +122,18 @@ except UserError as error:
   line = " ".join(run(code, JAX_PLATFORMS=platform))
   assert line.startswith(f"JAX cannot use {platform} here: ") and "unset JAX_PLATFORMS" in line
   assert "AssertionError" not in line
+
+
+def test_an_unknown_flag_of_xla_is_one_line():
+  code = """
+from gid_jax.devices import configure_jax
+from gid_jax.errors import UserError
+try:
+  configure_jax()
+except UserError as error:
+  print(error)
+print("goes on")
+"""
+  expected = ["XLA_FLAGS holds --xla_nonsense=1, which XLA does not know here; correct or unset it", "goes on"]
+  assert run(code, XLA_FLAGS="--xla_nonsense=1") == expected
+  assert run(code, XLA_FLAGS="--xla_cpu_multi_thread_eigen=false") == ["goes on"]
