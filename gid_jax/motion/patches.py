@@ -105,17 +105,25 @@ def _refine(filled, touched, known, matches):
   places = np.argwhere(touched)
   flat, width = _pad(filled).reshape(-1, filled.shape[-1]), filled.shape[1] + 2 * _RADIUS
   best, distances = np.zeros_like(places), np.full(len(places), np.inf, np.float32)
+  tried_before = []
   for step in ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)):
     beside = np.clip(places + step, 0, np.array(touched.shape) - 1)
     beside = np.where(touched[tuple(beside.T)][:, None], beside, places)
     tried = np.clip(matches[tuple(beside.T)] - (beside - places), 0, np.array(touched.shape) - 1)
-    sums = np.zeros(len(places), np.float32)
-    own, other = (at[:, 0] * width + at[:, 1] for at in (places + _RADIUS, tried + _RADIUS))
+    # Neighbours mostly go together: what was tried already is no better now.
+    is_new = known[tuple(tried.T)]
+    for before in tried_before:
+      is_new &= (tried != before).any(1)
+    tried_before.append(tried)
+    rows = np.flatnonzero(is_new)
+    own, other = (at[:, 0] * width + at[:, 1] for at in (places[rows] + _RADIUS, tried[rows] + _RADIUS))
+    sums = np.zeros(len(rows), np.float32)
     for dy, dx in _AROUND:
-      sums += np.square(flat[own + dy * width + dx] - flat[other + dy * width + dx]).sum(1)
-    sums[~known[tuple(tried.T)]] = np.inf
-    better = sums < distances
-    best[better], distances[better] = tried[better], sums[better]
+      difference = flat.take(own + (dy * width + dx), 0) - flat.take(other + (dy * width + dx), 0)
+      sums += np.einsum("nc,nc->n", difference, difference)
+    better = rows[sums < distances[rows]]
+    distances[rows] = np.minimum(distances[rows], sums)
+    best[better] = tried[better]
   # What found nothing copies itself, and counts for nothing.
   lost = ~np.isfinite(distances)
   best[lost] = places[lost]
