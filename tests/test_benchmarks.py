@@ -54,6 +54,9 @@ def make_config(module, size):
   model.denoiser.update(channels=32, multipliers=(1,), attention_levels=(), num_blocks=0)
   if size == "tiny":
     model.codec.update(channels=8, multipliers=(1, 2), num_blocks=0)
+  elif size == "default":
+    model.encoder.update(trunks=("my_parts:Edges",), channels=8, hidden=16)
+    model.encoder.trunk_fields = {}
   return config
 
 
@@ -161,7 +164,7 @@ def test_accelerator(run, world, tmp_path, monkeypatch):
     config = make_config(importlib.import_module(f"configs.{stage}"), size)
     for name in config.init:
       config.init[name] = ""
-    return config
+    return training_runs.replace_parts(config, training_runs.QUICK_PARTS)
 
   def fail(options):
     yield "half", "ms", 1.0
@@ -205,7 +208,7 @@ def test_roofline(run, monkeypatch):
 
 
 def test_animate(run, world, monkeypatch):
-  quick, call = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}, subprocess.Popen
+  quick, call = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true", "PYTHONPATH": str(Path(__file__).parent)}, subprocess.Popen
   monkeypatch.setattr(subprocess, "Popen", lambda command, *, env, **options: call(command, env=env | quick, **options))
   out = run("animate", "--weights", world.weights, "--size", 64, "--frames", 3)
   taken = r"\d+\.\d s, processor \d+\.\d s, peak memory \d"
