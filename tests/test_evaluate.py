@@ -39,7 +39,7 @@ def export_models(folder, *, seed=0, trained_on=None):
   params = helpers.random_params(model.init, slices, bands, photo, bands, seed=seed)
   export_weights(folder / MOTION_WEIGHTS, params, settings=config_to_settings(config.to_dict() | extra))
   config = renderer_config.get_config("tiny")
-  config.model.image_size = MODEL.image_size
+  config.model.image_size, config.model.renderer.channels = MODEL.image_size, (4, 8)
   network = Renderer(RendererConfig(**config.model.renderer))
   noise = np.zeros((1, network.config.style_dim), np.float32)
   params = helpers.random_params(network.init, photo, photo[..., :2], photo[..., 0], noise)

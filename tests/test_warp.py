@@ -94,7 +94,7 @@ def test_spline_sampling(moved):
   np.testing.assert_allclose(run(sample, *moved), np.stack(expected, -1), atol=1e-5)
   zero = np.zeros_like(u)
   np.testing.assert_allclose(run(sample, values, zero, zero), values, atol=1e-6)
-  assert spline_size(make_spline(values)) == (9, 12)
+  assert spline_size(run(make_spline, values)) == (9, 12)
 
 
 def test_a_spline_is_sharper_than_cubic_convolution():
