@@ -64,7 +64,7 @@ def make_config(module, data, *, num_steps=4, **init):
   config.optimizer.num_steps = num_steps
   if config.stage != "renderer":  # smaller than `tiny`, which takes twice the time to compile
     config.data.num_bands = config.model.num_bands = NUM_BANDS
-    config.model.codec.multipliers, config.model.codec.num_blocks = (1,), 0
+    config.model.codec.multipliers, config.model.codec.num_blocks = (1, 2), 0
     unet = config.model.denoiser
     unet.multipliers, unet.attention_levels, unet.num_blocks = (1,), (), 0
     training_runs.replace_parts(config, {"encoder": training_runs.QUICK_PARTS["encoder"]})
