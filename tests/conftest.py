@@ -8,7 +8,7 @@ import jax
 import jaxtyping
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
-from xdist.scheduler import WorkStealingScheduling
+from xdist.scheduler import LoadFileScheduling
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -40,8 +40,9 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-  """Each process takes tests that follow each other, so that what a file's tests share is made once, not by all."""
-  return WorkStealingScheduling(config, log)
+  """Each process takes whole files, in their order, so that what a file's tests share is made once, not by all."""
+  config.option.loadscopereorder = False
+  return LoadFileScheduling(config, log)
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,7 @@ from gid_jax.models.vit import DINOv2ViTS14, convert_dinov2_vits14
 from gid_jax.parsing import parse
 from gid_jax.pipeline import ImageRenderer
 from gid_jax.training.settings import check_settings
+from gid_jax.training.swing import make_eye
 from gid_jax.types import SpectralVolume, Window
 from gid_jax.weights.pretrained import MOTION_WEIGHTS, RENDERER_WEIGHTS, config_to_settings, export_weights
 
@@ -54,6 +55,9 @@ def make_config(module, size):
   model.denoiser.update(channels=32, multipliers=(1,), attention_levels=(), num_blocks=0)
   if size == "tiny":
     model.codec.update(channels=8, multipliers=(1, 2), num_blocks=0)
+  elif size == "default":
+    model.encoder.update(trunks=("my_parts:Edges",), channels=8, hidden=16)
+    model.encoder.trunk_fields = {}
   return config
 
 
@@ -83,7 +87,7 @@ def world(tmp_path_factory):
     cv2.imwrite(str(folder["photos"] / f"{seed}.png"), filming.make_texture(seed=seed))
 
   config = renderer.get_config("tiny")
-  config.model.image_size = (HEIGHT, WIDTH)
+  config.model.image_size, config.model.renderer.channels = (HEIGHT, WIDTH), (4, 8)
   network, photo = Renderer(RendererConfig(**config.model.renderer)), np.zeros((1, HEIGHT, WIDTH, 3), np.float32)
   noise = np.zeros((1, network.config.style_dim), np.float32)
   params = helpers.random_params(network.init, photo, photo[..., :2], photo[..., 0], noise)
@@ -161,7 +165,7 @@ def test_accelerator(run, world, tmp_path, monkeypatch):
     config = make_config(importlib.import_module(f"configs.{stage}"), size)
     for name in config.init:
       config.init[name] = ""
-    return config
+    return training_runs.replace_parts(config, training_runs.QUICK_PARTS)
 
   def fail(options):
     yield "half", "ms", 1.0
@@ -205,7 +209,7 @@ def test_roofline(run, monkeypatch):
 
 
 def test_animate(run, world, monkeypatch):
-  quick, call = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}, subprocess.Popen
+  quick, call = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true", "PYTHONPATH": str(Path(__file__).parent)}, subprocess.Popen
   monkeypatch.setattr(subprocess, "Popen", lambda command, *, env, **options: call(command, env=env | quick, **options))
   out = run("animate", "--weights", world.weights, "--size", 64, "--frames", 3)
   taken = r"\d+\.\d s, processor \d+\.\d s, peak memory \d"
@@ -447,8 +451,9 @@ def test_storage(run):
 
 
 def test_swing(run, world):
+  see = lambda model, _, *size: make_eye(model, "1", *size)  # the embedded weights do not have the frozen network
   out = run("swing", "--clips", world.clips, "--loops", world.loops, "--stills", world.photos, "--cache", world.cache,
-            "--weights", world.weights, "--scenes", 2, NUM_DRAWS=1, NUM_FOLDS=3)  # fmt: skip
+            "--weights", world.weights, "--scenes", 2, NUM_DRAWS=1, NUM_FOLDS=3, make_eye=see)  # fmt: skip
   for row in ("gradient", "within each clip", "within, both sizes", "2 scenes, draw 1"):
     assert f"| {row} |" in out
   assert "unseen photos of nothing" in out

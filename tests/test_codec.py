@@ -7,9 +7,12 @@ import pytest
 import scipy.ndimage
 
 from gid_jax.errors import UserError
+from gid_jax.models import codec as codec_module
 from gid_jax.models.codec import PaperCodec, PhotoCodec, make_codec
 from gid_jax.models.motion_model import MotionModel
 from gid_jax.parsing import Part, freeze
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 FIELDS = dict(channels=4, multipliers=(1, 2), num_blocks=1, latent_channels=3, groups=2)
 RNG = np.random.default_rng(0)
@@ -24,8 +27,8 @@ def photo_model():
   """A motion model that sees photos through a frozen network."""
   return MotionModel(
     codec_part=Part("photo", freeze(dict(factor=2))),
-    encoder_part=Part("condition", freeze(dict(channels=2, hidden=4, trunks=("efficientnet_lite0",)))),
-    denoiser_part=Part("unet", freeze(dict(channels=4, multipliers=(1,), num_blocks=1, attention_levels=(), groups=2))),
+    encoder_part=Part("condition", freeze(dict(channels=2, hidden=4, trunks=("my_parts:Edges",)))),
+    denoiser_part=Part("my_parts:Perceptron", freeze(dict(channels=4))),
     num_bands=5,
   )
 
@@ -136,17 +139,16 @@ def test_sampled_motion_has_the_typical_strength_whatever_was_drawn():
   swing = np.zeros((2, 8, 12), np.float32)
   swing[0, :, :6] = -2.0
   swing[1] = -1.5  # a photo of nothing
-  motion = lambda evenness: np.asarray(
-    PHOTO.apply({"params": params}, latents, swing=swing, evenness=evenness, method="latents_to_motion")
+  call = lambda *inputs, method, **options: np.asarray(
+    run(PHOTO, params, *inputs, swing=swing, method=method, **options)
   )
-  slices = PHOTO.apply(
-    {"params": params}, latents, np.arange(5)[None].repeat(2, 0), swing=swing, method="latents_to_slices"
-  )
+  motion = lambda evenness: call(latents, evenness=evenness, method="latents_to_motion")
+  slices = call(latents, np.arange(5)[None].repeat(2, 0), method="latents_to_slices")
   for found in (motion(0.0), motion(0.5)):
     lengths = np.sqrt((found[:, 1:] ** 2).sum((1, 4)))
     np.testing.assert_allclose(np.percentile(lengths, 95, axis=(1, 2)), [40, 40 * np.exp(-1.5)], rtol=1e-4)
   found = motion(0.0)
-  for sample, plain in zip(found, np.asarray(slices), strict=True):
+  for sample, plain in zip(found, slices, strict=True):
     np.testing.assert_allclose(sample, plain * np.vdot(sample, plain) / np.vdot(plain, plain), rtol=1e-3, atol=1e-3)
   # At rest nothing is divided by nothing.
   params["latent_mean"] = np.zeros(4, np.float32)
@@ -197,19 +199,18 @@ def test_a_kind_chooses_the_codec():
     make_codec(Part("area"), num_bands=5)
 
 
-def test_a_slice_without_motion_does_not_blow_gradients_up(monkeypatch, quick_compilation):
+def test_a_slice_without_motion_does_not_blow_gradients_up(monkeypatch):
   still = np.zeros((1, 8, 8, 4), np.float32)
-  codec = PaperCodec(num_bands=5, **FIELDS)
+  codec = PaperCodec(num_bands=5, **FIELDS | {"num_blocks": 0})
   init = lambda key: codec.init(key, key, still, np.array([0]), method="reconstruct")["params"]
   params = jax.jit(init)(jax.random.key(0, impl="rbg"))
 
-  def steepest():
-    def loss(params):
-      output = codec.apply({"params": params}, jax.random.key(1), still, np.array([0]), method="reconstruct")[1]
-      return (output - 1).sum()
+  def loss(params, dither):
+    monkeypatch.setattr("gid_jax.models.codec._DITHER", dither)
+    output = codec.apply({"params": params}, jax.random.key(1), still, np.array([0]), method="reconstruct")[1]
+    return (output - 1).sum()
 
-    return max(np.abs(leaf).max() for leaf in jax.tree.leaves(jax.jit(jax.grad(loss))(params)["vae"]))
-
-  assert steepest() < 1e6
-  monkeypatch.setattr("gid_jax.models.codec._DITHER", 0.0)
-  assert steepest() > 1e12
+  slopes = jax.jit(jax.grad(loss))
+  steepest = lambda dither: max(np.abs(leaf).max() for leaf in jax.tree.leaves(slopes(params, dither)["vae"]))
+  assert steepest(codec_module._DITHER) < 1e6
+  assert steepest(0.0) > 1e12

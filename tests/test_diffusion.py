@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from gid_jax.diffusion import schedule
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 PREDICTIONS = ("epsilon", "v", "x0")
 BETAS = dict(beta_start=0.0015, beta_end=0.0195)
 

@@ -6,6 +6,7 @@ import helpers
 import jax
 import numpy as np
 import pytest
+import training_runs
 from test_evaluation_scenes import MODEL, write_clip
 
 from configs import evaluation, ldm_coordinated
@@ -31,14 +32,14 @@ def export_models(folder, *, seed=0, trained_on=None):
   config = ldm_coordinated.get_config("tiny")
   config.model.image_size, config.data.num_bands = MODEL.image_size, MODEL.num_bands
   config.model.num_bands, config.model.num_frames = MODEL.num_bands, MODEL.num_frames
+  training_runs.replace_parts(config, training_runs.QUICK_PARTS)
   model = make_motion_model(parse(ModelSettings, config.model))
   slices = np.zeros((1, MODEL.num_bands, HEIGHT // 2, WIDTH // 2, 4), np.float32)
   bands, photo = np.zeros((1, MODEL.num_bands), np.int32), np.zeros((1, HEIGHT, WIDTH, 3), np.float32)
   params = helpers.random_params(model.init, slices, bands, photo, bands, seed=seed)
-  params["band_scale"] = np.full(MODEL.num_bands, 20, np.float32)
   export_weights(folder / MOTION_WEIGHTS, params, settings=config_to_settings(config.to_dict() | extra))
   config = renderer_config.get_config("tiny")
-  config.model.image_size = MODEL.image_size
+  config.model.image_size, config.model.renderer.channels = MODEL.image_size, (4, 8)
   network = Renderer(RendererConfig(**config.model.renderer))
   noise = np.zeros((1, network.config.style_dim), np.float32)
   params = helpers.random_params(network.init, photo, photo[..., :2], photo[..., 0], noise)

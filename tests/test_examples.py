@@ -20,6 +20,7 @@ from examples import simulate
 from gid_jax.media.clips import read_clip
 
 CHECKOUT = Path(__file__).parents[1]
+LOOPS = ("fern", "flower_0", "lotus", "yellow")  # three of them are held out; all nine take their time
 EXAMPLES = CHECKOUT / "examples"
 README = (CHECKOUT / "README.md").read_text()
 
@@ -67,7 +68,10 @@ def folder(tmp_path_factory):
   work, programs = root / "work", root / "bin"
   for path in (work, programs):
     path.mkdir()
-  (work / "examples").symlink_to(CHECKOUT / "examples")
+  (work / "examples" / "loops").mkdir(parents=True)
+  for path in (*(EXAMPLES / "loops" / f"{name}.mp4" for name in LOOPS), EXAMPLES / "photos"):
+    (work / path.relative_to(CHECKOUT)).symlink_to(path)
+  (work / "examples" / "loops.csv").symlink_to(EXAMPLES / "loops.csv")
   (work / "configs").mkdir()
   for path in (CHECKOUT / "configs").glob("*.py"):
     if path.stem.startswith("ldm"):

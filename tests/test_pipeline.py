@@ -101,8 +101,8 @@ def test_shrinking_averages_areas():
 def animator(quick_compilation):
   motion = ldm_coordinated.get_config("tiny").to_dict()
   motion["model"]["num_bands"] = NUM_BANDS
-  motion["model"]["codec"]["multipliers"] = (1, 2)
-  motion["model"]["denoiser"] |= {"multipliers": (1,), "attention_levels": (0,)}
+  motion["model"]["codec"] |= {"multipliers": (1, 2), "num_blocks": 0}
+  motion["model"]["denoiser"] |= {"multipliers": (1,), "attention_levels": (0,), "num_blocks": 0}
   loop = {"steps": 2, "weight": 0.5, "recurrences": 2}
   motion["sampling"] |= {"steps": 3, "guidance": 0.5, "spacing": "trailing", "order": 1, "loop": loop}
   motion = config_to_settings(motion)
@@ -292,9 +292,10 @@ def test_number_of_devices_does_not_matter():
 
     rendering._render_frames = spy
     config = renderer_config.get_config("tiny").to_dict()
+    config["model"]["renderer"]["channels"] = (4, 8)
     network = Renderer(RendererConfig(**config["model"]["renderer"]))
     inputs = [np.zeros(shape, np.float32) for shape in ((1, 8, 8, 3), (1, 8, 8, 2), (1, 8, 8), (1, 64))]
-    params = jax.jit(network.init)(jax.random.key(0), *inputs)["params"]
+    params = jax.jit(network.init)(jax.random.key(0, impl="rbg"), *inputs)["params"]
     renderer = rendering.ImageRenderer((params, config_to_settings(config)))
     photo = np.random.default_rng(0).random((45, 70, 3), np.float32)
     coefficients = np.float32(np.random.default_rng(1).normal(size=(3, 20, 30, 4)) * 40)

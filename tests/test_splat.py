@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from gid_jax.motion import splat, warp
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 sum_splat = jax.jit(splat.sum_splat)
 average_splat = jax.jit(splat.average_splat)
 linear_splat = jax.jit(splat.linear_splat)

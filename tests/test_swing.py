@@ -197,11 +197,12 @@ def test_fits_from_a_folder_and_a_motion_model_starts_from_it(tmp_path, quick_co
     cv2.imwrite(str(stills / f"{index}.png"), np.uint8(RNG.uniform(0, 255, (40, 90, 3))))
   output = tmp_path / "swing.safetensors"
   config = training_runs.make_config(ldm, data, num_steps=2, batch_size=4)
+  training_runs.replace_parts(config, {"denoiser": training_runs.QUICK_PARTS["denoiser"]})
   with config.unlocked():
     config.model.codec = dict(kind="photo", factor=2)
   with pytest.raises(UserError, match="frozen image networks see"):
     swing.fit(parse(TrainSettings, config), stills, output, penalty=300.0, gate_penalty=0.1)
-  config.model.encoder.trunks, config.data.strength = ("efficientnet_lite0",), True
+  config.model.encoder.trunks, config.data.strength, config.init.encoder = ("my_parts:Edges",), True, "1"
   assert swing.fit(parse(TrainSettings, config), stills, output, penalty=300.0, gate_penalty=0.1) > 0
   params, settings = import_weights(output)
   assert settings.stage == "swing" and set(params) == {"swing_head"}

@@ -154,7 +154,7 @@ def test_any_latent_size():
 
 
 def test_rematerialisation_changes_no_number(params):
-  fields = SIZE | {"multipliers": (1,), "attention_levels": ()}
+  fields = SIZE | {"multipliers": (1,), "num_blocks": 0, "attention_levels": ()}
   plain, again = UNet(**fields), UNet(**fields, remat=True)
   inputs = make_inputs()
   params = helpers.random_params(plain.init, *inputs)
