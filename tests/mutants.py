@@ -250,7 +250,7 @@ MUTANTS = [
     "motion/patches.py",
     "plate",
     ("scores = squares - 2 * part @ theirs.T", "scores = squares + 2 * part @ theirs.T"),
-    ("hole[..., None] & said, mean, filled)", "said, mean, filled)"),
+    ("hole[..., None] & (counted > 1e-20)", "(counted > 1e-20)"),
   ),
   *mutate(
     "models/vit.py",

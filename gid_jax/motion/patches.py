@@ -139,17 +139,19 @@ def _vote(filled, hole, touched, matches, distances):
   usual = np.percentile(finite, 75) + 1e-6 if len(finite) else 1.0
   depth = cv2.distanceTransform(hole.astype(np.uint8), cv2.DIST_L2, 3)[touched]
   weights = (np.exp(-distances / (2 * usual)) * _INWARDS**-depth).astype(np.float32)[:, None]
-  flat, width = _pad(filled).reshape(-1, channels), filled.shape[1] + 2 * _RADIUS
+  padded = _pad(filled)
+  width = padded.shape[1]
+  # With a one beside the colours the weights are added up with them.
+  flat = np.concatenate([padded, np.ones_like(padded[..., :1])], -1).reshape(-1, channels + 1)
   own, other = (at[:, 0] * width + at[:, 1] for at in (places + _RADIUS, matches[touched] + _RADIUS))
-  sums, counted = np.zeros_like(flat), np.zeros((len(flat), 1), np.float32)
+  sums = np.zeros_like(flat)
   for dy, dx in _AROUND:
     # Every pixel is named once, so plain addition will do.
-    there = own + dy * width + dx
-    sums[there] += weights * flat[other + dy * width + dx]
-    counted[there] += weights
-  mean = (sums / np.maximum(counted, 1e-20)).reshape(-1, width, channels)[_RADIUS:-_RADIUS, _RADIUS:-_RADIUS]
-  said = counted.reshape(-1, width, 1)[_RADIUS:-_RADIUS, _RADIUS:-_RADIUS] > 1e-20
-  return np.where(hole[..., None] & said, mean, filled)
+    shift = dy * width + dx
+    sums[own + shift] += weights * flat.take(other + shift, 0)
+  sums = sums.reshape(-1, width, channels + 1)[_RADIUS:-_RADIUS, _RADIUS:-_RADIUS]
+  counted = sums[..., -1:]
+  return np.where(hole[..., None] & (counted > 1e-20), sums[..., :-1] / np.maximum(counted, 1e-20), filled)
 
 
 def _pad(filled):
