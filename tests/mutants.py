@@ -253,6 +253,13 @@ MUTANTS = [
     ("hole[..., None] & (counted > 1e-20)", "(counted > 1e-20)"),
   ),
   *mutate(
+    "motion/resize.py",
+    "resize",
+    ("/ max(step, 1.0)", ""),
+    ("1.5 * distance - 2.5) * distance**2 + 1", "1.25 * distance - 2.25) * distance**2 + 1"),
+    ("weights / weights.sum(axis=1, keepdims=True)", "weights"),
+  ),
+  *mutate(
     "models/vit.py",
     "vit",
     ("x[:, 1:].reshape(-1, rows, columns, WIDTH)",
@@ -272,8 +279,7 @@ MUTANTS = [
     ("seen[-1] = nn.LayerNorm(", "x = nn.LayerNorm("),
     ("_DEVIATIONS[layer - 1]", "_DEVIATIONS[0 * layer]"),
     ("round(side * scale / PATCH)", "int(side * scale / PATCH)"),
-    ('"cubic", antialias=True', '"cubic", antialias=False'),
-    ("jnp.clip(resized, 0, 1)", "resized"),
+    ('jnp.clip(resize(image, height, width, method="cubic"), 0, 1)', 'resize(image, height, width, method="cubic")'),
     ("transpose(2, 3, 1, 0)", "transpose(3, 2, 1, 0)"),
   ),
 ]  # fmt: skip

@@ -63,7 +63,8 @@ def test_flow_is_exact():
 def test_spectra_and_the_motion_of_frames_are_exact():
   motion = np.zeros((30, 8, 10, 2), np.float32)
   volume = spectral.SpectralVolume(np.zeros((4, 8, 10, 4), np.float32), num_frames=30)
-  series = np.zeros((8, (8 + 32) * (10 + 32) * 2), np.float32)
+  height, width = (side + 2 * moving_photo.MARGIN for side in (8, 10))
+  series = np.zeros((8, height * width * 2), np.float32)
   table = np.zeros((3, 4, 2), np.float32)
   for function, given in (
     (lambda motion: spectral.motion_to_spectrum(motion, num_bands=4, fps=30.0).coefficients, (motion,)),
