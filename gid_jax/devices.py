@@ -48,9 +48,10 @@ def configure_jax() -> None:
 
 
 def _check_flags() -> None:
-  # In a process of its own: one that is given an unknown flag is ended by XLA, whatever it is at.
-  code = "import jax; jax.devices()"
-  done = subprocess.run([sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+  # In a process of its own: one that is given an unknown flag is ended by XLA, whatever it is at. It takes the CPU, as
+  # the hosts of a pod would wait for each other there.
+  command, environment = [sys.executable, "-c", "import jax; jax.devices()"], os.environ | {"JAX_PLATFORMS": "cpu"}
+  done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
   _, found, unknown = done.stderr.partition("in XLA_FLAGS: ")
   if done.returncode and found:
     raise UserError(f"XLA_FLAGS holds {unknown.splitlines()[0]}, which XLA does not know here; correct or unset it")
