@@ -135,8 +135,10 @@ document.addEventListener("keyup", (event) => {
   if (event.key.toLowerCase() === "b") setBefore(false);
 });
 
-calm.addEventListener("change", () => {
-  if (!calm.matches) return;
+// A query of its own: Chromium tells of no change that a frame has read before, as the drawing of `stage.js` reads `calm`.
+const wish = matchMedia(calm.media);
+wish.addEventListener("change", (event) => {
+  if (!event.matches) return;
   setPlaying(false);
   setWindy(false);
 });
