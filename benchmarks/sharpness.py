@@ -3,18 +3,21 @@
   python -m benchmarks.sharpness PHOTO ... [--size 512] [--frames 30] [--weights FOLDER] [--plot sheet.png]
 
 Sharpness is the variance of the Laplacian of the grey values over the places that swing by more than half a pixel,
-relative to the first frame's, in the median of the later frames. Its peer, in the same run and by the same motion,
-moves the colours themselves by softmax splatting.
+relative to the first frame's, in the median of the later frames. `file` is the same of the frames read back from an
+mp4. The peer, in the same run and by the same motion, moves the colours themselves by softmax splatting.
 """
 
 import argparse
+import tempfile
 from pathlib import Path
 
+import av
 import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gid_jax.media.encoding import write_video
 from gid_jax.media.photos import read_image
 from gid_jax.motion import spectral, splat
 from gid_jax.motion.measures import rms_swing
@@ -42,8 +45,18 @@ def splat_colours(photo, motion, depth):
   return (jnp.clip(splat.fill_holes(moved, mass), 0, 1) * 255 + 0.5).astype(jnp.uint8)
 
 
+def through_a_file(frames):
+  """The frames [h w 3] uint8 as a player shows them: written to an mp4 and read back."""
+  with tempfile.TemporaryDirectory() as folder:
+    path = Path(folder) / "video.mp4"
+    write_video(path, frames, fps=30)
+    with av.open(str(path)) as container:
+      height, width = frames[0].shape[:2]
+      return [frame.to_ndarray(format="rgb24")[:height, :width] for frame in container.decode(video=0)]
+
+
 def judge(animator: Animator, path: Path, options: argparse.Namespace):
-  """Sharpness of both, share of the photo that moves, and its row of the sheet, for one photo."""
+  """Sharpness of our frames, of a file of them and of the peer's, share of the photo that moves, and its row of the sheet, for one photo."""
   image = read_image(path)
   spectrum = animator.predict_spectrum(jax.random.key(options.seed), image)
   frames = list(animator.render(image, spectrum, frames=options.frames, size=options.size))
@@ -55,8 +68,9 @@ def judge(animator: Animator, path: Path, options: argparse.Namespace):
   peers = [np.asarray(splat_colours(photo, motion, depth)) for motion in motions]
   swing = rms_swing(spectrum, stride=height / spectrum.coefficients.shape[1])
   moves = cv2.resize(np.float32(swing), (width, height), interpolation=cv2.INTER_LINEAR) > MOVING
-  first = measure_sharpness(frames[0], moves)
-  ratios = [np.median([measure_sharpness(f, moves) for f in run[1:]]) / first for run in (frames, peers)]
+  ratios = []
+  for first, *later in (frames, through_a_file(frames), [frames[0], *peers[1:]]):
+    ratios.append(np.median([measure_sharpness(f, moves) for f in later]) / measure_sharpness(first, moves))
   shown = min(SHOWN, options.frames - 1)
   # The sheet shows the place where most detail moves.
   detail = np.square(cv2.Laplacian(cv2.cvtColor(frames[0], cv2.COLOR_RGB2GRAY), cv2.CV_32F)) * moves
@@ -79,14 +93,14 @@ def main() -> None:
   options = parser.parse_args()
   animator = Animator.from_pretrained(options.weights)
   rows, sheet = [], []
-  print(f"{'photo':40} moves  ours  peer")
+  print(f"{'photo':40} moves  ours  file  peer")
   for path in options.photos:
-    (ours, peer), share, picture = judge(animator, path, options)
-    rows.append((ours, peer))
+    row, share, picture = judge(animator, path, options)
+    rows.append(row)
     sheet.append(picture)
-    print(f"{path.stem[:40]:40} {share:5.2f} {ours:5.2f} {peer:5.2f}", flush=True)
-  ours, peer = np.median([row for row in rows if np.isfinite(row).all()] or [(np.nan, np.nan)], axis=0)
-  print(f"{'median':40}       {ours:5.2f} {peer:5.2f}")
+    print(f"{path.stem[:40]:40} {share:5.2f}", *(f"{value:5.2f}" for value in row), flush=True)
+  medians = np.median([row for row in rows if np.isfinite(row).all()] or [[np.nan] * 3], axis=0)
+  print(f"{'median':40}      ", *(f"{value:5.2f}" for value in medians))
   if options.plot:
     sheet += [np.zeros_like(sheet[0])] * (-len(sheet) % COLUMNS)
     lines = [np.concatenate(sheet[start : start + COLUMNS], axis=1) for start in range(0, len(sheet), COLUMNS)]
