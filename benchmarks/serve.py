@@ -2,11 +2,11 @@
 
   python -m benchmarks.serve [--width 4032] [--height 3024] [--rounds 4] [--weights FOLDER]
 
-Starts `gid serve` and, once it is warm, opens it in a browser: seconds from the address to the first frame of a pull. Then sends the
-photo, the bundled one enlarged with noise, again and again: seconds from the first byte to "ready", of which until its
-turn came; then those to fetch its page; and once more in the browser, from choosing the file to the first frame of a
-pull. At last sends it once more, and ends the server by SIGTERM while it works. All but the first waits until the
-server is warm, as the processor's time in /proc says (Linux). Needs the extra `serve`, httpx, and for what is measured in a browser playwright and chromium.
+Starts `gid serve` and waits until it is warm, as the processor's time in /proc says (Linux). Sends the photo, the
+bundled one enlarged with noise, again and again: seconds from the first byte to "ready", of which until its turn came;
+then those to fetch its page. Then in a browser: seconds from the address to the first frame of a pull, and from
+choosing the file to the first frame of a pull. At last sends it once more, and ends the server by SIGTERM while it
+works. Needs the extra `serve`, httpx, and for what is measured in a browser playwright and chromium.
 """
 
 import argparse
