@@ -122,6 +122,9 @@ function fit() {
   const shown = Math.max(1, Math.floor(Math.min(wide, high * photo.aspect)));
   stage.style.width = `${shown}px`;
   stage.style.height = `${Math.max(1, Math.round(shown / photo.aspect))}px`;
+  // Below the photo, or on it where no room is left, but never across its edge.
+  const below = (high - shown / photo.aspect) / 2 + parseFloat(style.paddingBottom);
+  $("hint").style.bottom = `${below < 56 ? below + 14 : 14}px`;
   const ratio = Math.min(devicePixelRatio || 1, 3);
   // Even, as most encoders of video want it; and a video keeps the size with which it began.
   const toEven = (side) => 2 * Math.max(1, Math.round(side / 2));
