@@ -15,6 +15,13 @@ from gid_jax.bundle import Bundle
 INSIDE = "document.querySelector('iframe').contentDocument"
 
 
+COUNT_FRAMES = """
+window.drawn = 0;
+const clear = WebGL2RenderingContext.prototype.clear;
+WebGL2RenderingContext.prototype.clear = function (...args) { window.drawn++; return clear.apply(this, args); };
+"""
+
+
 class QuickMaker(FakeMaker):
   """A motion at once, and the page that answers to touch."""
 
@@ -103,3 +110,39 @@ def test_a_photo_is_sent_waited_for_grabbed_and_dragged(browser, tmp_path):
     assert job.num_listeners == 1
     page.close()
     assert complaints == []
+
+
+def test_the_page_rests_while_the_server_works_and_then_goes_on(browser, tmp_path):
+  """Nothing is drawn over and over, in the frame or around it, and the motion that was played plays again."""
+  Image.fromarray(np.uint8(255 * make_photo())).save(tmp_path / "garden.png")
+  (tmp_path / "jobs").mkdir()
+  maker = QuickMaker(is_patient=True)
+  with run_server(maker, tmp_path / "jobs", max_upload=1_000_000) as client:
+    page = browser.new_page(viewport={"width": 500, "height": 500}, reduced_motion="no-preference")
+    page.set_default_timeout(300_000)
+    page.add_init_script(COUNT_FRAMES)
+    page.goto(str(client.base_url))
+    page.set_input_files("#file", tmp_path / "garden.png")
+    page.locator("#text", has_text="Sampling").wait_for()
+    endless = "document.getAnimations().filter((one) => one.effect.getComputedTiming().endTime === Infinity).length"
+    assert page.evaluate(endless) == 0
+    maker.permit()
+    play = page.frame_locator("iframe").locator("#play[aria-pressed=true]")
+    play.wait_for()
+    drawn = "document.querySelector('iframe').contentWindow.drawn"
+    until(lambda: page.evaluate(drawn) > 3)
+    page.get_by_role("button", name="Another motion").click()
+    play.wait_for(state="detached")
+    counts = [-1, page.evaluate(drawn)]
+    while counts[-1] != counts[-2]:  # its motion fades
+      page.wait_for_timeout(300)
+      counts.append(page.evaluate(drawn))
+    before = page.evaluate(drawn)
+    page.evaluate("document.querySelector('iframe').contentWindow.gidTouch.pull(0.5, 0.5, 0.03, 0)")
+    until(lambda: page.evaluate(drawn) > before)
+    another = next(job.id for job in client.desk._jobs.values() if job.seed == 1)
+    before = page.evaluate(drawn)
+    client.delete(f"/jobs/{another}")
+    play.wait_for()
+    until(lambda: page.evaluate(drawn) > before + 3)
+    page.close()

@@ -50,6 +50,7 @@ function draw() {
   drawStatus(job, pending);
   drawCard(job);
   drawStrip();
+  restFrame(Boolean(pending));
   $("again").disabled = !isReady(job) || Boolean(pending);
   $("save").firstElementChild.setAttribute("aria-disabled", String(!isReady(job)));
   $("save").firstElementChild.tabIndex = isReady(job) ? 0 : -1;
@@ -137,6 +138,14 @@ function openFrame(job) {
     draw();
   });
   document.querySelector("main").append(frame);
+}
+
+/** What is shown rests while the server works, which may be on the same machine and then needs all of it. */
+function restFrame(rests) {
+  const touch = frame?.contentWindow.gidTouch;
+  if (!touch || frame.dataset.rests === String(rests)) return;
+  frame.dataset.rests = rests;
+  touch.rest(rests);
 }
 
 // ----------------------------------------------------------------------------------------------------------- server

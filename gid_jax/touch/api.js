@@ -6,6 +6,7 @@ import { $, openPhoto, photo, view, wake } from "./stage.js";
 
 const isWhole = (...values) => values.every((value) => typeof value === "number" && Number.isFinite(value));
 let numPulls = 0;
+let rested = null; // what `rest` has stopped
 
 function toPoint(x, y) {
   if (!isWhole(x, y)) throw new TypeError("a point is two numbers, parts of the photo's width and height");
@@ -63,6 +64,13 @@ const api = {
     setSlider("speed", speed);
     if (loop !== undefined) $("loop").checked = photo.scene.looping = Boolean(loop);
     setPlaying(Boolean(on));
+  },
+  /** Stops playback and wind, or with false goes on with what it has stopped. */
+  rest(on = true) {
+    if (on) rested ??= { playing: photo.scene.playing, windy: photo.scene.windy };
+    if (rested?.playing) setPlaying(!on);
+    if (rested?.windy) setWindy(!on);
+    if (!on) rested = null;
   },
   /** A video of some seconds, by itself one period of the motion, as a Blob. */
   record: (seconds = photo.scene.period / view.speed) => record(seconds),

@@ -119,7 +119,11 @@ export function displacementAt(basis, q, point) {
 /** Modes as gid_jax/touch/export.py writes them: int16 [k h w 4], one scale a mode, to Float32. */
 export function decodeModes(values, scales) {
   const size = values.length / scales.length;
-  return Float32Array.from(values, (value, i) => value * scales[Math.floor(i / size)]);
+  const modes = new Float32Array(values.length);
+  scales.forEach((scale, k) => {
+    for (let i = k * size; i < (k + 1) * size; i++) modes[i] = values[i] * scale;
+  });
+  return modes;
 }
 
 /**

@@ -16,9 +16,16 @@ let draw = null;
 let last = 0;
 let running = false;
 
-const toBytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer;
 const toShades = (values, most) => Uint8Array.from(values, (value) => 255 * Math.min(1, value / most));
 const isOn = (id) => $(id).getAttribute("aria-pressed") === "true";
+
+// A loop, as `from` with a function takes ten times as long, and the page waits for it.
+function toBytes(text) {
+  const letters = atob(text);
+  const bytes = new Uint8Array(letters.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = letters.charCodeAt(i);
+  return bytes.buffer;
+}
 
 async function decodeImage(text) {
   const image = new Image();
@@ -29,7 +36,7 @@ async function decodeImage(text) {
 
 /** Opens a photo from what `export.py` writes into a page. */
 async function openPhoto(data) {
-  const images = await Promise.all([decodeImage(data.photo), decodeImage(data.plate)]);
+  const decoding = Promise.all([decodeImage(data.photo), decodeImage(data.plate)]);
   const { width, height } = data;
   const wide = widen(
     decodeModes(new Int16Array(toBytes(data.modes)), data.scales),
@@ -38,6 +45,7 @@ async function openPhoto(data) {
   );
   const basis = makeBasis(wide.modes, width, height, data.omega);
   const grip = grabability(basis);
+  const images = await decoding;
   Object.assign(photo, {
     data, width, height, basis, grip, depth: wide.depth, rims: findRims(wide.depth, width, height),
     image: images[0], plate: images[1], aspect: images[0].naturalWidth / images[0].naturalHeight,
@@ -114,6 +122,9 @@ function fit() {
   const shown = Math.max(1, Math.floor(Math.min(wide, high * photo.aspect)));
   stage.style.width = `${shown}px`;
   stage.style.height = `${Math.max(1, Math.round(shown / photo.aspect))}px`;
+  // Below the photo, or on it where no room is left, but never across its edge.
+  const below = (high - shown / photo.aspect) / 2 + parseFloat(style.paddingBottom);
+  $("hint").style.bottom = `${below < 56 ? below + 14 : 14}px`;
   const ratio = Math.min(devicePixelRatio || 1, 3);
   // Even, as most encoders of video want it; and a video keeps the size with which it began.
   const toEven = (side) => 2 * Math.max(1, Math.round(side / 2));
