@@ -10,6 +10,18 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from xdist.scheduler import LoadFileScheduling
 
+# Files of a minute and more, the longest first: begun last, one would keep a process busy while the others wait.
+LONG_FILES = (
+  "test_benchmarks.py",
+  "test_train_smoke.py",
+  "test_pipeline.py",
+  "test_notebook.py",
+  "test_mesh_training.py",
+  "test_examples.py",
+  "test_accelerator_export.py",
+  "test_multiprocess.py",
+)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache_folder(tmp_path_factory):
@@ -36,6 +48,12 @@ def pytest_terminal_summary(terminalreporter):
   reasons = collections.Counter(str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", ()))
   for reason, number in sorted(reasons.items()):
     terminalreporter.write_line(f"{number} not run: {reason.removeprefix('Skipped: ')}")
+
+
+def pytest_collection_modifyitems(items):
+  """Long files come first, the others in their order."""
+  rank = {name: i for i, name in enumerate(LONG_FILES)}
+  items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
 @pytest.hookimpl(optionalhook=True)
