@@ -56,7 +56,7 @@ def through_a_file(frames):
 
 
 def judge(animator: Animator, path: Path, options: argparse.Namespace):
-  """Sharpness of our frames, of a file of them and of the peer's, share that moves, and the sheet's row, for one photo."""
+  """Sharpness of our frames, their file's and the peer's, share that moves, and its row of the sheet, for a photo."""
   image = read_image(path)
   spectrum = animator.predict_spectrum(jax.random.key(options.seed), image)
   frames = list(animator.render(image, spectrum, frames=options.frames, size=options.size))
