@@ -239,11 +239,12 @@ def test_who_wants_less_motion_gets_a_photo_at_rest(browser, page_file):
   assert page.locator("#play").get_attribute("aria-pressed") == "false"
   # Of two changes within one frame a page hears nothing, so the first is waited for.
   page.evaluate("""() => {
-    const wish = matchMedia("(prefers-reduced-motion: reduce)");
-    window.heard = new Promise((done) => wish.addEventListener("change", () => done(true), { once: true }));
+    window.heard = false;
+    window.wish = matchMedia("(prefers-reduced-motion: reduce)");
+    window.wish.addEventListener("change", () => (window.heard = true));
   }""")
   page.emulate_media(reduced_motion="no-preference")
-  assert page.evaluate("heard")
+  page.wait_for_function("heard")
   page.locator("#play").click()
   page.locator("#wind").click()
   page.emulate_media(reduced_motion="reduce")
