@@ -61,6 +61,14 @@ CPU_FORMS = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def traces_of_its_own():
+  """JAX keeps the traces of jitted functions: those of other tests have no marks, and none may be left to them."""
+  jax.clear_caches()
+  yield
+  jax.clear_caches()
+
+
 @pytest.fixture(autouse=True)
 def as_on_a_gpu(monkeypatch):
   """What asks for the device at hand finds an NVIDIA GPU, and what CPUs would get is marked."""

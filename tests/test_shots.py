@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from videos import assert_refused, sliding_frames
+from videos import assert_refused, encode, sliding_frames
 
 from gid_jax.errors import UserError
 from gid_jax.media import encoding, shots
@@ -12,7 +12,10 @@ SIZE = (48, 64)
 
 
 def write(path, frames, *, fps=30):
-  encoding.write_video(path, frames, fps=fps, quality=95)
+  if path.suffix == ".gif":
+    encoding.write_video(path, frames, fps=fps)
+  else:
+    encode(path, frames, rate=fps, options={"crf": "13"})
   return path
 
 
