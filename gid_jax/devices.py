@@ -5,7 +5,6 @@ What the user has set, by environment or `jax.config`, stays as it is. Importing
 
 import contextlib
 import ctypes
-import math
 import os
 import subprocess
 import sys
@@ -77,17 +76,17 @@ def use_compilation_cache() -> None:
       jax.config.update(name, value)
 
 
-def make_aligned(shape: tuple[int, ...]) -> Any:
-  """A NumPy array of float32 zeros that the devices of a CPU share: others are copied, once for each device.
+def make_aligned(length: int) -> Any:
+  """A NumPy array of so many uint32 zeros that the devices of a CPU share: others are copied, once for each device.
 
   What is never written of it takes no memory.
   """
   import numpy as np
 
-  size, alignment = 4 * math.prod(shape), 64
+  size, alignment = 4 * length, 64
   store = np.zeros(size + alignment, np.uint8)
   start = -store.ctypes.data % alignment
-  return store[start : start + size].view(np.float32).reshape(shape)
+  return store[start : start + size].view(np.uint32)
 
 
 def release_memory() -> None:

@@ -52,7 +52,7 @@ class _Network(NamedTuple):
   noise: Array
 
 
-_make_spline_tile = keep()(warp.make_spline_tile)
+_make_lattice_tile = keep()(warp.make_lattice_tile)
 
 
 @keep(others=("height", "width", "anchor_first_frame"))
@@ -70,21 +70,20 @@ def _extend(image, depth):
   return moving_photo.extend(image), moving_photo.extend(depth)
 
 
-def _make_spline(photo: np.ndarray) -> np.ndarray:
-  """Coefficients [n 3] of `warp.make_spline` for a photo [h w 3] row after row, and room for those of larger ones."""
+def _make_lattice(photo: np.ndarray) -> np.ndarray:
+  """The lattice [n] of `warp.make_lattice` for a photo [h w 3] row after row, and room for those of larger ones."""
   height, width = photo.shape[:2]
-  spline = make_aligned((count_room(height, width), 3))
-  rows, columns = (2 * side + 2 * warp.SPLINE_MARGIN + 1 for side in (height, width))
-  whole = spline[: rows * columns].reshape(rows, columns, 3)
-  size = np.asarray(photo.shape[:2], np.int32)
-  around = np.arange(-warp.SPLINE_HALO, _TILE + warp.SPLINE_HALO)
-  for top in range(0, -(-rows // 2), _TILE):
+  lattice = make_aligned(warp.DENSITY**2 * count_room(height, width))
+  whole = lattice[: warp.DENSITY**2 * height * width].reshape(warp.DENSITY * height, warp.DENSITY * width)
+  before, behind = warp.LATTICE_HALO
+  around = np.arange(-before, _TILE + behind)
+  for top in range(0, height, _TILE):
     band = photo.take(top + around, 0, mode="clip")
-    for left in range(0, -(-columns // 2), _TILE):
-      tile = _make_spline_tile(band.take(left + around, 1, mode="clip"), np.array([top, left], np.int32), size)
-      place = whole[2 * top : 2 * (top + _TILE), 2 * left : 2 * (left + _TILE)]
-      place[:] = np.asarray(tile)[: place.shape[0], : place.shape[1]]
-  return spline
+    for left in range(0, width, _TILE):
+      tile = np.asarray(_make_lattice_tile(band.take(left + around, 1, mode="clip")))
+      place = whole[warp.DENSITY * top :, warp.DENSITY * left :][: len(tile), : len(tile)]
+      place[:] = tile[: place.shape[0], : place.shape[1]]
+  return lattice
 
 
 @keep(others=("model",))
@@ -205,7 +204,7 @@ class ImageRenderer:
     """
     network = self._look(image, jnp.asarray(depth), seed)
     height, width = image.shape[:2]
-    photo = MovingPhoto(_make_spline(image), np.array([height, width], np.int32), *_extend(image, depth))
+    photo = MovingPhoto(_make_lattice(image), np.array([height, width], np.int32), *_extend(image, depth))
     return _render_flow(self._renderer, network, photo, jnp.asarray(flow))[: height * width].reshape(height, width, 3)
 
   def render(
@@ -243,7 +242,7 @@ class ImageRenderer:
     anchored = dict(anchor_first_frame=anchor_first_frame)
     series, depth = _lay_out(spectrum, np.float32(magnify), height=grid[0], width=grid[1], **anchored)
     network = self._look(image, depth, seed)
-    moving = MovingPhoto(_make_spline(photo), np.array(shown, np.int32), *_extend(resize_image(photo, *grid), depth))
+    moving = MovingPhoto(_make_lattice(photo), np.array(shown, np.int32), *_extend(resize_image(photo, *grid), depth))
     mesh, block = self._share(shown, frames)
     moving, series, network = jax.device_put((moving, series, network), NamedSharding(mesh, PartitionSpec()))
     times = (np.arange(frames) * (spectrum.fps / fps)).astype(np.float32)
@@ -278,12 +277,12 @@ class ImageRenderer:
     grid = motion_size(*shown)
     anchored = dict(anchor_first_frame=True)
     series, depth = _lay_out.prepare(spectrum, np.float32(1), height=grid[0], width=grid[1], **anchored)
-    side = _TILE + 2 * warp.SPLINE_HALO
+    side = _TILE + sum(warp.LATTICE_HALO)
+    _make_lattice_tile.prepare(jax.ShapeDtypeStruct((side, side, 3), np.float32))
+    lattice: Any = jax.ShapeDtypeStruct((warp.DENSITY**2 * count_room(*shown),), np.uint32)
     place: Any = jax.ShapeDtypeStruct((2,), np.int32)
-    _make_spline_tile.prepare(jax.ShapeDtypeStruct((side, side, 3), np.float32), place, place)
-    spline: Any = jax.ShapeDtypeStruct((count_room(*shown), 3), np.float32)
     image, depth = _extend.prepare(jax.ShapeDtypeStruct((*grid, 3), np.float32), depth)
-    moving: Any = MovingPhoto(spline, place, image, depth)
+    moving: Any = MovingPhoto(lattice, place, image, depth)
     if self._renderer is not None:
       return
     mesh, block = self._share(shown, frames)
@@ -299,5 +298,5 @@ class ImageRenderer:
     if devices[0].platform == "cpu":
       devices, scale = devices[: max(1, _MAX_PIXELS_TOGETHER // math.prod(shown))], 1
     # So many that one product finds the motion of all, so few that they are a small part of the memory.
-    most = max(1, min(scale * _MAX_BLOCK, scale * _MAX_PIXELS_OF_BLOCK // (count_room(*shown) // 4)))
+    most = max(1, min(scale * _MAX_BLOCK, scale * _MAX_PIXELS_OF_BLOCK // count_room(*shown)))
     return Mesh(np.asarray(devices), ("frames",)), len(devices) * min(most, -(-frames // len(devices)))

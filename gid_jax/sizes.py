@@ -52,11 +52,5 @@ def motion_size(height: int, width: int) -> tuple[int, int]:
 
 
 def count_room(height: int, width: int) -> int:
-  """How many coefficients of a spline to make room for, so that one program suits videos of many sizes."""
-  number = count_coefficients(height, width)
-  return next((room for room in (count_coefficients(side, side) for side in _ROOMS) if room >= number), number)
-
-
-def count_coefficients(height: int, width: int) -> int:
-  """The number of coefficients of `motion.warp.make_spline` for a picture of height x width."""
-  return (2 * height + 5) * (2 * width + 5)
+  """For how many pixels to make room where a video of height x width is rendered: one program suits many sizes."""
+  return next((side**2 for side in _ROOMS if side**2 >= height * width), height * width)

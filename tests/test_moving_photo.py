@@ -100,7 +100,7 @@ def test_what_moves_in_from_outside_continues_the_photo():
   frame = show(photo, photo, flow, np.ones((16, 24)))
   y, x = np.mgrid[:16, :24]
   expected = photo[np.clip(y + 2, 0, 15), np.clip(x - 3, 0, 23)]
-  np.testing.assert_allclose(frame, expected, atol=1e-5)
+  np.testing.assert_allclose(frame, expected, atol=7.5e-4)
 
 
 @pytest.mark.parametrize("anchored", [True, False])
@@ -146,8 +146,8 @@ def test_one_program_shows_videos_of_every_size():
   shows = jax.jit(lambda *photo: moving_photo.show(moving_photo.MovingPhoto(*photo), flow_around))
   for height, width in ((30, 40), (40, 22)):
     photo = rng.uniform(size=(height, width, 3)).astype(np.float32)
-    spline = np.full((8000, 3), np.nan, np.float32)  # room that must not be looked at
-    spline[: (2 * height + 5) * (2 * width + 5)] = np.asarray(warp.make_spline(photo)).reshape(-1, 3)
-    found = shows(spline, np.int32([height, width]), *extended)[: height * width].reshape(height, width, 3)
+    lattice = np.full(16 * 1500, 2**32 - 1, np.uint32)  # room that must not be looked at
+    lattice[: 16 * height * width] = np.asarray(warp.make_lattice(photo)).ravel()
+    found = shows(lattice, np.int32([height, width]), *extended)[: height * width].reshape(height, width, 3)
     np.testing.assert_allclose(found, show(photo, image, flow, depth), atol=1e-5)
   assert shows._cache_size() == 1

@@ -7,15 +7,14 @@ import scipy.ndimage
 from helpers import run
 
 from gid_jax.motion.warp import (
-  SPLINE_HALO,
+  LATTICE_HALO,
   is_inside,
-  make_spline,
-  make_spline_tile,
+  make_lattice,
+  make_lattice_tile,
   sample_cubic,
+  sample_lattice,
   sample_linear,
   sample_points,
-  sample_spline,
-  spline_size,
   to_planes,
 )
 
@@ -71,54 +70,76 @@ def test_cubic_sampling(moved):
   np.testing.assert_allclose(run(sample_cubic, *moved), expected, atol=1e-5)
 
 
-def double(values):
-  """Values [h w c] and those between, as NumPy's sinc under Lanczos' window of 12 values has them."""
-  places = np.arange(-6, 6) + 0.5
-  taps = np.sinc(places) * np.sinc(places / 6)
+def lanczos(x):
+  return np.where(np.abs(x) < 6, np.sinc(x) * np.sinc(x / 6), 0)
+
+
+def enlarge(values):
+  """Values [h w c] and those at quarters between, from NumPy's sinc under Lanczos' window, an eighth sharpened."""
   for axis in (0, 1):
-    padded = np.moveaxis(np.pad(values, [(6, 6) if i == axis else (0, 0) for i in range(3)], mode="edge"), axis, 0)
-    between = sum(tap * padded[i + 1 : len(padded) - 11 + i] for i, tap in enumerate(taps / taps.sum()))
-    pairs = np.stack([padded[6:-6], between], 1)
-    values = np.moveaxis(pairs.reshape(-1, *pairs.shape[2:])[:-1], 0, axis)
+    size = values.shape[axis]
+    places = np.arange(4 * size) / 4
+    away = places[:, None] - np.arange(-8, size + 8)
+    weights = 1.25 * lanczos(away) - (lanczos(away - 0.25) + lanczos(away + 0.25)) / 8
+    weights = np.where((places % 1 == 0)[:, None], away == 0, weights / weights.sum(1, keepdims=True))
+    padded = np.pad(np.moveaxis(values, axis, 0), ((8, 8), (0, 0), (0, 0)), mode="edge")
+    values = np.moveaxis(np.einsum("pq,qwc->pwc", weights, padded), 0, axis)
   return values
 
 
-def test_spline_sampling(moved):
-  values, u, v = moved
+def sample_photo(values, u, v):
+  x, y = grid(*values.shape[:2])
+  return sample_lattice(make_lattice(values).ravel(), *values.shape[:2], x + u, y + v)
+
+
+def test_lattice_sampling(moved):
+  _, u, v = moved
+  values = np.random.default_rng(4).uniform(size=(9, 12, 3)).astype(np.float32)
   x, y = grid(9, 12)
-  # SciPy's spline sees the same picture, its edges repeated further than any sample is from the border.
-  padded = np.pad(double(values.astype(float)), ((30, 30), (30, 30), (0, 0)), mode="edge")
-  place = [2 * np.clip(y + v, 0, 8) + 30, 2 * np.clip(x + u, 0, 11) + 30]
-  expected = [scipy.ndimage.map_coordinates(padded[..., c], place, order=3) for c in range(values.shape[-1])]
-  sample = lambda values, u, v: sample_spline(make_spline(values), u, v)
-  np.testing.assert_allclose(run(sample, *moved), np.stack(expected, -1), atol=1e-5)
+  dense = enlarge(values.astype(float)).clip(-0.25, 1.25)
+  place = [4 * np.clip(y + v, 0, 8), 4 * np.clip(x + u, 0, 11)]
+  expected = [scipy.ndimage.map_coordinates(dense[..., c], place, order=1, mode="nearest") for c in range(3)]
+  # Ten bits for 1.5: half a step is 0.00073.
+  np.testing.assert_allclose(run(sample_photo, values, u, v), np.stack(expected, -1), atol=7.4e-4)
   zero = np.zeros_like(u)
-  np.testing.assert_allclose(run(sample, values, zero, zero), values, atol=1e-6)
-  assert spline_size(run(make_spline, values)) == (9, 12)
+  found = run(sample_photo, values, zero, zero)
+  np.testing.assert_allclose(found, values, atol=7.4e-4)
+  levels = np.round(values * 255)
+  assert (np.round(np.asarray(run(sample_photo, np.float32(levels / 255), zero, zero)) * 255) == levels).all()
 
 
-def test_a_spline_is_sharper_than_cubic_convolution():
+def test_a_lattice_holds_what_overshoots():
+  edge = np.zeros((9, 24, 3), np.float32)
+  edge[:, 12:] = (1.0, 0.5, 0.0)
+  u = np.full((9, 24), 0.5, np.float32)
+  found = np.asarray(run(sample_photo, edge, u, 0 * u))[4]
+  assert found[:, 0].max() > 1.05 and found[:, 0].min() < -0.05
+  np.testing.assert_allclose(found[:, 1], found[:, 0] / 2, atol=2e-3)
+  np.testing.assert_allclose(found[:, 2], 0, atol=7.4e-4)
+
+
+def test_a_lattice_is_sharper_than_cubic_convolution():
   x = np.arange(64)
-  wave = lambda x: np.tile(np.cos(2 * np.pi * x / 4), (8, 1))[..., None].astype(np.float32)  # four pixels a wave
-  quarter = np.full((8, 64), 0.25, np.float32)
-  sample = lambda values, u, v: sample_spline(make_spline(values), u, v)
-  error = lambda way, u: np.abs(run(way, wave(x), u, 0 * u) - wave(x + u[0]))[:, 20:-20].max()
-  assert error(sample, quarter) < 0.005 and error(sample, 2 * quarter) < 0.005
-  assert error(sample_cubic, 2 * quarter) > 0.08
+  wave = lambda x: np.tile(0.5 + 0.5 * np.cos(2 * np.pi * x / 4), (8, 1))[..., None].repeat(3, -1).astype(np.float32)
+  error = lambda way, u: np.abs(run(way, wave(x), np.full((8, 64), u), np.zeros((8, 64))) - wave(x + u))[:, 20:-20].max()
+  assert max(error(sample_photo, u) for u in (0.125, 0.25, 0.375, 0.5)) < 0.018  # four pixels a wave of 0.5
+  assert error(sample_cubic, 0.5) > 0.04
 
 
 @pytest.mark.parametrize("size", [(9, 12), (40, 33)])
-def test_tiles_of_a_spline_are_the_spline(size):
+def test_tiles_of_a_lattice_are_the_lattice(size):
   values = np.random.default_rng(3).uniform(size=(*size, 3)).astype(np.float32)
-  expected = np.asarray(run(make_spline, values))
-  found = np.full_like(expected, np.nan)
-  around, make = np.arange(-SPLINE_HALO, 16 + SPLINE_HALO), jax.jit(make_spline_tile)
-  for top in range(0, size[0] + 3, 16):
-    for left in range(0, size[1] + 3, 16):
+  expected = np.asarray(run(make_lattice, values))
+  found = np.zeros_like(expected)
+  before, behind = LATTICE_HALO
+  around, make = np.arange(-before, 16 + behind), jax.jit(make_lattice_tile)
+  for top in range(0, size[0], 16):
+    for left in range(0, size[1], 16):
       tile = values.take(top + around, 0, mode="clip").take(left + around, 1, mode="clip")
-      place = found[2 * top : 2 * top + 32, 2 * left : 2 * left + 32]
-      place[:] = make(tile, np.array([top, left]), np.array(size))[: place.shape[0], : place.shape[1]]
-  np.testing.assert_allclose(found, expected, atol=1e-6)
+      place = found[4 * top : 4 * top + 64, 4 * left : 4 * left + 64]
+      place[:] = make(tile)[: place.shape[0], : place.shape[1]]
+  for shift in (0, 10, 20):  # sums may be rounded otherwise
+    np.testing.assert_allclose(found >> shift & 1023, expected >> shift & 1023, atol=1)
 
 
 def test_inside_are_pixels_that_land_between_the_outermost_centres():

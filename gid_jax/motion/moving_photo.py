@@ -1,6 +1,6 @@
 """A photo in motion without a network (section 5).
 
-  once a photo   spline   the photo at the video's size, to be sampled anywhere
+  once a photo   lattice  the photo at the video's size, to be sampled anywhere
                  series   the spectral volume on the grid of motion, ready for any time; W, the depth of splatting
   each frame     F_t      is splatted, weighted by W, and turned round: from where each pixel comes
                  frame    the photo, gathered; where surfaces meet, the mixture of their colours; where nothing lands
@@ -14,7 +14,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt32
 
 from gid_jax.motion import spectral, splat, warp
 from gid_jax.types import AnyArray, SpectralVolume
@@ -37,13 +37,13 @@ class MovingPhoto:
   """A photo and all that is the same in each of its frames; see `prepare`.
 
   Attributes:
-    spline: [n 3] of the photo at the video's size, from `warp.make_spline`, row after row; more may come behind.
+    lattice: [n] of the photo at the video's size, from `warp.make_lattice`, row after row; more may come behind.
     size: [2] height and width of the video, so that one program suits videos of every size.
     image: [hm wm 3] the photo on the grid of motion with its margin.
     depth: [hm wm] W likewise, pixels of the grid.
   """
 
-  spline: Float[AnyArray, "n 3"]
+  lattice: UInt32[AnyArray, "n"]
   size: Int[AnyArray, "2"]
   image: Float[AnyArray, "hm wm 3"]
   depth: Float[AnyArray, "hm wm"]
@@ -60,7 +60,7 @@ def prepare(
     depth: [h w] W, mean motion magnitude, pixels of the grid.
   """
   return MovingPhoto(
-    spline=warp.make_spline(photo).reshape(-1, 3),
+    lattice=warp.make_lattice(photo).ravel(),
     size=jnp.asarray(photo.shape[:2], jnp.int32),
     image=extend(jnp.asarray(image, jnp.float32)),
     depth=extend(jnp.asarray(depth, jnp.float32)),
@@ -122,7 +122,7 @@ def show(
     dtype: float32 in [0, 1], or uint8.
 
   Returns:
-    [m 3], of which the first height x width are the frame; m is a fourth of the spline's coefficients, rounded up.
+    [m 3], of which the first height x width are the frame; m is the lattice's number of pixels, rounded up.
   """
   values = jnp.concatenate([photo.image, find_steepness(flow)], axis=-1)
   inverse = jax.tree.map(crop, splat.invert_flow(flow, photo.depth, values))
@@ -140,7 +140,7 @@ def show(
   back = inverse.back + is_whole * (1 - landed) * (beside - inverse.back)
   mass = jnp.maximum(inverse.mass, _FULL_COVERAGE * is_whole)
   inverse = inverse._replace(back=back, mass=mass)
-  return gather(photo.spline, photo.size, inverse, colours if rest is None else rest, dtype=dtype)
+  return gather(photo.lattice, photo.size, inverse, colours if rest is None else rest, dtype=dtype)
 
 
 def _blur(values: Array) -> Array:
@@ -167,7 +167,7 @@ def crop(values: Float[AnyArray, "hm wm *c"]) -> Float[AnyArray, "h w *c"]:
 
 
 def gather(
-  spline: Float[AnyArray, "n 3"],
+  lattice: UInt32[AnyArray, "n"],
   size: Int[AnyArray, "2"],
   inverse: splat.InverseFlow,
   rest: Float[AnyArray, "h w 3"],
@@ -179,7 +179,7 @@ def gather(
   Where nothing moves the photo is itself. So many pixels are worked on at once that memory stays small.
 
   Args:
-    spline: [n 3] of the photo, RGB in [0, 1] at the output size; see `MovingPhoto`.
+    lattice: [n] of the photo at the output size; see `MovingPhoto`.
     size: [2] height and width of the output.
     inverse: the flow, on a grid [h w ...] of its own.
     rest: [h w 3] on that grid.
@@ -193,7 +193,7 @@ def gather(
   is_one = jnp.clip(2 - inverse.spread / _SPREAD, 0.0, 1.0)
   share = jnp.clip(inverse.mass / _FULL_COVERAGE, 0.0, 1.0) * is_one
   fields = jnp.concatenate([inverse.back, share, jnp.asarray(rest)], axis=-1)
-  length = len(spline) // 4 + 1  # there are more than four coefficients a pixel
+  length = len(lattice) // warp.DENSITY**2
   strip = min(_STRIP, length)
 
   def gather_strip(number, frame):
@@ -203,7 +203,7 @@ def gather(
     # As planes they are worked out once, and not again for every tap of the kernel.
     u, v, share, *colours = warp.to_planes(_enlarge(fields, row, column, height, width))
     x, y = column + u * (width / columns), row + v * (height / rows)
-    moved = warp.sample_spline_rows(spline, height, width, x, y)
+    moved = warp.sample_lattice(lattice, height, width, x, y)
     share = share[:, None]
     pixels = jnp.clip(share * moved + (1 - share) * jnp.stack(colours, -1), 0.0, 1.0)
     pixels = (pixels * 255 + 0.5).astype(dtype) if dtype == jnp.uint8 else pixels

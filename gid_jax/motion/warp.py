@@ -8,14 +8,15 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Inexact, Int
+from jaxtyping import Array, Bool, Float, Inexact, UInt32
 
 from gid_jax.types import AnyArray
 
-SPLINE_MARGIN = 2  # coefficients of a spline beyond the values on every side, which its kernel needs at the border
-# How far the inverse filter of a spline reaches: what is left out is below 1e-7.
-_SPLINE_REACH = 12
-_SINC_REACH = 6  # values on either side of a place halfway between two
+DENSITY = 4  # steps of a lattice per pixel
+LATTICE_HALO = (5, 6)  # pixels before and behind a tile that its lattice depends on
+_SHARPENING = 1 / 8  # of a step against its two neighbours, see `_lattice_taps`
+_BITS, _FLOOR = 10, 0.25  # of a colour in a word, and how far below 0 and above 1 it may lie
+_LEVELS = (2**_BITS - 1) / (1 + 2 * _FLOOR)
 
 
 def _positions(u: Float[AnyArray, "h w"], v: Float[AnyArray, "h w"]):
@@ -33,11 +34,7 @@ def is_inside(u: Float[AnyArray, "h w"], v: Float[AnyArray, "h w"]) -> Bool[Arra
 def _sample(values: Inexact[AnyArray, "h w c"], x: AnyArray, y: AnyArray, weigh: Callable) -> Inexact[Array, "*n c"]:
   """Interpolates `values` at x, y [*n] with the separable kernel whose taps `weigh` gives; edges repeat."""
   height, width, channels = values.shape
-  return _sample_rows(jnp.asarray(values).reshape(-1, channels), height, width, x, y, weigh)
-
-
-def _sample_rows(flat, height, width, x, y, weigh: Callable) -> Inexact[Array, "*n c"]:
-  """`_sample` of the rows of a picture one after the other [n c]; its size may be traced."""
+  flat = jnp.asarray(values).reshape(-1, channels)
   x, y = jnp.clip(x, 0, width - 1), jnp.clip(y, 0, height - 1)
   column, row = x.astype(jnp.int32), y.astype(jnp.int32)
   weights_x, weights_y = weigh(x - column), weigh(y - row)
@@ -86,108 +83,92 @@ def sample_cubic(values: Float[AnyArray, "h w c"], u: AnyArray, v: AnyArray) -> 
   )
 
 
-def make_spline(values: Float[AnyArray, "h w c"]) -> Float[Array, "h2 w2 c"]:
-  """Coefficients of a picture [h w c] for `sample_spline`: the cubic spline through its values and those between.
+def make_lattice(values: Float[AnyArray, "h w 3"]) -> UInt32[Array, "h4 w4"]:
+  """A picture [h w 3] in [0, 1] on a lattice four times as dense per axis, for `sample_lattice`: [4h 4w] words.
 
-  A cubic spline through the values alone takes a fifth of the finest detail (the variance of the Laplacian) halfway
-  between pixels. Through twice as many per axis, found by a sinc under Lanczos' window, it takes a twentieth. The
-  coefficients are these values filtered by the inverse of the B-spline's taps (1, 4, 1) / 6 (Unser et al. 1993), which
-  is a two-sided exponential; beyond the border the edge repeats.
+  Interpolating a picture linearly, or by cubics, takes its finest detail halfway between pixels. So values at quarters
+  of a pixel are found first, by a sinc under Lanczos' window, and linear interpolation is left with little to take.
+  What it takes on average is given back beforehand. The pixels themselves stay as they are; beyond the border the edge
+  repeats.
 
   Returns:
-    [2h+5 2w+5 c] float32: with a margin on every side, which the kernel needs at the border.
+    [4h 4w] uint32: red, green and blue of ten bits each, which hold -0.25 ... 1.25.
   """
-  sinc, inverse = _spline_taps()
-  spline = jnp.asarray(values, jnp.float32)
-  for axis in (0, 1):
-    side = spline.shape[axis]
-    widths = [(_SINC_REACH - 1, _SINC_REACH) if i == axis else (0, 0) for i in range(3)]
-    between = correlate(jnp.pad(spline, widths, mode="edge"), sinc, axis)
-    doubled = jnp.stack([spline, between], axis + 1)
-    doubled = doubled.reshape(*(2 * side if i == axis else length for i, length in enumerate(spline.shape)))
-    doubled = jax.lax.slice_in_dim(doubled, 0, 2 * side - 1, axis=axis)
-    margin = _SPLINE_REACH + SPLINE_MARGIN
-    widths = [(margin, margin + 2) if i == axis else (0, 0) for i in range(3)]
-    spline = correlate(jnp.pad(doubled, widths, mode="edge"), inverse, axis)
-  return spline
+  before, behind = LATTICE_HALO
+  return make_lattice_tile(jnp.pad(jnp.asarray(values), ((before, behind), (before, behind), (0, 0)), mode="edge"))
 
 
-def _spline_taps() -> tuple[tuple[float, ...], tuple[float, ...]]:
-  places = np.arange(-_SINC_REACH, _SINC_REACH) + 0.5
-  sinc = np.sinc(places) * np.sinc(places / _SINC_REACH)
-  decay = 3**0.5 - 2
-  inverse = tuple(3**0.5 * decay ** abs(k) for k in range(-_SPLINE_REACH, _SPLINE_REACH + 1))
-  return tuple((sinc / sinc.sum()).tolist()), inverse
-
-
-# Pixels around a tile that its coefficients depend on.
-SPLINE_HALO = (_SPLINE_REACH + SPLINE_MARGIN) // 2 + _SINC_REACH - 1
-
-
-def make_spline_tile(
-  tile: Float[AnyArray, "h w c"], start: Int[AnyArray, "2"], size: Int[AnyArray, "2"]
-) -> Float[Array, "h2 w2 c"]:
-  """A part of what `make_spline` makes of a picture, by a program that suits pictures of every size.
+def make_lattice_tile(tile: Float[AnyArray, "h w 3"]) -> UInt32[Array, "h4 w4"]:
+  """A part of what `make_lattice` makes of a picture, by a program that suits pictures of every size.
 
   Args:
-    tile: [h w c] the picture's pixels from `start - SPLINE_HALO` on, its edge repeated outside.
-    start: row and column, of which the coefficients 2 `start` are the first.
-    size: height and width of the whole picture.
+    tile: [h w 3] the part, with `LATTICE_HALO` pixels around it; outside the picture its edge repeats.
 
   Returns:
-    [2(h-24) 2(w-24) c].
+    [4(h-11) 4(w-11)] uint32.
   """
-  sinc, inverse = _spline_taps()
-  spline = jnp.asarray(tile, jnp.float32)
-  for axis in (0, 1):
-    between = correlate(spline, sinc, axis)
-    count = between.shape[axis]
-    values = jax.lax.slice_in_dim(spline, _SINC_REACH - 1, _SINC_REACH - 1 + count, axis=axis)
-    doubled = jnp.stack([values, between], axis + 1)
-    doubled = doubled.reshape(*(2 * count if i == axis else length for i, length in enumerate(values.shape)))
-    # Beyond the picture's own border its last value repeats.
-    first = 2 * start[axis] - _SPLINE_REACH - SPLINE_MARGIN
-    places = jnp.clip(first + jnp.arange(2 * count - 2), 0, 2 * size[axis] - 2) - first
-    spline = correlate(doubled.take(places, axis, mode="clip"), inverse, axis)
-  return spline
+  taps = jnp.asarray(_lattice_taps())
+  planes = jnp.moveaxis(jnp.asarray(tile, jnp.float32), -1, 0)
+  height, width = (side - sum(LATTICE_HALO) for side in tile.shape[:2])
+
+  # The phases are taken by loops: in one expression XLA would work out the first axis again for each tap of the second.
+  def filter_axis(values, size, axis):
+    parts = lambda taps: [tap * jax.lax.slice_in_dim(values, i, i + size, axis=axis) for i, tap in enumerate(taps)]
+    return jax.lax.scan(lambda _, taps: (None, sum(parts(taps))), None, taps)[1]
+
+  phases = filter_axis(filter_axis(planes, height, 1), width, 3)  # [columns' phase, rows' phase, 3, h, w]
+  levels = jnp.clip((phases + _FLOOR) * _LEVELS + 0.5, 0, 2**_BITS - 1).astype(jnp.uint32)
+  red, green, blue = jnp.moveaxis(levels, 2, 0)
+  words = red | green << _BITS | blue << 2 * _BITS
+  return words.transpose(2, 1, 3, 0).reshape(DENSITY * height, DENSITY * width)
 
 
-def spline_size(spline: Float[AnyArray, "h2 w2 c"]) -> tuple[int, int]:
-  """Height and width of the picture that `make_spline` was given, of its coefficients [h2 w2 c]."""
-  height, width = ((side - 2 * SPLINE_MARGIN - 1) // 2 for side in spline.shape[:2])
-  return height, width
+def _lattice_taps() -> Float[np.ndarray, "4 12"]:
+  """Of each quarter of a pixel its weights of the pixels from 5 before to 6 behind."""
+  before, behind = LATTICE_HALO
+  phases = np.arange(DENSITY)[:, None]
+  places = np.arange(-before, behind + 1) - phases / DENSITY
+  lanczos = lambda x: np.where(np.abs(x) < behind, np.sinc(x) * np.sinc(x / behind), 0)
+  # Linear interpolation takes w^2 / 12 of a wave of w radians per step on average, and the window some more.
+  neighbours = lanczos(places - 1 / DENSITY) + lanczos(places + 1 / DENSITY)
+  taps = (1 + 2 * _SHARPENING) * lanczos(places) - _SHARPENING * neighbours
+  return np.where(phases > 0, taps / taps.sum(1, keepdims=True), places == 0).astype(np.float32)
 
 
-def sample_spline(spline: Float[AnyArray, "h2 w2 c"], u: AnyArray, v: AnyArray) -> Float[Array, "h w c"]:
-  """Samples the spline of `make_spline` at moved pixels, u, v [h w]; beyond the picture's border its edge repeats.
+def sample_lattice(
+  lattice: UInt32[AnyArray, "n"], height: AnyArray | int, width: AnyArray | int, x: AnyArray, y: AnyArray
+) -> Float[Array, "*m 3"]:
+  """Samples the lattice of `make_lattice` at places x, y [*m], pixels; beyond the picture's border its edge repeats.
 
-  It passes through every value.
+  Where x and y are whole, the pixel itself comes out, to 0.001.
+
+  Args:
+    lattice: [n] its rows, one after the other; what is behind the last does not count.
+    height: of the picture, pixels; may be traced.
+    width: likewise.
+    x: [*m] columns.
+    y: [*m] rows.
+
+  Returns:
+    [*m 3] RGB.
   """
-  return sample_spline_rows(spline.reshape(-1, spline.shape[-1]), *spline_size(spline), *_positions(u, v))
+  x, y = (DENSITY * jnp.clip(a, 0, size - 1) for a, size in ((x, width), (y, height)))
+  column, row = x.astype(jnp.int32), y.astype(jnp.int32)
+  across, down = x - column, y - row
+  stride = DENSITY * width
+  first = row * stride + column
 
+  # A loop is given its columns; in one expression they would be worked out again for every corner.
+  def add_corner(total, corner):
+    below, beside = corner
+    words = lattice.at[first + below * stride + beside].get(mode="promise_in_bounds")
+    weight = jnp.where(below, down, 1 - down) * jnp.where(beside, across, 1 - across)
+    levels = ((words >> shift & 2**_BITS - 1).astype(jnp.int32) for shift in range(0, 3 * _BITS, _BITS))
+    return tuple(colour + weight * level for colour, level in zip(total, levels, strict=True)), None
 
-def sample_spline_rows(
-  spline: Float[AnyArray, "n c"], height: AnyArray | int, width: AnyArray | int, x: AnyArray, y: AnyArray
-) -> Float[Array, "*m c"]:
-  """Like `sample_spline` at places x, y [*m], of the rows of the spline one after the other [n c].
-
-  Height and width are those of the picture and may be traced; what is behind the last row does not count.
-  """
-  x, y = (2 * jnp.clip(a, 0, size - 1) + SPLINE_MARGIN for a, size in ((x, width), (y, height)))
-  rows, columns = (2 * size + 2 * SPLINE_MARGIN + 1 for size in (height, width))
-  return _sample_rows(
-    jnp.asarray(spline),
-    rows,
-    columns,
-    x,
-    y,
-    lambda f: (
-      (1 - f) ** 3 / 6,
-      2 / 3 - f * f * (1 - f / 2),
-      1 / 6 + f * (0.5 + f * (0.5 - f / 2)),
-      f**3 / 6,
-    ),
-  )
+  corners = jnp.array([0, 0, 1, 1]), jnp.array([0, 1, 0, 1])
+  total, _ = jax.lax.scan(add_corner, (jnp.zeros(jnp.shape(x)),) * 3, corners)
+  return jnp.stack(total, -1) / _LEVELS - _FLOOR
 
 
 def to_planes(values: Float[AnyArray, "*n c"]) -> Float[Array, "c *n"]:
