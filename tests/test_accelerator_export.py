@@ -24,6 +24,7 @@ from gid_jax.models import operations
 from gid_jax.models.build import make_renderer
 from gid_jax.motion import moving_photo, splat
 from gid_jax.motion.moving_photo import MovingPhoto
+from gid_jax.motion.warp import DENSITY
 from gid_jax.parsing import parse
 from gid_jax.sizes import count_room, motion_size
 from gid_jax.types import SpectralVolume
@@ -182,7 +183,8 @@ def test_blocks_of_frames(is_trained):
     lambda volume: rendering._lay_out(
       volume, np.float32(1), height=grid[0], width=grid[1], anchor_first_frame=True), volume)
   image, depth = jax.eval_shape(rendering._extend._function, float32(*grid, 3), depth)
-  photo = MovingPhoto(float32(count_room(*shown), 3), np.array(shown, np.int32), image, depth)
+  lattice = jax.ShapeDtypeStruct((DENSITY**2 * count_room(*shown),), np.uint32)
+  photo = MovingPhoto(lattice, np.array(shown, np.int32), image, depth)
   model = network = None
   if is_trained:
     config = parse(TrainSettings, roofline.get_config("renderer", "paper"))

@@ -239,8 +239,8 @@ def test_a_video_begins_on_the_photo_and_moves_it(animator):
 def test_a_trained_renderer_is_optional(animator):
   plain = pipeline.ImageRenderer()
   volume = sway(animator, 8.0)
-  frames = np.stack(list(plain.render(PHOTO, volume, frames=16)))
   photo = np.uint8(255 * pipeline.resize_image(PHOTO, 44, 70) + 0.5)
+  frames = np.stack(list(plain.render(np.float32(photo / 255), volume, frames=16)))
   np.testing.assert_array_equal(frames[0], photo)  # nothing has moved yet: the photo bit for bit
   trained = render(animator, volume, frames=16)
   # Where the photo has not moved away from, it is the same photo; the network shows in what is left.
@@ -249,7 +249,7 @@ def test_a_trained_renderer_is_optional(animator):
   flow[:, 35:, 0] = 6.0
   shown = [np.asarray(r.render_flow(photo / 255, flow, flow[..., 0])) for r in (plain, animator)]
   assert np.abs(shown[0] - shown[1])[:, 36:40].max() > 0.02
-  np.testing.assert_allclose(shown[0][:, 44:], (photo / 255)[:, 38:-6], atol=1e-5)
+  np.testing.assert_allclose(shown[0][:, 44:], (photo / 255)[:, 38:-6], atol=7.5e-4)
 
 
 def test_a_trained_renderer_shows_the_photo_where_it_lands(quick_compilation):
@@ -262,7 +262,7 @@ def test_a_trained_renderer_shows_the_photo_where_it_lands(quick_compilation):
   flow = np.zeros((48, 64, 2), np.float32)
   flow[:, 32:, 0] = 8.0  # opens columns 32 ... 39
   plain, trained = (np.asarray(renderer.render_flow(photo, flow, flow[..., 0])) for renderer in renderers)
-  np.testing.assert_allclose(trained[:, :31], photo[:, :31], atol=1e-5)
+  np.testing.assert_allclose(trained[:, :31], photo[:, :31], atol=7.5e-4)
   np.testing.assert_allclose(trained[:, 41:], plain[:, 41:], atol=1e-6)
   assert np.abs(trained - plain)[:, 33:39].min(axis=-1).max() > 0.05
 
