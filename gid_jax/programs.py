@@ -40,6 +40,8 @@ from gid_jax.devices import count_cores, is_caching, make_cache_folder
 
 MAX_BYTES = 2**29  # of all files together; beyond it those go that were not used for longest
 _SUFFIX = ".program"
+# For CPUs: matrix products of YNNPACK are built when a program first runs, which takes longer than all of its steps.
+_NO_LATE_BUILDING = {"xla_cpu_experimental_ynn_fusion_type": ""}
 _DIGEST = hashlib.sha256().digest_size
 # What somebody else's module makes of a program is not in this package's sources.
 _FOREIGN = re.compile(r"""['"][A-Za-z_][\w.]*:[A-Za-z_]\w*['"]|\bat 0x""")
@@ -176,7 +178,7 @@ class Kept:
 
     def finish():
       try:
-        run = lowered.compile(self._options if jax.default_backend() == "cpu" else None)
+        run = self._finish(lowered)
       except BaseException as error:
         program.run.set_exception(error)
         return
@@ -187,6 +189,14 @@ class Kept:
           write_file(path, pickle.dumps((binary, program.results.result())))
 
     _pool().submit(finish)
+
+  def _finish(self, lowered):
+    if jax.default_backend() != "cpu":
+      return lowered.compile()
+    try:
+      return lowered.compile({**_NO_LATE_BUILDING, **(self._options or {})})
+    except jax.errors.JaxRuntimeError:  # a release of XLA without this library
+      return lowered.compile(self._options)
 
   def _name_file(self, signature: _Signature) -> Path | None:
     text = repr((self._function.__module__, self._function.__qualname__, self._options, signature.others,
