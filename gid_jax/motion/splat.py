@@ -28,15 +28,35 @@ _HEADROOM = 15.0  # by which the least of them exceeds eps
 
 
 class _Landing(NamedTuple):
-  """Where the four corners of each source fall, on the image with a margin around it, and with which shares."""
+  """Where each source falls: of its four corners the first, on the image with a margin around it, and their shares.
 
-  targets: Int[Array, "4 n"]
-  shares: Float[Array, "4 n"]
+  Attributes:
+    first: [n] the corner above and to the left, counted along the rows.
+    right: [n] the share of the two corners to the right.
+    lower: [n] that of the two below.
+    stride: from a row to the next.
+  """
+
+  first: Int[Array, "n"]
+  right: Float[Array, "n"]
+  lower: Float[Array, "n"]
+  stride: int
+
+  def corner(self, below, beside) -> tuple[Int[Array, "n"], Float[Array, "n"]]:
+    """Targets and shares of the corners `below` (0 or 1) and `beside` (0 or 1) the first; these may be traced."""
+    vertical, horizontal = (jnp.where(far, x, 1 - x) for far, x in ((below, self.lower), (beside, self.right)))
+    return self.first + (below * self.stride + beside), vertical * horizontal
+
+  def corners(self) -> tuple[Int[Array, "4 n"], Float[Array, "4 n"]]:
+    """Targets and shares of all four."""
+    targets, shares = zip(*(self.corner(*place) for place in _CORNERS), strict=True)
+    return jnp.stack(targets), jnp.stack(shares)
 
 
 # What misses the image lands on a margin of 1 before and 2 behind, which is cut off: every index is good, and with
 # nothing to check the sums take a third of the time.
 _MARGIN = (1, 2)
+_CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
 def _land(flow: Float[AnyArray, "h w 2"]) -> _Landing:
@@ -49,15 +69,9 @@ def _land(flow: Float[AnyArray, "h w 2"]) -> _Landing:
   inside = finite & (x > -1) & (x < width) & (y > -1) & (y < height)
   x, y = (jnp.where(inside, position, -1.0).ravel() for position in (x, y))
   left, top = jnp.floor(x), jnp.floor(y)
-  right_share, lower_share = x - left, y - top
   stride = width + sum(_MARGIN)
-  corner = (top.astype(jnp.int32) + _MARGIN[0]) * stride + left.astype(jnp.int32) + _MARGIN[0]
-  targets, shares = [], []
-  for dy, vertical in ((0, 1 - lower_share), (1, lower_share)):
-    for dx, horizontal in ((0, 1 - right_share), (1, right_share)):
-      targets.append(corner + (dy * stride + dx))
-      shares.append(vertical * horizontal)
-  return _Landing(jnp.stack(targets), jnp.stack(shares))
+  first = (top.astype(jnp.int32) + _MARGIN[0]) * stride + left.astype(jnp.int32) + _MARGIN[0]
+  return _Landing(first, x - left, y - top, stride)
 
 
 def _count_places(height: int, width: int) -> int:
@@ -65,34 +79,40 @@ def _count_places(height: int, width: int) -> int:
 
 
 def _add_up(
-  columns: Float[Array, "n c"], weights: Float[Array, "4 n"], landing: _Landing, height: int, width: int
+  columns: Float[Array, "n c"], weights: Float[Array, "4 n"] | None, landing: _Landing, height: int, width: int
 ) -> Float[Array, "h w c"]:
-  """Sums the columns [n c] of the sources, times the weights [4 n] of their corners, that land on each pixel."""
-  num_places = _count_places(height, width)
+  """Sums the columns [n c] of the sources, times the weights of their corners, that land on each pixel.
+
+  The weights are the bilinear shares, or others [4 n].
+  """
+  sizes = dict(stride=landing.stride, num_places=_count_places(height, width))
   total = jax.lax.platform_dependent(
-    columns, weights, landing.targets,
-    cpu=functools.partial(_add_corners, num_places=num_places),
-    default=functools.partial(_add_rows, num_places=num_places),
+    columns, weights, *landing[:3],
+    cpu=functools.partial(_add_corners, **sizes),
+    default=functools.partial(_add_rows, **sizes),
   )  # fmt: skip
   before, _ = _MARGIN
   total = total.reshape(height + sum(_MARGIN), width + sum(_MARGIN), -1)
   return total[before : before + height, before : before + width]
 
 
-def _add_rows(columns, weights, targets, *, num_places):
+def _add_rows(columns, weights, *landing, stride, num_places):
+  targets, shares = _Landing(*landing, stride).corners()
+  weights = shares if weights is None else weights
   rows = (columns * weights[..., None]).reshape(-1, columns.shape[-1])
   return jax.ops.segment_sum(rows, targets.ravel(), num_segments=num_places, mode="promise_in_bounds")
 
 
-def _add_corners(columns, weights, targets, *, num_places):
+def _add_corners(columns, weights, *landing, stride, num_places):
   # A loop is given its columns; in one program with the products of all corners they would be worked out four times.
   def add_corner(total, corner):
-    weights, targets = corner
-    rows = columns * weights[:, None]
+    place, weights = corner
+    targets, shares = _Landing(*landing, stride).corner(*place)
+    rows = columns * (shares if weights is None else weights)[:, None]
     return total + jax.ops.segment_sum(rows, targets, num_segments=num_places, mode="promise_in_bounds"), None
 
   start = jnp.zeros((num_places, columns.shape[-1]), jnp.float32)
-  return jax.lax.scan(add_corner, start, (weights, targets))[0]
+  return jax.lax.scan(add_corner, start, (jnp.array(_CORNERS), weights))[0]
 
 
 def _blend(values: Float[AnyArray, "h w c"], landing: _Landing, weights: Float[AnyArray, "*k n"], eps: float):
@@ -105,10 +125,10 @@ def _blend(values: Float[AnyArray, "h w c"], landing: _Landing, weights: Float[A
   one = jnp.ones_like(flat[:, :1])
   add_up = functools.partial(_add_up, landing=landing, height=height, width=width)
   if weights.ndim == 1:
-    total = add_up(jnp.concatenate([flat * weights[:, None], weights[:, None], one], axis=-1), landing.shares)
+    total = add_up(jnp.concatenate([flat * weights[:, None], weights[:, None], one], axis=-1), None)
     sums, mass = total[..., :-1], total[..., -1:]
   else:
-    sums, mass = add_up(jnp.concatenate([flat, one], axis=-1), jnp.asarray(weights)), add_up(one, landing.shares)
+    sums, mass = add_up(jnp.concatenate([flat, one], axis=-1), jnp.asarray(weights)), add_up(one, None)
   warped = jnp.where(mass > 0, sums[..., :-1] / (sums[..., -1:] + eps), 0.0)
   return warped.astype(values.dtype), mass
 
@@ -130,7 +150,7 @@ def sum_splat(
   landing = _land(flow)
   flat = jnp.asarray(values, jnp.float32).reshape(-1, channels)
   columns = jnp.concatenate([flat, jnp.ones_like(flat[:, :1])], axis=-1)
-  total = _add_up(columns, landing.shares, landing, height, width)
+  total = _add_up(columns, None, landing, height, width)
   return total[..., :-1].astype(values.dtype), total[..., -1:]
 
 
@@ -163,16 +183,17 @@ def _weigh_neighbours(landing: _Landing, depth: Float[Array, "n"], num_places: i
 
   m cancels in the quotient, so no gradient has to pass through it.
   """
-  landed = landing.shares > _SMALLEST_SHARE
-  logits = jnp.where(landed, depth + jnp.log(jnp.where(landed, landing.shares, 1.0)), -jnp.inf)
+  targets, shares = landing.corners()
+  landed = shares > _SMALLEST_SHARE
+  logits = jnp.where(landed, depth + jnp.log(jnp.where(landed, shares, 1.0)), -jnp.inf)
   highest = jax.ops.segment_max(
-    jax.lax.stop_gradient(logits).ravel(), landing.targets.ravel(), num_segments=num_places, mode="promise_in_bounds"
+    jax.lax.stop_gradient(logits).ravel(), targets.ravel(), num_segments=num_places, mode="promise_in_bounds"
   )
   highest = jnp.where(jnp.isfinite(highest), highest, 0.0)
-  exponent = depth - highest[landing.targets]
+  exponent = depth - highest[targets]
   # A corner with share 0 has no say in m, so its exponent could be anything; bounded, its slope stays usable.
   exponent = jnp.where(landed, exponent, jnp.minimum(exponent, 0.0))
-  return landing.shares * jnp.exp(exponent)
+  return shares * jnp.exp(exponent)
 
 
 def softmax_splat(
