@@ -4,6 +4,8 @@ Coarse to fine, each pixel in or beside a hole finds the patch around known pixe
 take the mean of what the patches over them say. Nothing is drawn at random: the same photo gives the same filling.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float
@@ -102,54 +104,78 @@ def _search(filled, touched, known):
 
 def _refine(filled, touched, known, matches):
   """The same from matches known roughly: each pixel tries its own and those that would suit its neighbours."""
-  places = np.argwhere(touched)
-  flat, width = _pad(filled).reshape(-1, filled.shape[-1]), filled.shape[1] + 2 * _RADIUS
-  best, distances = np.zeros_like(places), np.full(len(places), np.inf, np.float32)
-  tried_before = []
-  for step in ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)):
-    beside = np.clip(places + step, 0, np.array(touched.shape) - 1)
-    beside = np.where(touched[tuple(beside.T)][:, None], beside, places)
-    tried = np.clip(matches[tuple(beside.T)] - (beside - places), 0, np.array(touched.shape) - 1)
-    # Neighbours mostly go together: what was tried already is no better now.
-    is_new = known[tuple(tried.T)]
-    for before in tried_before:
-      is_new &= (tried != before).any(1)
-    tried_before.append(tried)
-    rows = np.flatnonzero(is_new)
-    own, other = (at[:, 0] * width + at[:, 1] for at in (places[rows] + _RADIUS, tried[rows] + _RADIUS))
-    sums = np.zeros(len(rows), np.float32)
-    for dy, dx in _AROUND:
-      difference = flat.take(own + (dy * width + dx), 0) - flat.take(other + (dy * width + dx), 0)
-      sums += np.einsum("nc,nc->n", difference, difference)
-    better = rows[sums < distances[rows]]
-    distances[rows] = np.minimum(distances[rows], sums)
-    best[better] = tried[better]
-  # What found nothing copies itself, and counts for nothing.
-  lost = ~np.isfinite(distances)
-  best[lost] = places[lost]
+  padded = _pad(filled)
+  flat, width = padded.reshape(-1, filled.shape[-1]), padded.shape[1]
+  # Places are counted along the rows of the padded picture, beyond whose border nothing is touched or known.
+  is_touched, is_known = (np.pad(where, _RADIUS).ravel() for where in (touched, known))
+  matched = np.pad((matches[..., 0] + _RADIUS) * width + matches[..., 1] + _RADIUS, _RADIUS).ravel()
+
+  def refine_part(places):
+    best, distances = places.copy(), np.full(len(places), np.inf, np.float32)
+    tried_before = []
+    for step in (0, -width, width, -1, 1):
+      beside = np.where(is_touched[places + step], places + step, places)
+      tried = matched[beside] - (beside - places)
+      # Neighbours mostly go together: what was tried already is no better now.
+      is_new = is_known[tried]
+      for before in tried_before:
+        is_new &= tried != before
+      tried_before.append(tried)
+      rows, sums = _compare(flat, width, places, tried, np.flatnonzero(is_new), distances)
+      distances[rows], best[rows] = sums, tried[rows]
+    # What found nothing copies itself, and counts for nothing.
+    return best, distances
+
+  halves = _both(refine_part, np.flatnonzero(is_touched))
+  best, distances = (np.concatenate(parts) for parts in zip(*halves, strict=True))
   found = np.zeros_like(matches)
-  found[touched] = best
+  found[touched] = np.stack(np.divmod(best, width), -1) - _RADIUS
   return found, distances
+
+
+def _compare(flat, width, own, other, rows, distances):
+  """Of the rows of places `own` and `other` [n] those whose patches are nearer than `distances` [n], and how near."""
+  order = _AROUND[::8] + [place for i, place in enumerate(_AROUND) if i % 8]
+  own, other = own[rows], other[rows]
+  sums = np.zeros(len(rows), np.float32)
+  for number, (dy, dx) in enumerate(order, 1):
+    difference = flat.take(own + (dy * width + dx), 0) - flat.take(other + (dy * width + dx), 0)
+    sums += np.einsum("nc,nc->n", difference, difference)
+    if number in (7, 21, len(order)):  # most are further already
+      near = np.flatnonzero(sums < distances[rows])
+      rows, own, other, sums = rows[near], own[near], other[near], sums[near]
+  return rows, sums
+
+
+def _both(work, items):
+  """What `work` makes of the two halves of a sequence, by two threads; NumPy lets both run."""
+  middle = len(items) // 2
+  with ThreadPoolExecutor(2) as pool:
+    return list(pool.map(work, (items[:middle], items[middle:])))
 
 
 def _vote(filled, hole, touched, matches, distances):
   """Holes filled with the mean of what the matches of all pixels around say."""
-  places, channels = np.argwhere(touched), filled.shape[-1]
+  (rows, columns), channels = touched.shape, filled.shape[-1]
   finite = distances[np.isfinite(distances)]
   usual = np.percentile(finite, 75) + 1e-6 if len(finite) else 1.0
   depth = cv2.distanceTransform(hole.astype(np.uint8), cv2.DIST_L2, 3)[touched]
-  weights = (np.exp(-distances / (2 * usual)) * _INWARDS**-depth).astype(np.float32)[:, None]
+  weights = np.zeros((rows, columns, channels + 1), np.float32)
+  weights[touched] = (np.exp(-distances / (2 * usual)) * _INWARDS**-depth)[:, None]
   padded = _pad(filled)
   width = padded.shape[1]
   # With a one beside the colours the weights are added up with them.
   flat = np.concatenate([padded, np.ones_like(padded[..., :1])], -1).reshape(-1, channels + 1)
-  own, other = (at[:, 0] * width + at[:, 1] for at in (places + _RADIUS, matches[touched] + _RADIUS))
-  sums = np.zeros_like(flat)
-  for dy, dx in _AROUND:
-    # Every pixel is named once, so plain addition will do.
-    shift = dy * width + dx
-    sums[own + shift] += weights * flat.take(other + shift, 0)
-  sums = sums.reshape(-1, width, channels + 1)[_RADIUS:-_RADIUS, _RADIUS:-_RADIUS]
+  other = (matches[..., 0] + _RADIUS) * width + matches[..., 1] + _RADIUS
+
+  def add_up(shifts):
+    sums = np.zeros((*padded.shape[:2], channels + 1), np.float32)
+    for dy, dx in shifts:
+      top, left = _RADIUS + dy, _RADIUS + dx
+      sums[top : top + rows, left : left + columns] += weights * flat.take(other + (dy * width + dx), 0)
+    return sums
+
+  sums = sum(_both(add_up, _AROUND))[_RADIUS:-_RADIUS, _RADIUS:-_RADIUS]
   counted = sums[..., -1:]
   return np.where(hole[..., None] & (counted > 1e-20), sums[..., :-1] / np.maximum(counted, 1e-20), filled)
 
