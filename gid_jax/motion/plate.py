@@ -11,6 +11,8 @@ from gid_jax.types import AnyArray
 _REACH = 0.06
 # What moves this many times as much as something within reach is in front of it.
 _RATIO = 2.0
+# What moves by this share as much as something in front beside it is of the same thing.
+_SAME = 0.5
 
 
 def make_plate(image: Float[np.ndarray, "h w 3"], depth: Float[AnyArray, "h2 w2"]) -> Float[np.ndarray, "h w 3"]:
@@ -50,7 +52,9 @@ def find_front(
   front = is_front(cv2.erode(depth, around(reach))) & cv2.dilate(edge, around(reach))
   # The grid of motion is coarse: a leaf's rim lies beside what moves.
   grown = around(3 * cell)
-  front = cv2.dilate(front, grown)
   # The middle of a thing has nothing still within reach; it says as little of what is behind.
-  thing = np.maximum(cv2.dilate(is_front(cv2.erode(depth, around(3 * reach))), grown), front)
+  beside = cv2.dilate(depth * front, around(3 * reach))
+  thing = cv2.dilate(((beside > 0) & (depth > _SAME * beside)).astype(np.uint8), grown)
+  front = cv2.dilate(front, grown)
+  thing = np.maximum(thing, front)
   return front > 0, thing > 0
