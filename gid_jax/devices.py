@@ -30,6 +30,7 @@ def configure_jax() -> None:
   if os.environ.get("XLA_FLAGS"):
     _check_flags()
   os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA calls a slow machine an error; a real one is raised, too
   import jax
 
   is_chosen = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
@@ -43,7 +44,8 @@ def configure_jax() -> None:
   except (RuntimeError, AssertionError) as error:
     chosen = jax.config.values["jax_platforms"] or "its choice"
     reason = str(error).strip().splitlines() or ["no such device was found"]
-    raise UserError(f"JAX cannot use {chosen} here: {reason[0]}; unset JAX_PLATFORMS to run on the CPU, or "
+    reason = reason[0].partition(" (set JAX_PLATFORMS")[0].rstrip(".")  # which is said here, too
+    raise UserError(f"JAX cannot use {chosen} here: {reason}; unset JAX_PLATFORMS to run on the CPU, or "
                     "install JAX for this accelerator") from error  # fmt: skip
 
 
