@@ -9,6 +9,7 @@ import math
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,8 @@ def use_compilation_cache() -> None:
   folder = make_cache_folder("xla")
   if folder is None:
     return
+  # What is missing or damaged there is compiled.
+  warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")
   jax.config.update("jax_compilation_cache_dir", str(folder))
   for name, value in _CACHE_SETTINGS.items():
     if name.upper() not in os.environ:
@@ -116,6 +119,8 @@ def make_cache_folder(name: str) -> Path | None:
   try:
     # The XDG specification ignores a relative path.
     folder = (Path(chosen) if os.path.isabs(chosen) else Path.home() / ".cache") / "gid-jax" / name
+    if not folder.is_absolute():  # nor is a home that is another one in every folder
+      return None
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
   except (OSError, RuntimeError):

@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     with _signals_end():
       status = _run(list(sys.argv[1:] if argv is None else argv))
-      if sys.stdout is not None:
+      if sys.stdout:  # it may be closed
         sys.stdout.flush()
       return status
   except KeyboardInterrupt as error:
@@ -87,7 +87,10 @@ def _complain(line: str) -> None:
 
 @contextlib.contextmanager
 def _signals_end() -> Iterator[None]:
-  def end(number, _):
+  def end(number, frame):
+    if frame is not None and frame.f_code.co_name == "_xla_gc_callback":  # of JAX, in which an exception is lost
+      threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+      return
     raise _SIGNALS[signal.Signals(number).name]
 
   before = {}

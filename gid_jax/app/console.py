@@ -103,7 +103,11 @@ def open_console(*, to_stderr: bool = False):
   """Where the command writes what it does."""
   from rich.console import Console
 
-  return Console(highlight=False, markup=False, soft_wrap=True, stderr=to_stderr)
+  class PlainConsole(Console):
+    def on_broken_pipe(self) -> None:  # rich would end the process with status 1
+      raise BrokenPipeError
+
+  return PlainConsole(highlight=False, markup=False, soft_wrap=True, stderr=to_stderr)
 
 
 def print_devices(console) -> None:
