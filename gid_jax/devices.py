@@ -8,6 +8,7 @@ import ctypes
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def configure_jax() -> None:
   if os.environ.get("XLA_FLAGS"):
     _check_flags()
   os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA calls a slow machine an error; a real one is raised, too
   import jax
 
   is_chosen = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
@@ -42,7 +44,8 @@ def configure_jax() -> None:
   except (RuntimeError, AssertionError) as error:
     chosen = jax.config.values["jax_platforms"] or "its choice"
     reason = str(error).strip().splitlines() or ["no such device was found"]
-    raise UserError(f"JAX cannot use {chosen} here: {reason[0]}; unset JAX_PLATFORMS to run on the CPU, or "
+    reason = reason[0].partition(" (set JAX_PLATFORMS")[0].rstrip(".")  # which is said here, too
+    raise UserError(f"JAX cannot use {chosen} here: {reason}; unset JAX_PLATFORMS to run on the CPU, or "
                     "install JAX for this accelerator") from error  # fmt: skip
 
 
@@ -70,6 +73,8 @@ def use_compilation_cache() -> None:
   folder = make_cache_folder("xla")
   if folder is None:
     return
+  # What is missing or damaged there is compiled.
+  warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")
   jax.config.update("jax_compilation_cache_dir", str(folder))
   for name, value in _CACHE_SETTINGS.items():
     if name.upper() not in os.environ:
@@ -113,6 +118,8 @@ def make_cache_folder(name: str) -> Path | None:
   try:
     # The XDG specification ignores a relative path.
     folder = (Path(chosen) if os.path.isabs(chosen) else Path.home() / ".cache") / "gid-jax" / name
+    if not folder.is_absolute():  # nor is a home that is another one in every folder
+      return None
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
   except (OSError, RuntimeError):

@@ -42,6 +42,7 @@ MAX_BYTES = 2**29  # of all files together; beyond it those go that were not use
 _SUFFIX = ".program"
 # For CPUs: matrix products of YNNPACK are built when a program first runs, which takes longer than all of its steps.
 _NO_LATE_BUILDING = {"xla_cpu_experimental_ynn_fusion_type": ""}
+_writing = threading.Lock()  # held while a file is being written
 _DIGEST = hashlib.sha256().digest_size
 # What somebody else's module makes of a program is not in this package's sources.
 _FOREIGN = re.compile(r"""['"][A-Za-z_][\w.]*:[A-Za-z_]\w*['"]|\bat 0x""")
@@ -220,6 +221,17 @@ def keep(*, others: Sequence[str] = (), options: dict[str, Any] | None = None) -
   return lambda function: Kept(function, others, options)
 
 
+def finish(*, compiling: bool) -> None:
+  """Waits, before the process ends, until no file is being written.
+
+  Args:
+    compiling: wait for what is being compiled, too, so that it need not be compiled again.
+  """
+  if compiling:
+    _pool().shutdown()
+  _writing.acquire()  # for good: no other file is begun
+
+
 def find_folder() -> Path | None:
   """The folder of kept programs; None where nothing is kept, or where others may write into it."""
   if not is_caching():
@@ -257,16 +269,17 @@ def write_file(path: Path, content: bytes) -> None:
   Raises:
     OSError: it cannot be written.
   """
-  descriptor, temporary = tempfile.mkstemp(dir=path.parent)  # of mode 0600
-  try:
-    with open(descriptor, "wb") as file:
-      file.write(hashlib.sha256(content).digest() + content)
-    os.replace(temporary, path)
-  except BaseException:
-    with contextlib.suppress(OSError):
-      os.unlink(temporary)
-    raise
-  _discard(path.parent)
+  with _writing:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent)  # of mode 0600
+    try:
+      with open(descriptor, "wb") as file:
+        file.write(hashlib.sha256(content).digest() + content)
+      os.replace(temporary, path)
+    except BaseException:
+      with contextlib.suppress(OSError):
+        os.unlink(temporary)
+      raise
+    _discard(path.parent)
 
 
 def _discard(folder: Path) -> None:

@@ -264,7 +264,8 @@ class Iterator:
   def set_state(self, state): pass
 
 def save(step):
-  state = {"a": np.random.default_rng(0).random(100_000).astype(np.float32)}
+  draw = np.random.default_rng(0).random
+  state = {f"array {number}": draw(10_000).astype(np.float32) for number in range(40)}
   store.save(step, state=state, iterator=Iterator(), config={})
   store.wait()
 

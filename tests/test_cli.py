@@ -1,5 +1,6 @@
 """The `gid` command: what it says, what it refuses, and that it never leaves half a file."""
 
+import gc
 import io
 import os
 import shutil
@@ -358,6 +359,22 @@ def test_sigterm_leaves_nothing(photo, engine, capsys, monkeypatch):
   assert capsys.readouterr().err == "gid: terminated; nothing was written\n"
   assert os.listdir() == ["beach.png"]
   assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_signal_while_garbage_is_collected_is_not_lost(photo, engine, monkeypatch):
+  def _xla_gc_callback(*_):  # as JAX calls its own, which every collection runs
+    os.kill(os.getpid(), signal.SIGTERM)
+
+  def render(self, *_, **options):
+    yield np.zeros((32, 48, 3), np.uint8)
+    gc.callbacks.append(_xla_gc_callback)
+    gc.collect()
+    gc.callbacks.remove(_xla_gc_callback)
+    time.sleep(10)
+
+  monkeypatch.setattr(engine, "render", render)
+  assert cli.main(["animate", photo, "--frames", "4"]) == 143
+  assert os.listdir() == ["beach.png"]
 
 
 def test_a_console_that_cannot_print_a_name_is_no_failure(photo, engine, capsys, monkeypatch):

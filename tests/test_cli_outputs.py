@@ -141,17 +141,19 @@ def test_a_name_that_commands_a_terminal_is_printed_as_text(capsys):
   assert said.err == "gid: error: cannot read no\\x1b[31m.png: no such file\n"
 
 
-def test_who_stops_reading_what_is_printed_gets_no_more():
+@pytest.mark.parametrize("options, written", [(["--json"], ["a.mp4"]), ([], [])])
+def test_who_stops_reading_what_is_printed_gets_no_more(options, written):
   script = "import fake_animator, os, pytest, sys\nfrom gid_jax.app import cli\n"
   script += "fake_animator.install(pytest.MonkeyPatch())\nsys.exit(cli.main(sys.argv[1:]))"
   path = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1])))
-  command = [sys.executable, "-c", script, "animate", "beach.png", "--frames", "3", "-o", "a.mp4", "--json"]
+  command = [sys.executable, "-c", script, "animate", "beach.png", "--frames", "3", "-o", "a.mp4", *options]
   reader, writer = os.pipe()
   os.close(reader)
   environment = os.environ | {"PYTHONPATH": path}
   with os.fdopen(writer, "w") as gone:
     result = subprocess.run(command, env=environment, stdout=gone, stderr=subprocess.PIPE, text=True)
-  assert result.returncode == 141 and "error" not in result.stderr and os.path.exists("a.mp4")
+  assert result.returncode == 141 and "error" not in result.stderr
+  assert sorted(os.listdir()) == [*written, "beach.png"]
 
 
 def test_closed_streams_are_named(capsys, monkeypatch):

@@ -23,6 +23,7 @@ from gid_jax import __version__
 from gid_jax.app.animate import animate
 from gid_jax.app.checks import check_inspect
 from gid_jax.app.console import (
+  HungUp,
   Terminated,
   describe,
   format_bytes,
@@ -48,7 +49,7 @@ from gid_jax.files import claim, complete_or_nothing
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command line and returns the exit status.
 
-  It is 0 for done, 2 refused or failed, 130 interrupted, 141 nobody reads what is printed, 143 terminated.
+  It is 0 for done, 2 refused or failed, 129 hung up, 130 interrupted, 141 nobody reads what is printed, 143 terminated.
 
   Args:
     argv: arguments without the program's name; those of the process by default.
@@ -57,14 +58,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(stream, io.TextIOWrapper):  # a console that cannot print a name shows its code points
       stream.reconfigure(errors="backslashreplace")
   try:
-    with _sigterm_ends():
-      return _run(list(sys.argv[1:] if argv is None else argv))
+    with _signals_end():
+      status = _run(list(sys.argv[1:] if argv is None else argv))
+      if sys.stdout:  # it may be closed
+        sys.stdout.flush()
+      return status
   except KeyboardInterrupt as error:
-    print(f"gid: interrupted; {str(error) or 'nothing was written'}", file=sys.stderr)
+    _complain(f"interrupted; {str(error) or 'nothing was written'}")
     return 130
   except Terminated as error:
-    print(f"gid: terminated; {str(error) or 'nothing was written'}", file=sys.stderr)
-    return 143
+    _complain(f"terminated; {str(error) or 'nothing was written'}")
+    return error.status
   except BrokenPipeError:  # who reads what is printed has gone, and wants no more of it
     with contextlib.suppress(OSError, ValueError):
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -72,23 +76,36 @@ def main(argv: Sequence[str] | None = None) -> int:
   except Exception as error:
     if os.environ.get("GID_TRACEBACK") and not isinstance(error, UserError):
       raise
-    print(f"gid: error: {describe(error)}", file=sys.stderr)
+    _complain(f"error: {describe(error)}")
     return 2
 
 
-@contextlib.contextmanager
-def _sigterm_ends() -> Iterator[None]:
-  def end(*_):
-    raise Terminated
+def _complain(line: str) -> None:
+  with contextlib.suppress(OSError, ValueError):  # a terminal that was closed
+    print(f"gid: {line}", file=sys.stderr, flush=True)
 
-  if threading.current_thread() is not threading.main_thread():  # only it can
-    yield
-    return
-  before = signal.signal(signal.SIGTERM, end)
+
+@contextlib.contextmanager
+def _signals_end() -> Iterator[None]:
+  def end(number, frame):
+    if frame is not None and frame.f_code.co_name == "_xla_gc_callback":  # of JAX, in which an exception is lost
+      threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+      return
+    raise _SIGNALS[signal.Signals(number).name]
+
+  before = {}
+  if threading.current_thread() is threading.main_thread():  # only it can
+    for number in (getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)):
+      if signal.getsignal(number) is not signal.SIG_IGN:  # which nohup asks for
+        before[number] = signal.signal(number, end)
   try:
     yield
   finally:
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+      signal.signal(number, handler)
+
+
+_SIGNALS = {"SIGINT": KeyboardInterrupt, "SIGTERM": Terminated, "SIGHUP": HungUp}  # Windows has no SIGHUP
 
 
 _COMMANDS = {
@@ -225,10 +242,6 @@ def _inspect_video(request: InspectRequest, console) -> bytes:
       request.video, start=request.start, progress=report_to(progress), warn=print_warning)
   with console.status("Drawing"):
     return inspection_to_png(inspection)
-
-
-if __name__ == "__main__":
-  raise SystemExit(main())
 
 
 def _export_packed(request: ExportRequest) -> None:

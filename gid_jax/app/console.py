@@ -16,7 +16,19 @@ _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 class Terminated(BaseException):
-  """What SIGTERM becomes, so that nothing half-written is left behind."""
+  """What SIGTERM becomes, so that nothing half-written is left behind.
+
+  Attributes:
+    status: exit status of the command.
+  """
+
+  status = 143
+
+
+class HungUp(Terminated):
+  """What SIGHUP becomes: the terminal was closed."""
+
+  status = 129
 
 
 class Log:
@@ -91,7 +103,11 @@ def open_console(*, to_stderr: bool = False):
   """Where the command writes what it does."""
   from rich.console import Console
 
-  return Console(highlight=False, markup=False, soft_wrap=True, stderr=to_stderr)
+  class PlainConsole(Console):
+    def on_broken_pipe(self) -> None:  # rich would end the process with status 1
+      raise BrokenPipeError
+
+  return PlainConsole(highlight=False, markup=False, soft_wrap=True, stderr=to_stderr)
 
 
 def print_devices(console) -> None:

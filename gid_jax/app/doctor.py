@@ -150,7 +150,11 @@ def _look_at_memory(sheet: _Sheet) -> None:
     sheet.say("memory", f"{format_bytes(free)} free of {format_bytes(total)}; a default animation takes about 1 GB")
     if free < _NEEDED_MEMORY:
       sheet.trouble("memory", "a large photo may not fit; close other programs", mend="gid animate PHOTO --size 512")
-  disk = shutil.disk_usage(Path.cwd()).free
+  try:
+    disk = shutil.disk_usage(os.curdir).free
+  except OSError:
+    sheet.trouble("disk", "the folder that you are in is gone", mend="cd")
+    return
   sheet.say("disk", f"{format_bytes(disk)} free here")
   if disk < _NEEDED_DISK:
     sheet.trouble("disk", "a video may not fit", mend="gid animate PHOTO --output /another/disk/video.mp4")

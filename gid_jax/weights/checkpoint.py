@@ -7,10 +7,12 @@ safetensors file that plain users load without Orbax.
 
 import contextlib
 import errno
+import functools
 import json
 import logging
 import math
 import os
+import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -68,6 +70,7 @@ class CheckpointStore:
     import orbax.checkpoint as ocp
 
     logging.getLogger("absl").addFilter(_is_not_raised_too)
+    _hush_late_writes()
     self.directory = Path(directory).absolute()
     self._ocp = ocp
     self._save_interval_steps, self._keep_best = save_interval_steps, keep_best
@@ -218,6 +221,20 @@ class CheckpointStore:
 def _is_not_raised_too(record: logging.LogRecord) -> bool:
   # What fails in a thread of Orbax is logged there with a traceback, and raised by `wait`.
   return record.levelno < logging.ERROR or "orbax" not in record.pathname
+
+
+@functools.cache
+def _hush_late_writes() -> None:
+  # A save that fails closes its event loop, and the arrays that were still being written find it closed, each with a
+  # traceback. What they failed of is raised by `wait`.
+  before = sys.unraisablehook
+
+  def hook(unraisable: Any) -> None:
+    error = unraisable.exc_value
+    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+      before(unraisable)
+
+  sys.unraisablehook = hook
 
 
 def restore_params(
