@@ -363,13 +363,14 @@ def test_sigterm_leaves_nothing(photo, engine, capsys, monkeypatch):
 
 def test_a_signal_while_garbage_is_collected_is_not_lost(photo, engine, monkeypatch):
   def _xla_gc_callback(*_):  # as JAX calls its own, which every collection runs
+    gc.callbacks.remove(_xla_gc_callback)
     os.kill(os.getpid(), signal.SIGTERM)
+    list(range(100))  # a place where the signal is heard
 
   def render(self, *_, **options):
     yield np.zeros((32, 48, 3), np.uint8)
     gc.callbacks.append(_xla_gc_callback)
     gc.collect()
-    gc.callbacks.remove(_xla_gc_callback)
     time.sleep(10)
 
   monkeypatch.setattr(engine, "render", render)
