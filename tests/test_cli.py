@@ -361,6 +361,17 @@ def test_sigterm_leaves_nothing(photo, engine, capsys, monkeypatch):
   assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_what_was_written_before_a_signal_is_named(photo, engine, capsys, monkeypatch):
+  def draw(*_, **options):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(10)
+
+  monkeypatch.setattr("gid_jax.app.pictures.draw_motion", draw)
+  assert cli.main(["animate", photo, "--frames", "4", "--motion", "motion.png"]) == 130
+  assert capsys.readouterr().err == "gid: interrupted; written before: beach_animated.mp4\n"
+  assert sorted(os.listdir()) == ["beach.png", "beach_animated.mp4"]
+
+
 def test_a_signal_while_garbage_is_collected_is_not_lost(photo, engine, monkeypatch):
   def _xla_gc_callback(*_):  # as JAX calls its own, which every collection runs
     gc.callbacks.remove(_xla_gc_callback)

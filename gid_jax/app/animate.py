@@ -70,7 +70,12 @@ def _animate_one(request: MotionRequest, models: Models, following: Path | None 
     raise UserError("--json and --output -: standard output is for one of them")
   log = Log(is_json=request.json, is_quiet=target.path == PIPE)
   with open_source(source) as file, open_target(target, overwrite=request.force) as path:
-    carry_out(Job(request, file, str(source), target, path, models, log, following))
+    try:
+      carry_out(Job(request, file, str(source), target, path, models, log, following))
+    except (KeyboardInterrupt, Terminated) as end:
+      if log.written and target.path != PIPE:
+        raise type(end)(make_printable(f"written before: {', '.join(map(str, log.written))}")) from None
+      raise
   return path
 
 

@@ -38,6 +38,7 @@ class Log:
     console: where steps are shown.
     seconds: how long each phase took.
     warnings: what the user was told of the result.
+    written: the files that are complete.
   """
 
   def __init__(self, *, is_json: bool, is_quiet: bool = False):
@@ -45,6 +46,7 @@ class Log:
     self.console = open_console(to_stderr=is_json or is_quiet)
     self.seconds: dict[str, float] = {}
     self.warnings: list[str] = []
+    self.written: list[Path] = []
     self._is_json, self._start = is_json, time.perf_counter()
 
   @contextlib.contextmanager
@@ -68,6 +70,7 @@ class Log:
 
   def wrote(self, path: Path, num_bytes: int) -> None:
     """Says that a file was written."""
+    self.written.append(path)
     self.console.print(make_printable(f"Wrote {path}: {format_bytes(num_bytes)}, in {self.elapsed:.1f} s"))
 
   def end(self, source: Path, **facts) -> None:
@@ -121,6 +124,7 @@ def print_devices(console) -> None:
 
 def print_video(log: Log, video, path: Path, fps: float) -> None:
   """Says which video was written under the name `path`."""
+  log.written.append(path)
   log.console.print(make_printable(
     f"Wrote {path}: {video.width}x{video.height}, {video.num_frames} frames, {fps:g} fps, "
     f"{video.num_frames / fps:.1f} s, {format_bytes(video.num_bytes)}, in {log.elapsed:.1f} s"
