@@ -5,6 +5,7 @@ import gc
 import os
 import tempfile
 
+import helpers
 import jax
 import jaxtyping
 import pytest
@@ -42,9 +43,9 @@ def pytest_configure(config):
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
     jax.config.update("jax_compilation_cache_dir", folder.name)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-  # Half the time to compile. XLA reads its flags once; commands that see some start a process that checks them.
+  # XLA reads its flags once; commands that see some start a process that checks them.
   with pytest.MonkeyPatch.context() as patch:
-    patch.setenv("XLA_FLAGS", f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false")
+    patch.setenv("XLA_FLAGS", f"{os.environ.get('XLA_FLAGS', '')} {helpers.QUICK_XLA}")
     jax.devices()
   gc.set_threshold(100_000, 50, 100)
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.ndimage
-from helpers import run
+from helpers import QUICK_XLA, run
 from videos import assert_refused
 
 from gid_jax.flow import estimate, pyramid
@@ -211,7 +211,7 @@ def test_number_of_devices_does_not_matter():
       np.testing.assert_array_equal(together[i], np.concatenate([part[i] for part in parts]))
     assert np.isfinite(together[0]).all() and np.abs(together[0]).max() > 0.1
   """
-  environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
+  environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": QUICK_XLA}
   result = subprocess.run(
     [sys.executable, "-c", textwrap.dedent(code)], env=environment, capture_output=True, text=True, timeout=300
   )
