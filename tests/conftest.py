@@ -47,7 +47,7 @@ def pytest_configure(config):
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv("XLA_FLAGS", f"{os.environ.get('XLA_FLAGS', '')} {helpers.QUICK_XLA}")
     jax.devices()
-  gc.set_threshold(100_000, 50, 100)
+  gc.set_threshold(100_000, 50, 100)  # what JAX keeps is looked through again and again otherwise
 
 
 def pytest_terminal_summary(terminalreporter):
