@@ -1,9 +1,11 @@
 """Fixtures of several test files."""
 
 import collections
+import gc
 import os
 import tempfile
 
+import helpers
 import jax
 import jaxtyping
 import pytest
@@ -41,6 +43,11 @@ def pytest_configure(config):
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
     jax.config.update("jax_compilation_cache_dir", folder.name)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+  # XLA reads its flags once; commands that see some start a process that checks them.
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("XLA_FLAGS", f"{os.environ.get('XLA_FLAGS', '')} {helpers.QUICK_XLA}")
+    jax.devices()
+  gc.set_threshold(100_000, 50, 100)  # what JAX keeps is looked through again and again otherwise
 
 
 def pytest_terminal_summary(terminalreporter):

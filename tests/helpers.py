@@ -11,6 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+# For XLA_FLAGS: programs that are compiled with little care are then compiled in half the time.
+QUICK_XLA = "--xla_cpu_use_fusion_emitters=false"
+
 
 def random_params(init, *inputs, seed=0, **options):
   """Parameters with the names and shapes that `init(key, *inputs, **options)` makes, filled by NumPy.

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import cv2
+import helpers
 import numpy as np
 import pytest
 from PIL import Image
@@ -105,6 +106,7 @@ def run(script, folder):
     PATH=f"{folder.parent / 'bin'}:{os.environ['PATH']}",
     PYTHONPATH=f"{CHECKOUT}:{CHECKOUT / 'tests'}",
     JAX_PLATFORMS="cpu",
+    XLA_FLAGS=helpers.QUICK_XLA,
   )
   done = subprocess.run(
     ["bash", "-euo", "pipefail", "-c", script], cwd=folder, env=environment, capture_output=True, text=True

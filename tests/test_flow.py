@@ -25,6 +25,19 @@ HEIGHT, WIDTH = 48, 64
 SETTINGS = dataclasses.replace(DEFAULT, min_size=16)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def exact_rest(quick_compilation):
+  """Compiles flow as users do: what rests is zero to the last bit then, which `helpers.QUICK_XLA` does not keep."""
+  compiled = jax.jit(
+    estimate._estimate_block.__wrapped__,
+    static_argnames=("settings", "mesh"),
+    compiler_options={"xla_cpu_use_fusion_emitters": True},
+  )
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(estimate, "_estimate_block", compiled)
+    yield
+
+
 def texture_at(x, y, *, seed=0):
   """Colours [... 3] in 0 ... 1 of an endless picture, a sum of waves 5 to 60 px long, at any position."""
   rng = np.random.default_rng(seed)

@@ -9,6 +9,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import helpers
 import nbclient
 import nbformat
 import pytest
@@ -67,6 +68,7 @@ def test_runs_from_clean(tmp_path, monkeypatch):
   monkeypatch.setenv("PYTHONPATH", str(CHECKOUT))
   monkeypatch.setenv("JAX_PLATFORMS", "cpu")
   monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+  monkeypatch.setenv("XLA_FLAGS", helpers.QUICK_XLA)
   notebook = read()
   fill_forms(notebook, FORMS)
   client = nbclient.NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": str(tmp_path)}})

@@ -308,7 +308,7 @@ def test_number_of_devices_does_not_matter():
     np.testing.assert_array_equal(together, alone)
     assert all(np.any(later != alone[0]) for later in alone[1:])
   """
-  environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
+  environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": helpers.QUICK_XLA}
   result = subprocess.run(
     [sys.executable, "-c", textwrap.dedent(code)], env=environment, capture_output=True, text=True, timeout=300
   )

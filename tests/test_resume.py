@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import helpers
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -66,6 +67,7 @@ class Trainer:
     variables = dict(
       JAX_PLATFORMS="cpu",
       JAX_DISABLE_MOST_OPTIMIZATIONS="1",
+      XLA_FLAGS=helpers.QUICK_XLA,
     )
     environment = {name: value for name, value in os.environ.items() if name not in training_runs.DISTRIBUTED}
     self._server = subprocess.Popen(

@@ -106,7 +106,8 @@ def export_start(path, config, *, stage):
 def start(command, *, num_devices=1, **variables):
   """Starts a process that sees `num_devices` pretended devices; what it writes is one stream."""
   environment = {name: value for name, value in os.environ.items() if name not in DISTRIBUTED}
-  environment |= {"XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}", "JAX_PLATFORMS": "cpu"}
+  flags = f"--xla_force_host_platform_device_count={num_devices} {helpers.QUICK_XLA}"
+  environment |= {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
   return subprocess.Popen(
     command,
     cwd=Path(__file__).parents[1],
