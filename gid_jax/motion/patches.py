@@ -175,7 +175,8 @@ def _vote(filled, hole, touched, matches, distances):
       sums[top : top + rows, left : left + columns] += weights * flat.take(other + (dy * width + dx), 0)
     return sums
 
-  sums = sum(_both(add_up, _AROUND))[_RADIUS:-_RADIUS, _RADIUS:-_RADIUS]
+  first, second = _both(add_up, _AROUND)
+  sums = (first + second)[_RADIUS:-_RADIUS, _RADIUS:-_RADIUS]
   counted = sums[..., -1:]
   return np.where(hole[..., None] & (counted > 1e-20), sums[..., :-1] / np.maximum(counted, 1e-20), filled)
 

@@ -96,18 +96,18 @@ def _add_up(
   return total[before : before + height, before : before + width]
 
 
-def _add_rows(columns, weights, *landing, stride, num_places):
-  targets, shares = _Landing(*landing, stride).corners()
+def _add_rows(columns, weights, first, right, lower, *, stride, num_places):
+  targets, shares = _Landing(first, right, lower, stride).corners()
   weights = shares if weights is None else weights
   rows = (columns * weights[..., None]).reshape(-1, columns.shape[-1])
   return jax.ops.segment_sum(rows, targets.ravel(), num_segments=num_places, mode="promise_in_bounds")
 
 
-def _add_corners(columns, weights, *landing, stride, num_places):
+def _add_corners(columns, weights, first, right, lower, *, stride, num_places):
   # A loop is given its columns; in one program with the products of all corners they would be worked out four times.
   def add_corner(total, corner):
     place, weights = corner
-    targets, shares = _Landing(*landing, stride).corner(*place)
+    targets, shares = _Landing(first, right, lower, stride).corner(*place)
     rows = columns * (shares if weights is None else weights)[:, None]
     return total + jax.ops.segment_sum(rows, targets, num_segments=num_places, mode="promise_in_bounds"), None
 

@@ -155,7 +155,7 @@ def sample_lattice(
   x, y = (DENSITY * jnp.clip(a, 0, size - 1) for a, size in ((x, width), (y, height)))
   column, row = x.astype(jnp.int32), y.astype(jnp.int32)
   across, down = x - column, y - row
-  stride = DENSITY * width
+  lattice, stride = jnp.asarray(lattice), DENSITY * width
   first = row * stride + column
 
   # A loop is given its columns; in one expression they would be worked out again for every corner.
