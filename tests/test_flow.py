@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.ndimage
-from helpers import run
+from helpers import QUICK_XLA, run
 from videos import assert_refused
 
 from gid_jax.flow import estimate, pyramid
@@ -31,7 +31,7 @@ def exact_rest(quick_compilation):
   compiled = jax.jit(
     estimate._estimate_block.__wrapped__,
     static_argnames=("settings", "mesh"),
-    compiler_options={"xla_cpu_use_fusion_emitters": True},
+    compiler_options={"xla_cpu_use_fusion_emitters": True} if QUICK_XLA else None,
   )
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(estimate, "_estimate_block", compiled)
