@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# For XLA_FLAGS: programs that are compiled with little care are then compiled in half the time. XLA ends the process at a
-# flag that it does not know, as that of JAX 0.12 does not know this one.
+# For XLA_FLAGS: programs that are compiled with little care are then compiled in half the time. At a flag that it does
+# not know, as that of JAX 0.12 does not know this one, XLA ends the process.
 QUICK_XLA = "--xla_cpu_use_fusion_emitters=false" if jax.__version_info__ < (0, 11) else ""
 
 
