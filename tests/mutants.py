@@ -129,7 +129,7 @@ MUTANTS = [
     ("lanczos(places - 1 / DENSITY) + lanczos(places + 1 / DENSITY)", "2 * lanczos(places)"),
     ("green << _BITS | blue << 2 * _BITS", "blue << _BITS | green << 2 * _BITS"),
     ("* _LEVELS + 0.5, 0", "* _LEVELS, 0"),
-    ("+ below * stride + beside]", "+ beside * stride + below]"),
+    ("(row + below) * stride + column + beside]", "(row + beside) * stride + column + below]"),
     ("jnp.where(below, down, 1 - down)", "jnp.where(below, 1 - down, down)"),
     ("DENSITY * jnp.clip(a, 0, size - 1)", "DENSITY * jnp.clip(a, 0, size)"),
   ),

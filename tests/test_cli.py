@@ -373,14 +373,14 @@ def test_what_was_written_before_a_signal_is_named(photo, engine, capsys, monkey
 
 
 def test_a_signal_while_garbage_is_collected_is_not_lost(photo, engine, monkeypatch):
-  def _xla_gc_callback(*_):  # as JAX calls its own, which every collection runs
-    gc.callbacks.remove(_xla_gc_callback)
+  def kill(*_):  # by every collection, as JAX has it call a function of its own
+    gc.callbacks.remove(kill)
     os.kill(os.getpid(), signal.SIGTERM)
     list(range(100))  # a place where the signal is heard
 
   def render(self, *_, **options):
     yield np.zeros((32, 48, 3), np.uint8)
-    gc.callbacks.append(_xla_gc_callback)
+    gc.callbacks.append(kill)
     gc.collect()
     time.sleep(10)
 

@@ -240,9 +240,8 @@ def test_a_trained_renderer_is_optional(animator):
   plain = pipeline.ImageRenderer()
   volume = sway(animator, 8.0)
   photo = np.uint8(255 * pipeline.resize_image(PHOTO, 44, 70) + 0.5)
-  frames = np.stack(list(plain.render(np.float32(photo / 255), volume, frames=16)))
+  frames, trained = (np.stack(list(r.render(np.float32(photo / 255), volume, frames=16))) for r in (plain, animator))
   np.testing.assert_array_equal(frames[0], photo)  # nothing has moved yet: the photo bit for bit
-  trained = render(animator, volume, frames=16)
   # Where the photo has not moved away from, it is the same photo; the network shows in what is left.
   np.testing.assert_allclose(frames[15, 4:-4, 16:-4].astype(int), trained[15, 4:-4, 16:-4], atol=2)
   flow = np.zeros((44, 70, 2), np.float32)

@@ -87,20 +87,35 @@ def _complain(line: str) -> None:
 
 @contextlib.contextmanager
 def _signals_end() -> Iterator[None]:
-  def end(number, frame):
-    if frame is not None and frame.f_code.co_name == "_xla_gc_callback":  # of JAX, in which an exception is lost
-      threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
-      return
+  heard, is_over, report_before = [], threading.Event(), sys.unraisablehook
+
+  def end(number, _):
+    heard.append(number)
     raise _SIGNALS[signal.Signals(number).name]
 
-  before = {}
-  if threading.current_thread() is threading.main_thread():  # only it can
-    for number in (getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)):
-      if signal.getsignal(number) is not signal.SIG_IGN:  # which nohup asks for
-        before[number] = signal.signal(number, end)
+  def send_again():
+    if not is_over.is_set():
+      os.kill(os.getpid(), heard[-1])
+
+  def report(unraisable):
+    # While garbage is collected exceptions are lost.
+    if issubclass(unraisable.exc_type, KeyboardInterrupt | Terminated) and heard:
+      threading.Timer(0.01, send_again).start()
+    else:
+      report_before(unraisable)
+
+  if threading.current_thread() is not threading.main_thread():  # only it can
+    yield
+    return
+  numbers = (getattr(signal, name) for name in _SIGNALS if hasattr(signal, name))
+  # What is ignored stays so: nohup asks for it.
+  before = {number: signal.signal(number, end) for number in numbers if signal.getsignal(number) is not signal.SIG_IGN}
+  sys.unraisablehook = report
   try:
     yield
   finally:
+    is_over.set()
+    sys.unraisablehook = report_before
     for number, handler in before.items():
       signal.signal(number, handler)
 

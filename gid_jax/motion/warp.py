@@ -153,15 +153,15 @@ def sample_lattice(
     [*m 3] RGB.
   """
   x, y = (DENSITY * jnp.clip(a, 0, size - 1) for a, size in ((x, width), (y, height)))
-  column, row = x.astype(jnp.int32), y.astype(jnp.int32)
-  across, down = x - column, y - row
   lattice, stride = jnp.asarray(lattice), DENSITY * width
-  first = row * stride + column
 
-  # A loop is given its columns; in one expression they would be worked out again for every corner.
+  # A loop is given x and y. In one expression XLA works them out for each of their uses, not always with the same last
+  # bit: the place would be that of one and its share that of the other.
   def add_corner(total, corner):
     below, beside = corner
-    words = lattice.at[first + below * stride + beside].get(mode="promise_in_bounds")
+    column, row = x.astype(jnp.int32), y.astype(jnp.int32)
+    words = lattice.at[(row + below) * stride + column + beside].get(mode="promise_in_bounds")
+    across, down = x - column, y - row
     weight = jnp.where(below, down, 1 - down) * jnp.where(beside, across, 1 - across)
     levels = ((words >> shift & 2**_BITS - 1).astype(jnp.int32) for shift in range(0, 3 * _BITS, _BITS))
     return tuple(colour + weight * level for colour, level in zip(total, levels, strict=True)), None
