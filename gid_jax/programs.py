@@ -179,7 +179,7 @@ class Kept:
 
     def finish():
       try:
-        run = self._finish(lowered)
+        run = self._build(lowered)
       except BaseException as error:
         program.run.set_exception(error)
         return
@@ -191,7 +191,7 @@ class Kept:
 
     _pool().submit(finish)
 
-  def _finish(self, lowered):
+  def _build(self, lowered):
     if jax.default_backend() != "cpu":
       return lowered.compile()
     try:

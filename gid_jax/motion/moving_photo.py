@@ -176,7 +176,7 @@ def gather(
 ) -> Array:
   """The photo along an inverted flow, and `rest` where several surfaces meet and where nothing has landed.
 
-  Where nothing moves the photo is itself. So many pixels are worked on at once that memory stays small.
+  Where nothing moves the photo is itself, to 0.001. So many pixels are worked on at once that memory stays small.
 
   Args:
     lattice: [n] of the photo at the output size; see `MovingPhoto`.
