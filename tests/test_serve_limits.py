@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import io
+import os
 import re
 import socket
 import struct
@@ -100,17 +101,22 @@ def run_decoder(tmp_path, content, change):
   return subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True)
 
 
-def test_the_decoder_has_limited_memory_and_time(tmp_path, monkeypatch):
+def test_the_decoder_has_limited_memory_and_time(tmp_path):
   noise = np.random.default_rng(0).integers(0, 255, (3000, 3000, 3), np.uint8)
   buffer = io.BytesIO()
   Image.fromarray(noise).save(buffer, "PNG", compress_level=1)
   assert run_decoder(tmp_path, buffer.getvalue(), f"_MAX_MEMORY = {700 * 2**20}").returncode != 0
   assert run_decoder(tmp_path, buffer.getvalue(), "_MAX_CPU_SECONDS = 1").returncode in (0, -9, -24)
   assert not (tmp_path / "preview.webp").exists() or (tmp_path / "photo.npy").exists()
-  monkeypatch.setattr(decoder, "_MAX_SECONDS", 0.01)
+
+
+def test_a_decoder_that_takes_too_long_is_killed(tmp_path, monkeypatch):
+  os.mkfifo(tmp_path / "upload")  # whoever reads it waits for a writer
+  monkeypatch.setattr(decoder, "_MAX_SECONDS", 0.1)
   with pytest.raises(UserError, match="takes too long to read"):
-    asyncio.run(decoder.decode(tmp_path / "upload", tmp_path / "late.npy", tmp_path / "late.webp"))
-  assert not (tmp_path / "late.npy").exists()
+    asyncio.run(decoder.decode(tmp_path / "upload", tmp_path / "photo.npy", tmp_path / "preview.webp"))
+  with pytest.raises(OSError, match="No such device"):  # nobody reads it any more
+    os.open(tmp_path / "upload", os.O_WRONLY | os.O_NONBLOCK)
 
 
 @pytest.mark.parametrize("headers, status", [
