@@ -28,7 +28,7 @@ _SPREAD = 0.25
 # Pixels by which neighbours move apart: from where on they may be, and are, two things.
 _TORN = (1.5, 2.5)
 _BESIDE = 9  # pixels across, in which an edge decides
-_STRIP = 2**16  # pixels of a frame that are gathered at once
+_STRIP = 2**14  # pixels of a frame that are gathered at once
 _CHUNK = 10  # frames of which the mean magnitude is summed at once
 
 
