@@ -4,9 +4,10 @@
 
 Starts `gid serve` and waits until it is warm, as the processor's time in /proc says (Linux). Sends the photo, the
 bundled one enlarged with noise, again and again: seconds from the first byte to "ready", of which until its turn came;
-then those to fetch its page. Then in a browser: seconds from the address to the first frame of a pull, and from
-choosing the file to the first frame of a pull. At last sends it once more, and ends the server by SIGTERM while it
-works. Needs the extra `serve`, httpx, and for what is measured in a browser playwright and chromium.
+then those to fetch its page. Then in a browser, as often: seconds from the address to the first frame of a pull, the
+first of them while the browser itself starts, and from choosing the file to the first frame of a pull. At last sends it
+once more, and ends the server by SIGTERM while it works. Needs the extra `serve`, httpx, and for what is measured in a
+browser playwright and chromium.
 """
 
 import argparse
@@ -96,26 +97,32 @@ def pull_in(page, job: str) -> None:
   frame.evaluate("gidTouch.pull(0.3, 0.35, 0.02, 0).then(() => new Promise(requestAnimationFrame))")
 
 
-def measure_in_browser(address: str, photo: bytes) -> None:
+def measure_in_browser(address: str, photo: bytes, rounds: int) -> None:
   """Prints how long it takes to touch what is ready, and a photo of one's own."""
   from playwright.sync_api import sync_playwright
 
+  opened, sent = [], []
   with sync_playwright() as player, tempfile.NamedTemporaryFile(suffix=".jpg") as file:
     file.write(photo)
     file.flush()
     browser = player.chromium.launch(executable_path=shutil.which("chromium"), args=BROWSER)
-    page = browser.new_page()
-    page.set_default_timeout(600_000)
-    begin = time.perf_counter()
-    page.goto(address)
-    pull_in(page, "")
-    print(f"in a browser: first page touched after {time.perf_counter() - begin:.2f} s")
-    shown = page.get_attribute("iframe", "data-id") or ""
-    begin = time.perf_counter()
-    page.set_input_files("#file", file.name)
-    pull_in(page, shown)
-    print(f"in a browser: photo touched {time.perf_counter() - begin:.2f} s after it was chosen")
+    for _ in range(rounds):
+      page = browser.new_page()
+      page.set_default_timeout(600_000)
+      begin = time.perf_counter()
+      page.goto(address)
+      pull_in(page, "")
+      opened.append(time.perf_counter() - begin)
+      time.sleep(3)  # the server gets ready for the next photo
+      shown = page.get_attribute("iframe", "data-id") or ""
+      begin = time.perf_counter()
+      page.set_input_files("#file", file.name)
+      pull_in(page, shown)
+      sent.append(time.perf_counter() - begin)
+      page.close()
     browser.close()
+  for what, times in (("first page touched after", opened), ("own photo touched after", sent)):
+    print(f"in a browser: {what} {', '.join(f'{each:.2f}' for each in times)} s")
 
 
 def main():
@@ -144,7 +151,7 @@ def main():
       fetched = time.perf_counter()
       print(f"round {number + 1}: {len(photo) / 1e6:.1f} MB ready in {end - begin:.2f} s, of which until its turn "
             f"{(turn or end) - begin:.2f}; page of {size / 1e6:.1f} MB in {fetched - end:.3f} s")  # fmt: skip
-    measure_in_browser(server.address, photo)
+    measure_in_browser(server.address, photo, options.rounds)
     client.post("/jobs", content=photo)
     time.sleep(1)
 

@@ -92,15 +92,20 @@ def make_picture(value=0, size=(40, 30), kind="PNG"):
   return buffer.getvalue()
 
 
-async def decode_here(upload, photo, preview):
+class HereDecoder(decoder.Decoder):
   """The decoder without a process of its own, which takes a third of a second to start."""
-  decoder.convert(upload, photo, preview)
+
+  def get_ready(self):
+    pass
+
+  async def decode(self, upload, photo, preview):
+    decoder.convert(upload, photo, preview)
 
 
 @contextlib.contextmanager
 def run_server(maker, folder, *, max_upload=100_000, guard=None, first=None, **options):
   """A server of this process; yields a client of it, which has its desk as `desk`."""
-  desk = Desk(maker, folder, **{"grace": 30.0, "decode": decode_here} | options)
+  desk = Desk(maker, folder, **{"grace": 30.0, "decoder": HereDecoder()} | options)
   opening = None if first is None else first(desk)
   app = Guard(make_app(desk, opening=opening, max_upload=max_upload), **(guard or {}))
   listener, server = listen("127.0.0.1", 0), make_server(app, desk)

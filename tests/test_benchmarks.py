@@ -419,7 +419,7 @@ def test_serve(run, tmp_path):
       yield SimpleNamespace(address=str(client.base_url))
 
   out = run("serve", "--width", 64, "--height", 48, "--rounds", 2, start_server=start_server,
-            wait_until_warm=lambda: None, measure_in_browser=lambda address, photo: None).splitlines()  # fmt: skip
+            wait_until_warm=lambda: None, measure_in_browser=lambda *_: None).splitlines()  # fmt: skip
   assert [line.split(":")[0] for line in out[2:]] == ["round 1", "round 2"]
   assert all(waiting <= total for total, waiting in (find_numbers(line)[1:3] for line in out[2:]))
 

@@ -21,7 +21,7 @@ def phases(states, part="motion"):
 
 def test_a_photo_goes_through_its_phases_and_comes_out(tmp_path):
   maker = FakeMaker(is_patient=True)
-  with run_server(maker, tmp_path, decode=decoder.decode) as client:
+  with run_server(maker, tmp_path, decoder=decoder.Decoder()) as client:
     job = send(client, make_picture(7, (4000, 30)), name="../Früh ling.jpeg")
     seen = []
     for state in watch(client, job):
@@ -129,7 +129,7 @@ def test_a_gid_file_is_opened_without_sampling(tmp_path):
   maker, folder = FakeMaker(), tmp_path / "jobs"
   folder.mkdir()
   source = save_first(tmp_path, np.full((30, 40, 3), 9, np.uint8), seed=4)
-  with run_server(maker, folder, decode=decoder.decode) as client:
+  with run_server(maker, folder, decoder=decoder.Decoder()) as client:
     job = send(client, source.read_bytes(), name="meadow.gid")
     state = wait_for(client, job, "ready")[-1]
     assert (state["name"], state["seed"], state["has_file"], maker.done) == ("meadow", 4, True, [])

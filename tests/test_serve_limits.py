@@ -4,8 +4,10 @@ import asyncio
 import base64
 import hashlib
 import io
+import json
 import os
 import re
+import signal
 import socket
 import struct
 import subprocess
@@ -43,7 +45,7 @@ def png_of(width, height):
 @pytest.fixture(scope="module")
 def careful(tmp_path_factory):
   """A server that decodes in a process of its own, as it does outside of tests."""
-  with run_server(FakeMaker(), tmp_path_factory.mktemp("careful"), decode=decoder.decode) as client:
+  with run_server(FakeMaker(), tmp_path_factory.mktemp("careful"), decoder=decoder.Decoder()) as client:
     yield client
 
 
@@ -98,7 +100,7 @@ def run_decoder(tmp_path, content, change):
   (tmp_path / "upload").write_bytes(content)
   code = f"from gid_jax.serve import decoder; decoder.{change}; raise SystemExit(decoder.main())"
   files = [str(tmp_path / name) for name in ("upload", "photo.npy", "preview.webp")]
-  return subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True)
+  return subprocess.run([sys.executable, "-c", code], input=json.dumps(files), capture_output=True, text=True)
 
 
 def test_the_decoder_has_limited_memory_and_time(tmp_path):
@@ -114,9 +116,50 @@ def test_a_decoder_that_takes_too_long_is_killed(tmp_path, monkeypatch):
   os.mkfifo(tmp_path / "upload")  # whoever reads it waits for a writer
   monkeypatch.setattr(decoder, "_MAX_SECONDS", 0.1)
   with pytest.raises(UserError, match="takes too long to read"):
-    asyncio.run(decoder.decode(tmp_path / "upload", tmp_path / "photo.npy", tmp_path / "preview.webp"))
+    asyncio.run(decoder.Decoder().decode(tmp_path / "upload", tmp_path / "photo.npy", tmp_path / "preview.webp"))
   with pytest.raises(OSError, match="No such device"):  # nobody reads it any more
     os.open(tmp_path / "upload", os.O_WRONLY | os.O_NONBLOCK)
+
+
+def test_the_decoder_that_waits_is_used_replaced_when_it_was_ended_and_ends_with_the_server(tmp_path, monkeypatch):
+  started = []
+  start = decoder._start_process
+
+  async def note():
+    started.append(await start())
+    return started[-1]
+
+  async def use():
+    reader = decoder.Decoder()
+    for _ in range(2):
+      reader.get_ready()
+    await reader.decode(*files)
+    assert len(started) == 1 and started[0].returncode == 0
+    reader.get_ready()
+    await reader._next
+    started[1].kill()
+    await started[1].wait()
+    await reader.decode(*files)
+    assert len(started) == 3 and started[2].returncode == 0
+    reader.get_ready()
+    await reader.close()
+    await reader.close()
+    assert len(started) == 4 and started[3].returncode == -signal.SIGKILL
+    started[3:] = [await start()]
+    started[3].stdin.close()
+    assert await started[3].wait() == 0
+
+  monkeypatch.setattr(decoder, "_start_process", note)
+  files = [tmp_path / name for name in ("upload", "photo.npy", "preview.webp")]
+  files[0].write_bytes(make_picture())
+  asyncio.run(use())
+
+
+def test_a_server_that_can_start_nothing_says_so(tmp_path, monkeypatch):
+  monkeypatch.setattr(decoder.sys, "executable", str(tmp_path / "nothing"))
+  with run_server(FakeMaker(), tmp_path, decoder=decoder.Decoder()) as client:
+    reason = wait_for(client, send(client), "failed")[-1]["motion"]["reason"]
+  assert reason.startswith("The server cannot read photos now (") and reason.endswith("; try again later")
 
 
 @pytest.mark.parametrize("headers, status", [

@@ -1,16 +1,19 @@
 """Somebody's photo, or .gid file, to pixels, in a process of its own that may take neither much memory nor much time.
 
-As a program, `python -m gid_jax.serve.decoder UPLOAD PHOTO PREVIEW`: reads UPLOAD, writes PHOTO, [h w 3] uint8 as .npy
-of at most `MAX_SIDE` pixels a side, and PREVIEW, a WebP. Status 2 and one line say what is wrong with the photo.
+As a program, `python -m gid_jax.serve.decoder`: waits for a line [UPLOAD, PHOTO, PREVIEW], JSON, on its standard input;
+reads UPLOAD, writes PHOTO, [h w 3] uint8 as .npy of at most `MAX_SIDE` pixels a side, and PREVIEW, a WebP. Status 2 and
+one line say what is wrong with the photo.
 """
 
 import asyncio
 import contextlib
+import json
 import os
 import sys
 from pathlib import Path
 
 from gid_jax.errors import UserError
+from gid_jax.files import describe_failure
 
 MAX_MEGAPIXELS = 50
 MAX_SIDE = 1920
@@ -21,35 +24,69 @@ _MAX_MEMORY = 4 * 2**30  # bytes of addresses; 50 megapixels of floats take half
 _MAX_WRITTEN = 64 * 2**20
 
 
-async def decode(upload: Path, photo: Path, preview: Path) -> None:
-  """Reads a photo, or a .gid file, that nobody has looked into, and writes its pixels and a small picture of it.
+class Decoder:
+  """Reads what somebody sent in a process of its own, which is started before it is needed: Python takes its time."""
 
-  Args:
-    upload: what somebody sent.
-    photo: to write, [h w 3] uint8, .npy.
-    preview: to write, .webp.
+  def __init__(self):
+    self._next: asyncio.Task[asyncio.subprocess.Process] | None = None
 
-  Raises:
-    UserError: it is not a photo, or takes more than a photo may.
-  """
+  def get_ready(self) -> None:
+    """Starts the process that the next photo will need."""
+    if self._next is None:
+      self._next = asyncio.create_task(_start_process())
+
+  async def decode(self, upload: Path, photo: Path, preview: Path) -> None:
+    """Reads a photo, or a .gid file, that nobody has looked into, and writes its pixels and a small picture of it.
+
+    Args:
+      upload: what somebody sent.
+      photo: to write, [h w 3] uint8, .npy.
+      preview: to write, .webp.
+
+    Raises:
+      UserError: it is not a photo, or takes more than a photo may; or no process can be started.
+    """
+    self.get_ready()
+    assert self._next is not None
+    starting, self._next = self._next, None
+    process = None
+    try:
+      process = await starting
+      if process.returncode is not None:  # somebody has ended it while it waited
+        process = await _start_process()
+      async with asyncio.timeout(_MAX_SECONDS):
+        said, _ = await process.communicate(json.dumps([str(path) for path in (upload, photo, preview)]).encode())
+    except TimeoutError:
+      raise UserError("This photo takes too long to read; save it as JPEG") from None
+    except OSError as error:
+      raise UserError(f"The server cannot read photos now ({describe_failure(error)}); try again later") from error
+    finally:
+      await _end_process(process)
+    if process.returncode == 2 and said:
+      raise UserError(said.decode().strip())
+    if process.returncode:
+      raise UserError("This photo takes too much memory or time to read; save it smaller, as JPEG")
+
+  async def close(self) -> None:
+    """Ends the process that waits."""
+    starting, self._next = self._next, None
+    if starting is not None:
+      with contextlib.suppress(OSError):
+        await _end_process(await starting)
+
+
+async def _start_process() -> asyncio.subprocess.Process:
   one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-  command = [sys.executable, "-m", "gid_jax.serve.decoder", *map(str, (upload, photo, preview))]
-  process = await asyncio.create_subprocess_exec(
-    *command, env=os.environ | one_thread, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-    stderr=asyncio.subprocess.DEVNULL)  # fmt: skip
-  try:
-    async with asyncio.timeout(_MAX_SECONDS):
-      said, _ = await process.communicate()
-  except TimeoutError:
-    raise UserError("This photo takes too long to read; save it as JPEG") from None
-  finally:
-    if process.returncode is None:
+  return await asyncio.create_subprocess_exec(
+    sys.executable, "-m", "gid_jax.serve.decoder", env=os.environ | one_thread, stdin=asyncio.subprocess.PIPE,
+    stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL)  # fmt: skip
+
+
+async def _end_process(process: asyncio.subprocess.Process | None) -> None:
+  if process is not None and process.returncode is None:
+    with contextlib.suppress(ProcessLookupError):
       process.kill()
-      await process.wait()
-  if process.returncode == 2 and said:
-    raise UserError(said.decode().strip())
-  if process.returncode:
-    raise UserError("This photo takes too much memory or time to read; save it smaller, as JPEG")
+    await process.wait()
 
 
 def read_photo(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS):
@@ -144,9 +181,18 @@ def _limit_process() -> None:
 
 
 def main() -> int:
-  """Reads, shrinks and writes under limits; returns the status."""
-  upload, photo, preview = map(Path, sys.argv[1:])
+  """Gets ready, waits, then reads, shrinks and writes, all under limits; returns the status."""
   _limit_process()
+  import cv2  # noqa: F401 (most of the time goes to imports)
+  from PIL import Image
+
+  import gid_jax.media.photos  # noqa: F401
+
+  Image.preinit()
+  line = sys.stdin.readline()
+  if not line:  # the server has ended
+    return 0
+  upload, photo, preview = map(Path, json.loads(line))
   try:
     convert(upload, photo, preview)
   except UserError as error:

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import secrets
 import shutil
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from gid_jax.bundle import load_bundle, save_bundle
 from gid_jax.errors import UserError
-from gid_jax.serve.decoder import decode, is_bundle, write_preview
+from gid_jax.serve.decoder import Decoder, is_bundle, write_preview
 from gid_jax.serve.generation import Maker
 from gid_jax.serve.jobs import Busy, Job, Progress
 from gid_jax.serve.line import Line
@@ -31,7 +31,7 @@ class Desk:
 
   def __init__(
     self, maker: Maker, folder: Path, *, num_kept: int = 8, max_waiting: int = 16, grace: float = 5.0,
-    decode: Callable[[Path, Path, Path], Awaitable[None]] = decode,
+    decoder: Decoder | None = None,
   ):  # fmt: skip
     """Takes who does the work, an empty folder, and how much may be there at once.
 
@@ -41,11 +41,11 @@ class Desk:
       num_kept: finished jobs that are kept, the most recent.
       max_waiting: jobs that may be unfinished at once.
       grace: seconds after which unfinished work that no page watches is given up.
-      decode: as `gid_jax.serve.decoder.decode`.
+      decoder: reads what is sent; by default one that does so in another process.
     """
     self.changed = asyncio.Event()
     self.is_closed = False
-    self._maker, self._folder, self._decode = maker, folder, decode
+    self._maker, self._folder, self._decoder = maker, folder, decoder or Decoder()
     self._num_kept, self._max_waiting, self._grace = num_kept, max_waiting, grace
     self._jobs: dict[str, Job] = {}  # oldest first
     self._line = Line(self._notify, self._end)
@@ -125,7 +125,7 @@ class Desk:
       upload = job.folder / "upload"
       try:
         async with self._decoding:
-          await self._decode(upload, job.folder / "photo.npy", job.folder / "preview.webp")
+          await self._decoder.decode(upload, job.folder / "photo.npy", job.folder / "preview.webp")
         work = self._sample(job)
         if is_bundle(upload):
           upload.rename(job.folder / "photo.gid")
@@ -192,6 +192,7 @@ class Desk:
 
   async def run(self) -> None:
     """Works until it is cancelled: on what is lined up, and while nothing is, on getting ready for it."""
+    self._decoder.get_ready()
     await self._line.run(self._maker.warm_up())
 
   def stop(self) -> None:
@@ -206,6 +207,7 @@ class Desk:
     for job in list(self._jobs.values()):
       self.cancel(job)
     await asyncio.gather(*tasks, return_exceptions=True)
+    await self._decoder.close()
 
   def join(self, timeout: float) -> bool:
     """Waits for the thread that works; whether it has ended, after so many seconds at most."""
@@ -248,6 +250,8 @@ class Desk:
   def _end(self, progress: Progress, phase: str, *, reason: str = "") -> None:
     if progress.is_unfinished:
       progress.phase, progress.reason = phase, reason
+    if not self.is_closed and not any(job.is_unfinished for job in self._jobs.values()):
+      self._decoder.get_ready()  # not before, as whoever waits needs the processor
     self._forget_oldest()
     self._notify()
 

@@ -13,6 +13,7 @@ import io
 import json
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -90,6 +91,9 @@ def _make_page(
   depth = np.asarray(_motion_magnitude(still))
   photo = _shrink(image, size)
   values, scales = _quantize(basis.modes)
+  with ThreadPoolExecutor(1) as pool:  # the plate takes as long, on a core and a half
+    best = pool.submit(_encode, photo, _QUALITIES[0])
+    plate = make_plate(_shrink(image, min(size, _PLATE_SIDE)), depth)
   data = {
     "width": basis.modes.shape[2],
     "height": basis.modes.shape[1],
@@ -97,13 +101,13 @@ def _make_page(
     "scales": [float(value) for value in scales],
     "modes": _to_text(values.tobytes()),
     "depth": _to_text(np.round(depth / max(float(depth.max()), 1e-6) * 65535).astype("<u2").tobytes()),
-    "plate": _to_text(_encode(make_plate(_shrink(image, min(size, _PLATE_SIDE)), depth), _PLATE_QUALITY)),
+    "plate": _to_text(_encode(plate, _PLATE_QUALITY)),
     "photo": "",
     "origins": list(origins),
   }
   room = _MAX_BYTES - len(_fill_page(title, data).encode())
   for quality in _QUALITIES:
-    data["photo"] = _to_text(_encode(photo, quality))
+    data["photo"] = _to_text(best.result() if quality == _QUALITIES[0] else _encode(photo, quality))
     if len(data["photo"]) <= room:
       break
   return _fill_page(title, data)

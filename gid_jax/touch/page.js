@@ -2,12 +2,13 @@
 import { listen } from "./api.js";
 import { setPlaying } from "./controls.js";
 import { makeScreen } from "./screen.js";
-import { $, calm, canvas, fail, fit, listeners, openPhoto, photo, setDraw, stage } from "./stage.js";
+import { $, calm, canvas, decodeImages, fail, fit, listeners, openPhoto, photo, setDraw, stage } from "./stage.js";
 import "./keyboard.js";
 import "./mixer.js";
 
 async function start() {
   const data = JSON.parse($("data").textContent);
+  const decoding = decodeImages(data); // beside the start of WebGL, which takes as long
   const gl = canvas.getContext("webgl2", { alpha: false, antialias: false });
   if (!gl) {
     return fail("This page draws with WebGL 2, which this browser does not have or has switched off. " +
@@ -28,7 +29,7 @@ async function start() {
   canvas.addEventListener("webglcontextrestored", show);
   listeners.open.push(show, fit);
   photo.origins = data.origins;
-  await openPhoto(data);
+  await openPhoto(data, decoding);
   if (!calm.matches) setPlaying(true);
   new ResizeObserver(fit).observe(stage.parentElement);
   addEventListener("resize", fit);

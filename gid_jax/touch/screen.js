@@ -63,7 +63,8 @@ void main() {
 void main() { color = vec4(look(), 1); }
 #endif`;
 
-function makeProgram(gl, ...defined) {
+/** Has the driver compile a program; `findUniforms` waits for it. */
+function beginProgram(gl, ...defined) {
   const program = gl.createProgram();
   const head = ["#version 300 es", ...defined.map((name) => `#define ${name}`)].join("\n");
   for (const [kind, text] of [[gl.VERTEX_SHADER, VERTEX], [gl.FRAGMENT_SHADER, FRAGMENT]]) {
@@ -75,6 +76,10 @@ function makeProgram(gl, ...defined) {
   gl.bindAttribLocation(program, 0, "vertex");
   gl.bindAttribLocation(program, 1, "moved");
   gl.linkProgram(program);
+  return program;
+}
+
+function findUniforms(gl, program) {
   if (!gl.getProgramParameter(program, gl.LINK_STATUS) && !gl.isContextLost()) {
     throw new Error(gl.getProgramInfoLog(program));
   }
@@ -83,7 +88,7 @@ function makeProgram(gl, ...defined) {
     const { name } = gl.getActiveUniform(program, i);
     at[name] = gl.getUniformLocation(program, name);
   }
-  return { program, at };
+  return at;
 }
 
 function makeTexture(gl, unit) {
@@ -211,11 +216,14 @@ function sampleModes({ modes, width, height, omega }, { vertices, sample }) {
 /** Everything on the GPU, made anew for another photo and when a lost context comes back. */
 export function makeScreen(gl) {
   const { width, height, basis } = photo;
+  const programs = {}; // by what is defined in them: { program, at }
+  const begin = (...defined) => (programs[defined] ??= { program: beginProgram(gl, ...defined), at: null });
+  begin(); // the driver compiles them while the mesh is made
+  begin("RIM");
   const mesh = makeMesh();
   const rim = new Uint32Array(mesh.rim.length); // with what is stretched last
   const shapes = sampleModes(basis, mesh);
   const moved = new Float32Array(mesh.vertices.length / 2);
-  const programs = {}; // by what is defined in them, made when they are first used
   const array = gl.createVertexArray();
   gl.bindVertexArray(array);
   const buffers = [[mesh.vertices, 4, gl.STATIC_DRAW], [moved, 2, gl.DYNAMIC_DRAW]].map(([values, size, use], i) => {
@@ -256,12 +264,13 @@ export function makeScreen(gl) {
   }
 
   function use(...defined) {
-    const made = programs[defined];
-    const { program, at } = (programs[defined] ??= makeProgram(gl, ...defined));
-    gl.useProgram(program);
+    const made = begin(...defined);
+    const isNew = !made.at;
+    const at = (made.at ??= findUniforms(gl, made.program));
+    gl.useProgram(made.program);
     gl.uniform2f(at.size, canvas.width, canvas.height);
     gl.uniform1f(at.overlay, view.overlay);
-    if (made) return;
+    if (!isNew) return;
     gl.uniform2f(at.grid, width, height);
     gl.uniform3f(at.accent, 0.94, 0.5, 0.24);
     for (const [name, unit] of [["photo", PHOTO], ["plate", PLATE], ["heat", HEAT]]) gl.uniform1i(at[name], unit);

@@ -34,9 +34,10 @@ async function decodeImage(text) {
   return image;
 }
 
-/** Opens a photo from what `export.py` writes into a page. */
-async function openPhoto(data) {
-  const decoding = Promise.all([decodeImage(data.photo), decodeImage(data.plate)]);
+const decodeImages = (data) => Promise.all([decodeImage(data.photo), decodeImage(data.plate)]);
+
+/** Opens a photo from what `export.py` writes into a page, and its images, which may be under way. */
+async function openPhoto(data, decoding = decodeImages(data)) {
   const { width, height } = data;
   const wide = widen(
     decodeModes(new Int16Array(toBytes(data.modes)), data.scales),
@@ -162,6 +163,6 @@ function showMarks() {
 }
 
 export {
-  $, calm, canvas, fail, fit, gripAt, isOn, listeners, moveTo, openPhoto, photo, say, setDraw, source, stage, toPlace,
+  $, calm, canvas, decodeImages, fail, fit, gripAt, isOn, listeners, moveTo, openPhoto, photo, say, setDraw, source, stage, toPlace,
   toShades, view, wake,
 };
