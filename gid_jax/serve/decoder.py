@@ -61,10 +61,10 @@ class Decoder:
     except OSError as error:
       raise UserError(f"The server cannot read photos now ({describe_failure(error)}); try again later") from error
     finally:
-      await _end_process(process)
-    if process.returncode == 2 and said:
+      status = await _end_process(process)
+    if status == 2 and said:
       raise UserError(said.decode().strip())
-    if process.returncode:
+    if status:
       raise UserError("This photo takes too much memory or time to read; save it smaller, as JPEG")
 
   async def close(self) -> None:
@@ -82,11 +82,14 @@ async def _start_process() -> asyncio.subprocess.Process:
     stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL)  # fmt: skip
 
 
-async def _end_process(process: asyncio.subprocess.Process | None) -> None:
-  if process is not None and process.returncode is None:
+async def _end_process(process: asyncio.subprocess.Process | None) -> int | None:
+  if process is None:
+    return None
+  if process.returncode is None:
     with contextlib.suppress(ProcessLookupError):
       process.kill()
     await process.wait()
+  return process.returncode
 
 
 def read_photo(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS):
