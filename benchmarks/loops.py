@@ -129,10 +129,11 @@ def measure(spectrum, num_frames: int, *, fade: int = 0) -> np.ndarray:
 
 
 def report(rows: np.ndarray) -> None:
-  """Prints means of [photos, kinds, quantities] and the paired ratios."""
+  """Prints means and largest values of [photos, kinds, quantities], and the paired ratios."""
   print(f"\n{'mean of ' + str(len(rows)):<18}" + "".join(f"{name:>14}" for name in QUANTITIES))
   for index, kind in enumerate(KINDS):
     print(f"{kind:<18}" + "".join(f"{value:>14.4f}" for value in rows[:, index].mean(axis=0)))
+    print(f"{'  largest':<18}" + "".join(f"{value:>14.4f}" for value in rows[:, index].max(axis=0)))
   for index in range(1, len(KINDS) - 1):
     if np.array_equal(rows[:, index], rows[:, index - 1]):
       continue
