@@ -25,7 +25,7 @@ def configure_jax() -> None:
   floats have 32 bits; compiled programs are kept, see `use_compilation_cache`.
 
   Raises:
-    UserError: JAX cannot use the platform that was asked for, or XLA_FLAGS holds an unknown flag.
+    UserError: JAX cannot use the platform that was asked for, or XLA_FLAGS holds what XLA does not know.
   """
   if os.environ.get("XLA_FLAGS"):
     _check_flags()
@@ -57,6 +57,9 @@ def _check_flags() -> None:
   _, found, unknown = done.stderr.partition("in XLA_FLAGS: ")
   if done.returncode and found:
     raise UserError(f"XLA_FLAGS holds {unknown.splitlines()[0]}, which XLA does not know here; correct or unset it")
+  if done.returncode and "Could not open file" in done.stderr:
+    raise UserError(f"XLA_FLAGS is {os.environ['XLA_FLAGS']!r}: no flags, which begin with --, and no file of them; "
+                    "correct or unset it")  # fmt: skip
 
 
 def use_compilation_cache() -> None:

@@ -45,7 +45,8 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
   # XLA reads its flags once; commands that see some start a process that checks them.
   with pytest.MonkeyPatch.context() as patch:
-    patch.setenv("XLA_FLAGS", f"{os.environ.get('XLA_FLAGS', '')} {helpers.QUICK_XLA}")
+    # Stripped, as it takes a space for the name of a file.
+    patch.setenv("XLA_FLAGS", f"{os.environ.get('XLA_FLAGS', '')} {helpers.QUICK_XLA}".strip())
     jax.devices()
   gc.set_threshold(100_000, 50, 100)  # what JAX keeps is looked through again and again otherwise
 

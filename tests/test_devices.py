@@ -136,4 +136,6 @@ print("goes on")
 """
   expected = "XLA_FLAGS holds --xla_nonsense=1, which XLA does not know here; correct or unset it goes on"
   assert run(code, XLA_FLAGS="--xla_nonsense=1") == expected.split()
+  expected = "XLA_FLAGS is 'nonsense': no flags, which begin with --, and no file of them; correct or unset it goes on"
+  assert run(code, XLA_FLAGS="nonsense") == expected.split()
   assert run(code, XLA_FLAGS="--xla_cpu_multi_thread_eigen=false") == ["goes", "on"]

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from gid_jax.errors import UserError
@@ -56,7 +57,7 @@ class TransformerLayer(nn.Module):
     dtype: compute type of the dense layers and of attention; tokens, normalisation and softmax are float32.
   """
 
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, tokens: Float[Array, "b n 384"]) -> Float[Array, "b n 384"]:

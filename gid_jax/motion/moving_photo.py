@@ -14,6 +14,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt32
 
 from gid_jax.motion import spectral, splat, warp
@@ -111,7 +112,7 @@ def show(
   flow: Float[AnyArray, "hm wm 2"],
   *,
   rest: Float[AnyArray, "h w 3"] | None = None,
-  dtype: type = jnp.float32,
+  dtype: DTypeLike = jnp.float32,
 ) -> Array:
   """The frame in which each place has moved by `flow` [hm wm 2], pixels of the grid: its rows one after the other.
 
@@ -172,7 +173,7 @@ def gather(
   inverse: splat.InverseFlow,
   rest: Float[AnyArray, "h w 3"],
   *,
-  dtype: type,
+  dtype: DTypeLike,
 ) -> Array:
   """The photo along an inverted flow, and `rest` where several surfaces meet and where nothing has landed.
 
