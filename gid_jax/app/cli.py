@@ -59,9 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
       stream.reconfigure(errors="backslashreplace")
   try:
     with _signals_end():
-      status = _run(list(sys.argv[1:] if argv is None else argv))
-      if sys.stdout:  # it may be closed
-        sys.stdout.flush()
+      try:
+        status = _run(list(sys.argv[1:] if argv is None else argv))
+      except SystemExit:  # of help, and of options that are wrong
+        print(end="", flush=True)
+        raise
+      print(end="", flush=True)
       return status
   except KeyboardInterrupt as error:
     _complain(f"interrupted; {str(error) or 'nothing was written'}")
