@@ -196,7 +196,7 @@ def make_temporary(folder: Path, *, suffix: str = "", is_folder: bool = False) -
 
 @contextlib.contextmanager
 def _hold_temporary(path: Path) -> Iterator[bool]:
-  """Says by a lock, as long as the block lasts, that a file or folder is not abandoned; False if it was taken for so."""
+  """Says by a lock, while the block lasts, that a file or folder is not abandoned; False if it was taken for so."""
   if fcntl is None:
     yield True
     return

@@ -15,14 +15,14 @@ needs_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no devi
 
 
 def open_full(kind):
-  return kind(open("/dev/full", "wb"), "utf-8", write_through=True)  # noqa: SIM115 (what is left cannot be written)
+  return kind(open("/dev/full", "wb"), "utf-8", write_through=True)
 
 
 @needs_full
 @pytest.mark.parametrize("text", ["a line\n", "a long text " * 5000])
 def test_standard_output_says_that_it_is_what_failed(text):
   stream = open_full(streams.Output)
-  with pytest.raises(streams.OutputError, match="^cannot write to standard output: no space left on device$"):
+  with pytest.raises(streams.OutputError, match="^cannot write to standard output: no space"):
     stream.write(text)
     stream.flush()
   stream.buffer.raw.close()
