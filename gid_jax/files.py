@@ -8,7 +8,6 @@ import os
 import re
 import secrets
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -178,7 +177,6 @@ def make_temporary(folder: Path, *, suffix: str = "", is_folder: bool = False) -
   Raises:
     OSError: it cannot be made.
   """
-  _remove_abandoned(folder)
   while True:
     path = folder / f".gid-{secrets.token_hex(8)}{suffix}"
     try:
@@ -188,6 +186,7 @@ def make_temporary(folder: Path, *, suffix: str = "", is_folder: bool = False) -
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
       with _hold_temporary(path) as is_mine:
         if is_mine:
+          _remove_abandoned(folder, path.stat().st_mtime)
           yield path
           return
     finally:
@@ -211,19 +210,19 @@ def _hold_temporary(path: Path) -> Iterator[bool]:
     os.close(descriptor)
 
 
-def _remove_abandoned(folder: Path) -> None:
+def _remove_abandoned(folder: Path, now: float) -> None:
   if fcntl is None:
     return
   with contextlib.suppress(OSError), os.scandir(folder) as entries:
     for entry in entries:
       if _TEMPORARY.fullmatch(entry.name):
         with contextlib.suppress(OSError):
-          _remove_if_abandoned(Path(entry.path))
+          _remove_if_abandoned(Path(entry.path), now)
 
 
-def _remove_if_abandoned(path: Path) -> None:
+def _remove_if_abandoned(path: Path, now: float) -> None:
   # A claim that is being made is not yet held, and nobody may be told then that it is taken.
-  if path.suffix == ".claim" and time.time() - path.stat().st_mtime < 60:
+  if path.suffix == ".claim" and now - path.stat().st_mtime < 60:
     return
   descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
   try:

@@ -7,12 +7,10 @@ safetensors file that plain users load without Orbax.
 
 import contextlib
 import errno
-import functools
 import json
 import logging
 import math
 import os
-import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +25,7 @@ import safetensors.numpy
 
 from gid_jax.errors import UserError
 from gid_jax.files import first_line
+from gid_jax.weights.orbax_logs import hush_orbax
 
 # How the storage library words what the system refuses.
 _FAILURES = tuple(
@@ -68,8 +67,7 @@ class CheckpointStore:
     """
     import orbax.checkpoint as ocp
 
-    _hush_orbax()
-    _hush_late_writes()
+    hush_orbax()
     self.directory = Path(directory).absolute()
     self._ocp = ocp
     self._save_interval_steps, self._keep_best = save_interval_steps, keep_best
@@ -222,35 +220,6 @@ def _tell_unread(directory: Path, failures: Mapping[int, Exception], step: int, 
     warn(f"checkpoint {directory / str(other)} cannot be read ({first_line(error)}); step {step} is taken")
 
 
-def _hush_orbax() -> None:
-  for name in ("absl", "asyncio"):
-    logging.getLogger(name).addFilter(_is_not_raised_too)
-
-
-def _is_not_raised_too(record: logging.LogRecord) -> bool:
-  # What fails in a thread of Orbax is logged there with a traceback, and raised by `wait`; what a damaged step lacks is
-  # logged line by line before reading it fails.
-  if record.name != "asyncio":
-    return record.levelno < logging.WARNING or "orbax" not in record.pathname
-  # An array that cannot be read ends the loop that reads all of them, and of others that fail nobody asks.
-  text = record.getMessage()
-  return "tensorstore" not in text and "orbax" not in text
-
-
-@functools.cache
-def _hush_late_writes() -> None:
-  # A save that fails closes its event loop, and the arrays that were still being written find it closed, each with a
-  # traceback. What they failed of is raised by `wait`.
-  before = sys.unraisablehook
-
-  def hook(unraisable: Any) -> None:
-    error = unraisable.exc_value
-    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
-      before(unraisable)
-
-  sys.unraisablehook = hook
-
-
 def restore_params(
   workdir: str | Path, *, ema: bool = True, which: Literal["newest", "best"] = "newest",
   warn: Callable[[str], None] = logging.warning,
@@ -278,7 +247,7 @@ def restore_params(
     steps.sort(key=lambda step: read_loss(directory / str(step)))  # stable: without losses the newest stays first
   if not steps:
     raise UserError(f"{directory}: no checkpoint; train this stage first or name another workdir")
-  _hush_orbax()
+  hush_orbax()
   name = "ema_params" if ema else "params"
   failures: dict[int, Exception] = {}
   for step in steps:
