@@ -211,8 +211,6 @@ def _hold_temporary(path: Path) -> Iterator[bool]:
 
 
 def _remove_abandoned(folder: Path, now: float) -> None:
-  if fcntl is None:
-    return
   with contextlib.suppress(OSError), os.scandir(folder) as entries:
     for entry in entries:
       if _TEMPORARY.fullmatch(entry.name):
@@ -221,10 +219,12 @@ def _remove_abandoned(folder: Path, now: float) -> None:
 
 
 def _remove_if_abandoned(path: Path, now: float) -> None:
+  if fcntl is None:
+    return
   # A claim that is being made is not yet held, and nobody may be told then that it is taken.
   if path.suffix == ".claim" and now - path.stat().st_mtime < 60:
     return
-  descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+  descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # whatever it may be
   try:
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while it is held, and without locks
     if os.path.samestat(os.fstat(descriptor), os.stat(path)):
