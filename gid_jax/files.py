@@ -5,7 +5,9 @@ import errno
 import hashlib
 import io
 import os
+import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +24,7 @@ BytesFile = io.BufferedReader | io.BytesIO
 
 # Bytes that a name may have in nearly every file system.
 _MAX_NAME = 255
+_TEMPORARY = re.compile(r"\.gid-[0-9a-f]{16}(\..*)?")
 
 
 @contextlib.contextmanager
@@ -145,7 +148,6 @@ def complete_or_nothing(path: Path, *, overwrite: bool) -> Iterator[Path]:
       OSError inside the block.
   """
   target = Path(os.path.realpath(path)) if os.path.islink(path) else path
-  temporary = target.parent / f".gid-{secrets.token_hex(8)}{path.suffix}"
   try:
     if not target.parent.is_dir():
       raise UserError(f"cannot write {path}: the folder {target.parent} does not exist")
@@ -154,15 +156,89 @@ def complete_or_nothing(path: Path, *, overwrite: bool) -> Iterator[Path]:
     if target.exists() and not target.is_file():  # A device would be lost to whoever else uses it.
       raise UserError(f"{path} is not a regular file and cannot be replaced; give another name")
     _check_free(path, overwrite)
-    # Created by hand so that it gets the permissions of any new file, and before the frames are waited for.
-    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-    yield temporary
-    move(temporary, target, shown=path, overwrite=overwrite)
+    with make_temporary(target.parent, suffix=path.suffix) as temporary:
+      yield temporary
+      move(temporary, target, shown=path, overwrite=overwrite)
   except OSError as error:
     raise UserError(f"cannot write {path}: {describe_failure(error)}") from error
+
+
+@contextlib.contextmanager
+def make_temporary(folder: Path, *, suffix: str = "", is_folder: bool = False) -> Iterator[Path]:
+  """Makes a hidden file or folder, gone after the block unless it was moved elsewhere.
+
+  What processes that were killed have left of theirs in the same folder goes, too.
+
+  Args:
+    folder: where to make it.
+    suffix: ending of its name.
+    is_folder: make a folder, closed to others, rather than a file.
+
+  Raises:
+    OSError: it cannot be made.
+  """
+  while True:
+    path = folder / f".gid-{secrets.token_hex(8)}{suffix}"
+    try:
+      if is_folder:
+        path.mkdir(0o700)
+      else:  # By hand, so that it gets the permissions of any new file.
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+      with _hold_temporary(path) as is_mine:
+        if is_mine:
+          _remove_abandoned(folder, path.stat().st_mtime)
+          yield path
+          return
+    finally:
+      _remove(path)
+
+
+@contextlib.contextmanager
+def _hold_temporary(path: Path) -> Iterator[bool]:
+  """Says by a lock, while the block lasts, that a file or folder is not abandoned; False if it was taken for so."""
+  if fcntl is None:
+    yield True
+    return
+  try:
+    descriptor = os.open(path, os.O_RDONLY)
+  except FileNotFoundError:
+    yield False
+    return
+  try:
+    yield _lock(descriptor, path)
   finally:
+    os.close(descriptor)
+
+
+def _remove_abandoned(folder: Path, now: float) -> None:
+  with contextlib.suppress(OSError), os.scandir(folder) as entries:
+    for entry in entries:
+      if _TEMPORARY.fullmatch(entry.name):
+        with contextlib.suppress(OSError):
+          _remove_if_abandoned(Path(entry.path), now)
+
+
+def _remove_if_abandoned(path: Path, now: float) -> None:
+  if fcntl is None:
+    return
+  # A claim that is being made is not yet held, and nobody may be told then that it is taken.
+  if path.suffix == ".claim" and now - path.stat().st_mtime < 60:
+    return
+  descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # whatever it may be
+  try:
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while it is held, and without locks
+    if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+      _remove(path)
+  finally:
+    os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+  if path.is_dir():
+    shutil.rmtree(path, ignore_errors=True)
+  else:
     with contextlib.suppress(OSError):
-      temporary.unlink()
+      path.unlink()
 
 
 def move(temporary: Path, target: Path, *, shown: Path, overwrite: bool) -> None:

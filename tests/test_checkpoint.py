@@ -1,5 +1,7 @@
 """Checkpoints: exact round trips, and what stays when some are damaged, old or the best."""
 
+import asyncio
+import gc
 import logging
 import math
 import shutil
@@ -251,6 +253,48 @@ def test_restore_params_reads_one_tree_and_the_config(tmp_path, ema):
 def test_restore_params_without_checkpoint_is_a_user_error(tmp_path):
   with pytest.raises(UserError, match="no checkpoint"):
     restore_params(tmp_path)
+
+
+def lose(step_directory):
+  (step_directory / "state" / "manifest.ocdbt").unlink()
+
+
+@pytest.mark.parametrize("break_step", [damage, lose])
+def test_a_damaged_step_is_one_line(tmp_path, caplog, break_step):
+  directory = checkpoint_directory(tmp_path)
+  save_steps(directory, [1, 2])
+  said = []
+  assert restore_params(tmp_path, warn=said.append) and said == []
+  break_step(directory / "2")
+  restore_params(tmp_path, warn=said.append)
+  (line,) = said
+  assert line.startswith(f"checkpoint {directory}/2 cannot be read (") and line.endswith("); step 1 is taken")
+  break_step(directory / "1")
+  with pytest.raises(UserError, match="no step has readable ema_params: ") as reading:
+    restore_params(tmp_path, warn=said.append)
+  store = CheckpointStore(directory)
+  with pytest.raises(UserError, match="no step can be restored, for 2: "):
+    store.restore_latest(make_state(0.0), Counter())
+  store.close()
+  assert "NoneType" not in str(reading.value) and said == [line]
+  assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_other_arrays_that_cannot_be_read_are_not_reported_by_their_loop(tmp_path, caplog):
+  directory = checkpoint_directory(tmp_path)
+  save_steps(directory, [1])
+  lose(directory / "1")
+  store = CheckpointStore(directory)
+  with pytest.raises(UserError) as reading:
+    store.restore_latest(make_state(0.0), Counter())
+  store.close()
+  for error in (reading.value.__cause__, ValueError("of somebody else")):
+    loop = asyncio.new_event_loop()
+    loop.create_future().set_exception(error)  # as one that fails while another ends the loop
+    loop.close()
+    gc.collect()
+  (record,) = (record for record in caplog.records if record.name == "asyncio")
+  assert "never retrieved" in record.getMessage() and "of somebody else" in record.getMessage()
 
 
 FULL_DISK = """

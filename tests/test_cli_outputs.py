@@ -141,19 +141,29 @@ def test_a_name_that_commands_a_terminal_is_printed_as_text(capsys):
   assert said.err == "gid: error: cannot read no\\x1b[31m.png: no such file\n"
 
 
-@pytest.mark.parametrize("options, written", [(["--json"], ["a.mp4"]), ([], [])])
-def test_who_stops_reading_what_is_printed_gets_no_more(options, written):
-  script = "import fake_animator, os, pytest, sys\nfrom gid_jax.app import cli\n"
+def run_before(stdout, *arguments):
+  """The command in a process of its own, with the engine of the tests, writing to a file or pipe."""
+  script = "import fake_animator, pytest, sys\nfrom gid_jax.app import cli\n"
   script += "fake_animator.install(pytest.MonkeyPatch())\nsys.exit(cli.main(sys.argv[1:]))"
-  path = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1])))
-  command = [sys.executable, "-c", script, "animate", "beach.png", "--frames", "3", "-o", "a.mp4", *options]
+  return subprocess.run(
+    [sys.executable, "-c", script, "animate", *arguments], stdout=stdout, stderr=subprocess.PIPE, text=True,
+    env=os.environ | {"PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'tests'}"})
+
+
+@pytest.mark.parametrize("arguments, written", [
+  (["beach.png", "-o", "a.mp4", "--json"], ["a.mp4"]),
+  (["beach.png", "-o", "a.mp4"], []),
+  (["beach.png", "beach2.png"], []),
+  (["beach.png", "-o", "-"], []),
+])  # fmt: skip
+def test_who_stops_reading_what_is_printed_gets_no_more(arguments, written):
+  Path("beach2.png").write_bytes(Path("beach.png").read_bytes())
   reader, writer = os.pipe()
   os.close(reader)
-  environment = os.environ | {"PYTHONPATH": path}
   with os.fdopen(writer, "w") as gone:
-    result = subprocess.run(command, env=environment, stdout=gone, stderr=subprocess.PIPE, text=True)
-  assert result.returncode == 141 and "error" not in result.stderr
-  assert sorted(os.listdir()) == [*written, "beach.png"]
+    result = run_before(gone, *arguments, "--frames", "3")
+  assert result.returncode == 141 and "error" not in result.stderr and "Wrote -" not in result.stderr
+  assert sorted(os.listdir()) == [*written, "beach.png", "beach2.png"]
 
 
 def test_closed_streams_are_named(capsys, monkeypatch):
@@ -232,14 +242,10 @@ def test_a_terminal_gets_no_video(monkeypatch, capsys):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is full")
 def test_standard_output_that_is_full_is_one_line():
   save_bundle("a.gid", Bundle(np.zeros((32, 48, 3), np.uint8), make_volume()))
-  script = "import fake_animator, pytest, sys\nfrom gid_jax.app import cli\n"
-  script += "fake_animator.install(pytest.MonkeyPatch())\nsys.exit(cli.main(['a.gid', '--frames', '2', '-o', '-']))"
-  environment = {**os.environ, "PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'tests'}"}
   with open("/dev/full", "wb") as full:
-    result = subprocess.run(
-      [sys.executable, "-c", script], env=environment, stdout=full, stderr=subprocess.PIPE, text=True)
+    result = run_before(full, "a.gid", "--frames", "2", "-o", "-")
   last = result.stderr.splitlines()[-1]
-  assert result.returncode == 2 and "Traceback" not in result.stderr
+  assert result.returncode == 2 and "Traceback" not in result.stderr and "Wrote" not in result.stderr
   assert last == "gid: error: cannot write to standard output: no space left on device"
 
 

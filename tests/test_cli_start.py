@@ -99,3 +99,17 @@ def test_warnings_get_into_no_video_where_standard_error_is_closed(tmp_path):
   process = start("nowhere", tmp_path, "--output", "-", before=lambda: os.close(2))
   video, _ = process.communicate(timeout=50)
   assert process.returncode == 0 and video[4:8] == b"ftyp"
+
+
+def test_jax_is_imported_after_its_environment_is_set(tmp_path):
+  Image.new("RGB", (48, 32)).save(tmp_path / "photo.png")
+  code = """
+import sys
+from gid_jax.app import moving
+moving.configure_jax = lambda: sys.exit("late" if "jax" in sys.modules else "in time")
+from gid_jax.app.cli import main
+main(["animate", "photo.png"])
+"""
+  environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+  done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+  assert done.stderr == "in time\n"

@@ -55,7 +55,7 @@ def test_pictures_are_given_once_when_they_stand_still():
 def test_a_folder_that_goes_away_is_one_line():
   Path("inner").mkdir()
   found = wait_for_pictures(Path("inner"), wait=lambda: os.rmdir("inner"))
-  with pytest.raises(UserError, match="cannot watch inner: No such file"):
+  with pytest.raises(UserError, match="cannot watch inner: no such file"):
     next(found)
 
 

@@ -363,3 +363,61 @@ def test_a_folder_is_locked_for_one_program_and_free_again_when_that_is_killed(t
 def test_what_lies_with_the_machine_is_said_so(error, expected):
   said = blame_machine(error)
   assert said is None if expected is None else said.startswith(expected) and "\n" not in said
+
+
+# What is killed
+
+
+KILLED = """
+import os, pathlib, sys
+from gid_jax.files import claim, complete_or_nothing, make_temporary
+with claim(pathlib.Path("a.txt"), numbered=True) as path, complete_or_nothing(path, overwrite=False) as temporary:
+  with make_temporary(pathlib.Path(), is_folder=True) as folder:
+    (folder / "1.png").write_text("half")
+    temporary.write_text("half")
+    print("here", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(files.fcntl is None, reason="files cannot be locked")
+def test_what_a_killed_process_has_left_goes_with_the_next_file_and_what_is_being_written_stays(tmp_path):
+  start = lambda: subprocess.Popen(
+    [sys.executable, "-c", KILLED], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+    stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+  killed = start()
+  assert killed.stdout.readline() == b"here\n"
+  killed.kill()
+  killed.communicate()
+  left = list_folder(tmp_path)
+  (lock,) = tmp_path.glob("*.claim")
+  assert len(left) == 3
+  os.utime(lock, (1, 1))
+  living = start()  # with the same name, which is free again
+  assert living.stdout.readline() == b"here\n"
+  kept = list_folder(tmp_path)
+  assert len(kept) == 3 and set(kept) & set(left) == {lock.name}
+  write(tmp_path / "b.txt", "other")
+  assert list_folder(tmp_path) == sorted([*kept, "b.txt"])
+  living.communicate()
+  assert living.returncode == 0 and list_folder(tmp_path) == ["a.txt", "b.txt"]
+
+
+@pytest.mark.skipif(files.fcntl is None, reason="files cannot be locked")
+def test_an_old_claim_that_nobody_holds_goes_and_a_new_one_stays(tmp_path):
+  for name in ("0" * 16, "1" * 16):
+    (tmp_path / f".gid-{name}.claim").touch()
+  os.utime(tmp_path / f".gid-{'0' * 16}.claim", (1, 1))
+  write(tmp_path / "a.txt", "new")
+  assert list_folder(tmp_path) == [f".gid-{'1' * 16}.claim", "a.txt"]
+
+
+@pytest.mark.skipif(files.fcntl is None, reason="files cannot be locked")
+def test_where_there_are_no_locks_nothing_is_taken_for_abandoned(tmp_path, monkeypatch):
+  def refuse(*_):
+    raise OSError(errno.ENOLCK, "No locks available")
+
+  monkeypatch.setattr(files.fcntl, "flock", refuse)
+  (tmp_path / f".gid-{'0' * 16}.mp4").touch()
+  write(tmp_path / "a.txt", "new")
+  assert list_folder(tmp_path) == [f".gid-{'0' * 16}.mp4", "a.txt"]

@@ -18,6 +18,7 @@ from gid_jax.app.moving import Job, carry_out
 from gid_jax.app.options import LoopRequest, MotionRequest
 from gid_jax.app.outputs import PIPE
 from gid_jax.app.pipes import open_source, open_target
+from gid_jax.app.streams import OutputError
 from gid_jax.app.watch import split_watched, wait_for_pictures
 from gid_jax.errors import UserError
 
@@ -73,7 +74,7 @@ def _animate_one(request: MotionRequest, models: Models, following: Path | None 
     try:
       carry_out(Job(request, file, str(source), target, path, models, log, following))
     except (KeyboardInterrupt, Terminated) as end:
-      if log.written and target.path != PIPE:
+      if log.written:
         raise type(end)(make_printable(f"written before: {', '.join(map(str, log.written))}")) from None
       raise
   return path
@@ -96,6 +97,8 @@ def _animate_many(
             raise UserError(f"{target.path} is already that of {written[target.path]}; rename one of them")
         written[_animate_one(one, models, following)] = source
         done += 1
+      except (BrokenPipeError, OutputError):  # no other would be heard of either
+        raise
       except Exception as error:
         if os.environ.get("GID_TRACEBACK") and not isinstance(error, UserError):
           raise

@@ -43,7 +43,7 @@ from gid_jax.app.options import (
 from gid_jax.app.serve import ServeRequest, serve
 from gid_jax.devices import configure_jax
 from gid_jax.errors import UserError
-from gid_jax.files import claim, complete_or_nothing
+from gid_jax.files import claim, complete_or_nothing, describe_failure
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,9 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
       stream.reconfigure(errors="backslashreplace")
   try:
     with _signals_end():
-      status = _run(list(sys.argv[1:] if argv is None else argv))
-      if sys.stdout:  # it may be closed
-        sys.stdout.flush()
+      try:
+        status = _run(list(sys.argv[1:] if argv is None else argv))
+      except SystemExit:  # of help, and of options that are wrong
+        print(end="", flush=True)
+        raise
+      print(end="", flush=True)
       return status
   except KeyboardInterrupt as error:
     _complain(f"interrupted; {str(error) or 'nothing was written'}")
@@ -233,7 +236,7 @@ def export(request: ExportRequest) -> None:
     if workdir is None:
       continue
     try:
-      params, config = restore_params(workdir, which="best" if request.best else "newest")
+      params, config = restore_params(workdir, which="best" if request.best else "newest", warn=print_warning)
     except ImportError as error:
       reason = f"{error.name} is missing, which reads checkpoints"
       raise UserError(f"{reason}; install it with: pip install '.[train]'") from error
@@ -244,7 +247,7 @@ def export(request: ExportRequest) -> None:
     try:
       export_weights(path, params, settings=settings)
     except OSError as error:
-      raise UserError(f"cannot write {path}: {error.strerror}") from error
+      raise UserError(f"cannot write {path}: {describe_failure(error)}") from error
     print(f"Wrote {path}: {format_bytes(path.stat().st_size)}")
 
 

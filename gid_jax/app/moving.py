@@ -11,6 +11,7 @@ from gid_jax.app.console import Log, open_progress, print_devices, print_video, 
 from gid_jax.app.models import Models
 from gid_jax.app.options import AnimateRequest, LoopRequest, MotionRequest
 from gid_jax.app.outputs import PIPE, Target, is_bundle
+from gid_jax.app.pipes import send
 from gid_jax.devices import configure_jax
 from gid_jax.errors import UserError
 
@@ -45,6 +46,15 @@ class Job(NamedTuple):
     """Where the user finds what was written."""
     return PIPE if self.target.path == PIPE else self.path
 
+  def deliver(self) -> None:
+    """Sends what was written to standard output, if that is where it goes.
+
+    Raises:
+      OutputError, BrokenPipeError: see `gid_jax.app.pipes.send`.
+    """
+    if self.target.path == PIPE:
+      send(self.path)
+
 
 def carry_out(job: Job) -> None:
   """Animates one input.
@@ -52,6 +62,7 @@ def carry_out(job: Job) -> None:
   Raises:
     UserError: an unreadable input, an option that it does not go with, or an unwritable output.
   """
+  configure_jax()  # before what imports JAX, for which it sets the environment
   from gid_jax.media.shots import is_video
 
   if is_bundle(job.source):
@@ -77,7 +88,6 @@ def _refuse_for_videos(job: Job) -> None:
 
 def _animate_photo(job: Job) -> None:
   request, log = job.request, job.log
-  configure_jax()
   import jax
 
   from gid_jax.app.edits import read_edits
@@ -140,7 +150,6 @@ def _animate_bundle(job: Job) -> None:
 
   with job.log.phase("load"):
     bundle = load_bundle(job.source)
-    configure_jax()
     from gid_jax.app.edits import read_edits
 
     image = bundle.photo.astype("float32") / 255
@@ -182,9 +191,10 @@ def _write_moving_photo(job: Job, renderer, image, spectrum) -> None:
     with log.phase("render"):
       export_html(
         image, magnify(spectrum, factor), job.path, title=title, size=request.size, overwrite=request.force)
+    job.deliver()
+    log.wrote(job.shown_path, job.path.stat().st_size)
     if request.motion is not None:
       _draw_motion(job, image, magnify(spectrum, factor), size=request.size)
-    log.wrote(job.shown_path, job.path.stat().st_size)
     return
   num_frames, fps = _plan_time(request, spectrum.num_frames / spectrum.fps)
   frames = renderer.render(image, spectrum, frames=num_frames, fps=fps, magnify=factor, size=request.size)
@@ -214,6 +224,7 @@ def _write_frames(job: Job, image, spectrum, frames, num_frames: int) -> None:
     else:
       video = encoding.write_video(
         job.path, rendered, fps=request.fps, codec=request.codec, comment=note, overwrite=request.force)
+  job.deliver()
   print_video(log, video, job.shown_path, request.fps)
   if row is not None and request.xt is not None:
     log.wrote(request.xt, write_picture(request.xt, row.draw(), overwrite=request.force))
@@ -258,7 +269,6 @@ def _draw_motion(job: Job, image, spectrum, *, size: int) -> None:
 
 
 def _animate_video(job: Job) -> None:
-  configure_jax()
   import numpy as np
 
   from gid_jax.app.inspection import FilmComparison, fit_working_size, measure_spectrum

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gid_jax.app.outputs import PIPE, Target, is_pattern
+from gid_jax.app.streams import is_output_closed, name_output
 from gid_jax.errors import UserError
 from gid_jax.files import claim, describe_failure
 
@@ -43,10 +44,10 @@ def open_source(source: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def open_target(target: Target, *, overwrite: bool) -> Iterator[Path]:
-  """The name to write under: the target's own, claimed, or one whose file goes to standard output at the end.
+  """The name to write under: the target's own, claimed, or one whose file is to be sent to standard output.
 
   Raises:
-    UserError: the name is taken, or standard output is a terminal, closed, or takes no more.
+    UserError: the name is taken, or standard output is a terminal or closed.
   """
   if target.path != PIPE:
     # A folder that exists is where a pattern's pictures go, and whoever replaces a file takes it from others anyway.
@@ -56,16 +57,21 @@ def open_target(target: Target, *, overwrite: bool) -> Iterator[Path]:
     with claim(target.path, numbered=target.numbered) as path:
       yield path
     return
-  if sys.stdout is None:
+  if is_output_closed():
     raise UserError("--output - writes a video to standard output, which is closed; add: > video.mp4")
   if sys.stdout.isatty():
     raise UserError("--output - writes a video to standard output, which is a terminal; add: > video.mp4")
   with tempfile.TemporaryDirectory(prefix="gid-") as folder:
-    path = Path(folder) / f"stdout{target.suffix}"
-    yield path
-    try:
-      with path.open("rb") as file:
-        shutil.copyfileobj(file, sys.stdout.buffer)
-      sys.stdout.buffer.flush()
-    except OSError as error:
-      raise UserError(f"cannot write to standard output: {describe_failure(error)}") from error
+    yield Path(folder) / f"stdout{target.suffix}"
+
+
+def send(path: Path) -> None:
+  """Copies a file to standard output.
+
+  Raises:
+    OutputError: standard output takes no more.
+    BrokenPipeError: nobody reads it any more.
+  """
+  with path.open("rb") as file, name_output():
+    shutil.copyfileobj(file, sys.stdout.buffer)
+    sys.stdout.buffer.flush()

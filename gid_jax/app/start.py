@@ -10,12 +10,14 @@ import signal
 import sys
 from typing import NoReturn
 
+from gid_jax.app.streams import prepare_streams
+
 
 def run() -> NoReturn:
   """Runs the command line of the process and ends it with the exit status of `gid_jax.app.cli.main`."""
   if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `main` listens there is nothing to tidy up, nor to say
-  _fill_closed_streams()
+  prepare_streams()
   from gid_jax.app.cli import main
 
   try:
@@ -26,15 +28,6 @@ def run() -> NoReturn:
     from gid_jax.programs import finish
 
     finish(compiling=status == 0)
-  with contextlib.suppress(OSError, ValueError, AttributeError):
+  with contextlib.suppress(Exception):
     sys.stdout.flush()
   os._exit(status)
-
-
-def _fill_closed_streams() -> None:
-  # The number of a closed stream would go to the first file that is opened, and what is printed there into it.
-  while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
-    pass
-  os.close(number)
-  if sys.stderr is None:  # for which `print` takes standard output, where a video may go
-    sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (as long as the process lives)

@@ -10,6 +10,7 @@ from pathlib import Path
 from gid_jax.app.batch import check_many, is_photo_name
 from gid_jax.app.options import MotionRequest
 from gid_jax.errors import UserError
+from gid_jax.files import describe_failure
 
 _INTERVAL = 1.0  # seconds
 
@@ -60,5 +61,5 @@ def _look(folder: Path) -> dict[Path, tuple[int, int]]:
             status = entry.stat()
             found[path] = (status.st_size, status.st_mtime_ns)
   except OSError as error:
-    raise UserError(f"cannot watch {folder}: {error.strerror}") from error
+    raise UserError(f"cannot watch {folder}: {describe_failure(error)}") from error
   return found

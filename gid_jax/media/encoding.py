@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import math
 import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image, PngImagePlugin
 
 from gid_jax.errors import UserError
-from gid_jax.files import PathLike, complete_or_nothing, describe_failure, move
+from gid_jax.files import PathLike, complete_or_nothing, describe_failure, make_temporary, move
 from gid_jax.media.encoders import VIDEO_SUFFIXES, check_frame, encode_frames
 
 
@@ -112,16 +111,16 @@ def write_pictures(
     notes.add_text("Comment", comment)
   try:
     # Beside the folder, or inside one that exists: of the same file system in any case.
-    with tempfile.TemporaryDirectory(prefix=".gid-", dir=folder if folder.exists() else folder.parent) as made:
+    with make_temporary(folder if folder.exists() else folder.parent, is_folder=True) as made:
       shape, number, num_bytes = None, 0, 0
       for number, frame in zip(itertools.count(1), frames, strict=False):
         shape = shape or frame.shape
-        picture = Path(made) / (name % number)
+        picture = made / (name % number)
         Image.fromarray(check_frame(frame, shape=shape)).save(picture, "PNG", pnginfo=notes)
         num_bytes += picture.stat().st_size
       if shape is None:
         raise UserError("there are no frames to write; a video needs at least 1")
-      _move_pictures(Path(made), folder, overwrite=overwrite)
+      _move_pictures(made, folder, overwrite=overwrite)
   except OSError as error:
     raise UserError(f"cannot write {path}: {describe_failure(error)}") from error
   return WrittenVideo(path, shape[1], shape[0], number, num_bytes)

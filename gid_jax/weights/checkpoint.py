@@ -7,14 +7,12 @@ safetensors file that plain users load without Orbax.
 
 import contextlib
 import errno
-import functools
 import json
 import logging
 import math
 import os
-import sys
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -27,11 +25,11 @@ import safetensors.numpy
 
 from gid_jax.errors import UserError
 from gid_jax.files import first_line
+from gid_jax.weights.orbax_logs import hush_orbax
 
 # How the storage library words what the system refuses.
 _FAILURES = tuple(
   os.strerror(number).lower() for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES))
-_UNREADABLE = "checkpoint %s cannot be read (%s); trying the one before"
 
 
 @runtime_checkable
@@ -69,8 +67,7 @@ class CheckpointStore:
     """
     import orbax.checkpoint as ocp
 
-    logging.getLogger("absl").addFilter(_is_not_raised_too)
-    _hush_late_writes()
+    hush_orbax()
     self.directory = Path(directory).absolute()
     self._ocp = ocp
     self._save_interval_steps, self._keep_best = save_interval_steps, keep_best
@@ -161,9 +158,9 @@ class CheckpointStore:
         restored = self._manager.restore(step, args=items)
         iterator.set_state(restored["iterator"])
       except Exception as error:  # damage surfaces as almost any type, from JSON to the storage library
-        logging.warning(_UNREADABLE, self.directory / str(step), first_line(error))
         failures[step] = error
         continue
+      _tell_unread(self.directory, failures, step, logging.warning)
       self._set_aside(failures)
       return step, restored["state"]
     if failures:
@@ -218,27 +215,14 @@ class CheckpointStore:
       raise UserError(f"{where}: {reason}; make room, then {goes_on}") from error
 
 
-def _is_not_raised_too(record: logging.LogRecord) -> bool:
-  # What fails in a thread of Orbax is logged there with a traceback, and raised by `wait`.
-  return record.levelno < logging.ERROR or "orbax" not in record.pathname
-
-
-@functools.cache
-def _hush_late_writes() -> None:
-  # A save that fails closes its event loop, and the arrays that were still being written find it closed, each with a
-  # traceback. What they failed of is raised by `wait`.
-  before = sys.unraisablehook
-
-  def hook(unraisable: Any) -> None:
-    error = unraisable.exc_value
-    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
-      before(unraisable)
-
-  sys.unraisablehook = hook
+def _tell_unread(directory: Path, failures: Mapping[int, Exception], step: int, warn: Callable[[str], None]) -> None:
+  for other, error in failures.items():
+    warn(f"checkpoint {directory / str(other)} cannot be read ({first_line(error)}); step {step} is taken")
 
 
 def restore_params(
-  workdir: str | Path, *, ema: bool = True, which: Literal["newest", "best"] = "newest"
+  workdir: str | Path, *, ema: bool = True, which: Literal["newest", "best"] = "newest",
+  warn: Callable[[str], None] = logging.warning,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
   """Reads the parameters of a trained stage, and nothing else of its state, from one of its readable steps.
 
@@ -246,6 +230,7 @@ def restore_params(
     workdir: the training run's folder.
     ema: read the averaged parameters (`ema_params` of the state) rather than the raw ones (`params`).
     which: the newest step, or the one with the lowest validation loss (the newest where none was evaluated).
+    warn: is told of every step that cannot be read where another is taken for it.
 
   Returns:
     (params, config): nested dict of NumPy arrays, the stage's `frozen` ones among them, and the settings that the
@@ -262,20 +247,27 @@ def restore_params(
     steps.sort(key=lambda step: read_loss(directory / str(step)))  # stable: without losses the newest stays first
   if not steps:
     raise UserError(f"{directory}: no checkpoint; train this stage first or name another workdir")
+  hush_orbax()
   name = "ema_params" if ema else "params"
-  failure: Exception | None = None
+  failures: dict[int, Exception] = {}
   for step in steps:
     try:
-      return _restore_params_at(ocp, directory / str(step), name)
+      restored = _restore_params_at(ocp, directory / str(step), name)
     except Exception as error:  # see restore_latest
-      logging.warning(_UNREADABLE, directory / str(step), first_line(error))
-      failure = failure or error
+      failures[step] = error
+      continue
+    _tell_unread(directory, failures, step, warn)
+    return restored
+  failure = failures[steps[0]]
   raise UserError(f"{directory}: no step has readable {name}: {first_line(failure)}; train it again") from failure
 
 
 def _restore_params_at(ocp: Any, directory: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
   with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-    tree = checkpointer.metadata(directory / "state").item_metadata.tree
+    metadata = checkpointer.metadata(directory / "state").item_metadata
+    if metadata is None:
+      raise ValueError("the list of its arrays is missing or damaged")
+    tree = metadata.tree
     # A placeholder leaf is left on disk: the optimizer's moments are twice the size of the parameters.
     target = {key: jax.tree.map(lambda _: ocp.PLACEHOLDER, value) for key, value in tree.items()}
     wanted = [part for part in (name, "frozen") if part in tree]
