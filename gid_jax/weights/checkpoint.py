@@ -223,6 +223,11 @@ def _is_not_raised_too(record: logging.LogRecord) -> bool:
   return record.levelno < logging.ERROR or "orbax" not in record.pathname
 
 
+def _is_of_a_step(record: logging.LogRecord) -> bool:
+  # Orbax looks for a step's metadata in the folder of one item, and warns that they are not there.
+  return "Metadata file does not exist" not in record.getMessage()
+
+
 @functools.cache
 def _hush_late_writes() -> None:
   # A save that fails closes its event loop, and the arrays that were still being written find it closed, each with a
@@ -274,6 +279,7 @@ def restore_params(
 
 
 def _restore_params_at(ocp: Any, directory: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+  logging.getLogger("absl").addFilter(_is_of_a_step)
   with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
     tree = checkpointer.metadata(directory / "state").item_metadata.tree
     # A placeholder leaf is left on disk: the optimizer's moments are twice the size of the parameters.
