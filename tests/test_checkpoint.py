@@ -238,13 +238,14 @@ def test_save_survives_donation_of_the_state(tmp_path):
 
 
 @pytest.mark.parametrize("ema", [True, False])
-def test_restore_params_reads_one_tree_and_the_config(tmp_path, ema):
+def test_restore_params_reads_one_tree_and_the_config(tmp_path, caplog, ema):
   directory, name = checkpoint_directory(tmp_path), "ema_params" if ema else "params"
   save_steps(directory, [1, 2])
   params, config = restore_params(tmp_path, ema=ema)
   assert_same(params, getattr(make_state(2.0), name))
   assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(params))
   assert config == CONFIG
+  assert caplog.records == []  # Orbax's notes are not for users.
   damage(directory / "2")
   params, _ = restore_params(tmp_path, ema=ema)
   assert_same(params, getattr(make_state(1.0), name))
