@@ -95,7 +95,7 @@ def _run_tasks(todo: Sequence[Task], cache: Path, options: argparse.Namespace) -
     if options.num_workers > 0:
       # New processes, because JAX's threads do not survive a fork; what they say goes to a file.
       log = shlex.quote(str(cache / "workers.log"))
-      command = f"{shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main 2> {log}"
+      command = f"exec {shlex.quote(sys.executable)} -m data_pipeline.worker 2> {log}"
       environment = SubprocessSDKEnvironment.from_command_string(command)
     runner = FnApiRunner(default_environment=environment)
     flags = {"direct_num_workers": max(options.num_workers, 1), "direct_running_mode": None}

@@ -10,8 +10,6 @@ import argparse
 import hashlib
 import json
 import multiprocessing
-import os
-import threading
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,6 +27,7 @@ from data_pipeline.splits import SPLITS, assign_splits, pick_held_out_seeds
 from data_pipeline.synthetic.scene import sample_scene
 from data_pipeline.synthetic.windows import scene_to_window
 from data_pipeline.trajectories import sequence_to_window
+from data_pipeline.worker import end_with_parent
 from gid_jax import __version__
 from gid_jax.data.storage import window_to_example
 from gid_jax.errors import UserError
@@ -219,21 +218,10 @@ def _write_items(path: Path, items: Iterable[Mapping[str, Any]]) -> None:
       msgpack.pack(item, file)
 
 
-def _end_with_parent() -> None:
-  parent = os.getppid()
-
-  def watch() -> None:
-    while os.getppid() == parent:
-      time.sleep(1)
-    os._exit(1)
-
-  threading.Thread(target=watch, daemon=True).start()
-
-
 @lru_cache(maxsize=1)
 def _start_process() -> ProcessPoolExecutor:
   # Spawned, because JAX's threads do not survive a fork.
-  return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+  return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=end_with_parent)
 
 
 def run_task_apart(task: Task, cache: str | Path) -> dict[str, Any]:

@@ -182,10 +182,20 @@ def test_killed_build_ends_with_the_same_bytes_with_one_worker_or_two(videos, tm
   one = subprocess.run([*command, "--num_workers", "1"], cwd=CHECKOUT, capture_output=True, text=True)
   assert one.returncode == 0, one.stderr
   assert re.fullmatch("Windows of one scene only, oak, .*\n", one.stderr)
-  # What its workers finished after its death counts too.
+  # What its workers finished within a second after its death counts too.
   found = re.search(r"(\d+) of them finished before", one.stdout)
   assert found and int(found[1]) >= len(finished)
   assert contents(tmp_path) == contents(complete)
+
+
+def test_a_worker_ends_with_its_build():
+  """Also while it is at work: its output ends, which waits for every process that may write to it."""
+  waits = "import time; from data_pipeline import worker as w; w.end_with_parent(); print(flush=True); time.sleep(999)"
+  starts = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {waits!r}])"
+  with subprocess.Popen([sys.executable, "-c", starts], cwd=CHECKOUT, stdout=subprocess.PIPE) as build:
+    assert build.stdout.readline() == b"\n"
+    build.kill()
+    assert build.stdout.read() == b""
 
 
 def test_failure_while_writing_loses_no_work(built, videos, tmp_path, monkeypatch):
@@ -285,7 +295,7 @@ def test_unexpected_failure_is_listed_and_tried_again(videos, tmp_path, monkeypa
 
 def test_dead_process_costs_its_clip_only(videos, tmp_path, monkeypatch):
   task, *_ = plan(*arguments(videos, tmp_path)).values()
-  monkeypatch.setattr(tasks, "_end_with_parent", os.abort)
+  monkeypatch.setattr(tasks, "end_with_parent", os.abort)
   try:
     record = tasks.run_task_apart(task, tmp_path)
   finally:
