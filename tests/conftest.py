@@ -15,12 +15,13 @@ from xdist.scheduler import LoadFileScheduling
 # Files of a minute and more, the longest first: begun last, one would keep a process busy while the others wait.
 LONG_FILES = (
   "test_benchmarks.py",
-  "test_train_smoke.py",
-  "test_pipeline.py",
   "test_notebook.py",
-  "test_mesh_training.py",
+  "test_pipeline.py",
   "test_examples.py",
+  "test_train_smoke.py",
   "test_accelerator_export.py",
+  "test_builder.py",
+  "test_mesh_training.py",
   "test_multiprocess.py",
 )
 

@@ -79,13 +79,12 @@ def expect_example(scene, stage, found, *, crop):
   cut = (slice(top, top + height), slice(left, left + width))
   picture = np.float32(scene.image[cut]) / 255
   if stage == "renderer":
-    times = range(1, scene.num_frames)
-    frames = [np.float32(scene.frame(time)[cut]) / 255 for time in times]
-    (time, *_) = [t for t, frame in zip(times, frames, strict=True) if np.array_equal(frame, found["target"])]
+    cut_frame = lambda time: np.float32(scene.frame(time)[cut]) / 255
     # Frames of a still scene are all alike, and so are its flows.
+    time = next(time for time in range(1, scene.num_frames) if np.array_equal(cut_frame(time), found["target"]))
     return {
       "image": picture,
-      "target": frames[time - 1],
+      "target": found["target"],
       "flow": scene.displacement([time])[0][cut],
       "depth": scene.mean_magnitude()[cut],
     }

@@ -17,10 +17,12 @@ TRAINING = """
   sys.path.insert(0, "tests")
   import jax, numpy as np
   from optax.tree_utils import tree_get
-  import training_runs
-  from gid_jax.training import sharding
+  import helpers, training_runs
+  from gid_jax.training import objectives, sharding
   from gid_jax.train import train
 
+  # How parameters begin on a mesh is for `test_sharding.py` to tell; initialisers take as long to compile as steps.
+  objectives.init_params = lambda init, key, *inputs, batch: helpers.random_params(init, *inputs)
   jax.config.update("jax_disable_most_optimizations", True)
   jax.config.update("jax_compilation_cache_dir", str(pathlib.Path({root!r}) / "cache"))
   sharding._MIN_SHARDED_SIZE = 64

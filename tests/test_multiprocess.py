@@ -1,10 +1,8 @@
 """Two and four real processes over localhost train as one does, and go on from each other's checkpoints."""
 
+import os
 import shutil
 import signal
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,27 +33,28 @@ def root(tmp_path_factory):
   return folder
 
 
-def start(root, name, *, num_processes=1, fsdp=1, **settings):
-  """Starts `python -m gid_jax.train` in so many processes, of one device each."""
+@pytest.fixture(scope="module")
+def trainer(root, quick_compilation):
+  trainer = training_runs.Trainer(root)
+  yield trainer
+  trainer.close()
+
+
+def start(trainer, name, *, num_processes=1, fsdp=1, **settings):
+  """Starts a training in so many processes."""
   flags = [f"--config.{name}={value}" for name, value in {"mesh.fsdp": fsdp, **settings}.items()]
-  command = ["-m", "gid_jax.train", f"--config={root / 'config.py'}", f"--workdir={root / name}", *flags]
-  variables = {"PYTHONPATH": str(Path(__file__).parent)}
-  if num_processes > 1:
-    variables["JAX_COORDINATOR_ADDRESS"] = f"127.0.0.1:{training_runs.free_port()}"
-    variables["JAX_NUM_PROCESSES"] = str(num_processes)
-  return [
-    training_runs.start([sys.executable, *command], JAX_PROCESS_ID=str(index), **variables)
-    for index in range(num_processes)
-  ]
+  trainer.start(trainer.folder / name, *flags, num_processes=num_processes)
 
 
-def train(root, name, **options):
+def train(trainer, name, **options):
   """Runs to the end what `start` starts; gives the losses of all steps."""
-  outputs = [training_runs.finish(process) for process in start(root, name, **options)]
-  assert (root / name / "images" / f"volumes-{NUM_STEPS:08d}.png").exists()
+  start(trainer, name, **options)
+  ended, workdir = trainer.finish(), trainer.folder / name
+  assert all(status == 0 for status, _ in ended), ended
+  assert (workdir / "images" / f"volumes-{NUM_STEPS:08d}.png").exists()
   # Only the first process tells of the run.
-  assert all("ldm" not in output for output in outputs[1:]), outputs[1:]
-  return training_runs.read_losses(root / name)
+  assert all("ldm" not in output for _, output in ended[1:]), ended[1:]
+  return training_runs.read_losses(workdir)
 
 
 def fork(root, name, new_name):
@@ -64,27 +63,26 @@ def fork(root, name, new_name):
   shutil.rmtree(checkpoint_directory(root / new_name) / str(NUM_STEPS))
 
 
-def test_processes_train_as_one_and_resume_each_other(root):
-  alone = train(root, "alone")
-  together = train(root, "together", num_processes=2, fsdp=2)
+def test_processes_train_as_one_and_resume_each_other(trainer, root):
+  alone = train(trainer, "alone")
+  together = train(trainer, "together", num_processes=2, fsdp=2)
   assert len(alone) == NUM_STEPS and np.ptp(alone) > 0.01
   np.testing.assert_allclose(together, alone, rtol=0, atol=1e-4)
   fork(root, "together", "together_then_alone")
-  np.testing.assert_allclose(train(root, "together_then_alone"), alone, rtol=0, atol=1e-4)
+  np.testing.assert_allclose(train(trainer, "together_then_alone"), alone, rtol=0, atol=1e-4)
   # On a mesh of two by two, each device in a process of its own.
   fork(root, "alone", "alone_then_four")
-  found = train(root, "alone_then_four", num_processes=4, fsdp=2)
+  found = train(trainer, "alone_then_four", num_processes=4, fsdp=2)
   np.testing.assert_allclose(found, alone, rtol=0, atol=1e-4)
 
 
-def test_a_signal_to_one_process_stops_both_after_the_same_step(root):
-  processes = start(root, "stopped", num_processes=2, **{"optimizer.num_steps": 10**6, "eval_every": 10**6})
+def test_a_signal_to_one_process_stops_both_after_the_same_step(trainer, root):
+  start(trainer, "stopped", num_processes=2, **{"optimizer.num_steps": 10**6, "eval_every": 10**6})
   metrics = root / "stopped" / "metrics.jsonl"
-  while not metrics.exists() or not metrics.read_text():
-    assert all(process.poll() is None for process in processes), "ended before its first step"
-    time.sleep(0.1)
-  processes[1].send_signal(signal.SIGTERM)
-  outputs = [training_runs.finish(process, status=143) for process in processes]
+  trainer.wait_until(lambda: metrics.exists() and metrics.read_text())
+  os.kill(trainer.pids[1], signal.SIGTERM)
+  ended = trainer.finish()
+  assert all(status == 143 for status, _ in ended), ended
   last = len(training_runs.read_losses(root / "stopped"))
-  assert f"stopped at step {last};" in outputs[0]
+  assert f"stopped at step {last};" in ended[0][1]
   assert max(list_steps(checkpoint_directory(root / "stopped"))) == last

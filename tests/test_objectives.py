@@ -17,9 +17,9 @@ from configs import ldm, ldm_coordinated, renderer, vae
 from gid_jax.configuration import TrainSettings
 from gid_jax.diffusion.schedule import draw_timesteps, make_schedule
 from gid_jax.errors import UserError
+from gid_jax.models import vgg16
 from gid_jax.models.build import make_motion_model
 from gid_jax.models.renderer import Renderer, RendererConfig
-from gid_jax.models.vgg16 import vgg16_params
 from gid_jax.parsing import parse
 from gid_jax.training import losses, objectives
 from gid_jax.training.objectives import make_objective
@@ -28,6 +28,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 NUM_BANDS = training_runs.NUM_BANDS
 HEIGHT, WIDTH = 16, 24  # of the photo; the motion grid has half the sides, the latents a quarter
+VGG_CHANNELS = (4, 4, 6, 8, 8)
 STAGES = {"ldm": ldm, "ldm_coordinated": ldm_coordinated}
 
 
@@ -260,12 +261,12 @@ def test_the_auto_encoder_loss_is_l1_plus_gradients_plus_kl():
 
 
 def write_vgg(path):
-  """Random weights of all of VGG16."""
-  values, previous = np.random.default_rng(0).normal(size=5003), 3
+  """Random weights of all layers of a VGG16 of VGG_CHANNELS."""
+  rng, previous = np.random.default_rng(0), 3
   arrays = {}
-  for block, (size, channels) in enumerate(zip((2, 2, 3, 3, 3), (64, 128, 256, 512, 512), strict=True), start=1):
+  for block, (size, channels) in enumerate(zip((2, 2, 3, 3, 3), VGG_CHANNELS, strict=True), start=1):
     for conv in range(1, size + 1):
-      kernel = np.resize(values, (3, 3, previous, channels)) * (2 / (9 * previous)) ** 0.5
+      kernel = rng.normal(size=(3, 3, previous, channels)) * (2 / (9 * previous)) ** 0.5
       arrays |= {f"block{block}_conv{conv}_kernel": np.float16(kernel)}
       arrays |= {f"block{block}_conv{conv}_bias": np.zeros(channels, np.float16)}
       previous = channels
@@ -273,9 +274,10 @@ def write_vgg(path):
 
 
 @pytest.mark.parametrize("structure", ["gradients", "features"])
-def test_the_renderer_loss_is_l1_plus_structure(structure, tmp_path):
+def test_the_renderer_loss_is_l1_plus_structure(structure, tmp_path, monkeypatch):
   path = tmp_path / "vgg.npz"
   if structure == "features":
+    monkeypatch.setattr(vgg16, "_BLOCK_CHANNELS", VGG_CHANNELS)
     write_vgg(path)
   config = make_config(
     renderer,
@@ -296,7 +298,7 @@ def test_the_renderer_loss_is_l1_plus_structure(structure, tmp_path):
 
   output = jax.jit(model.apply)({"params": params}, *inputs).rgb
   if structure == "features":
-    compare = jax.jit(functools.partial(losses.perceptual, vgg16_params(path)))
+    compare = jax.jit(functools.partial(losses.perceptual, vgg16.vgg16_params(path)))
   else:
     compare = functools.partial(losses.gradient_consistency, num_scales=2)
   expected = {

@@ -4,12 +4,15 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
 import gid_jax
 from gid_jax.media import photos
 from gid_jax.motion import spectral
 from gid_jax.pipeline import Animator, resize_image
 from gid_jax.weights.pretrained import MOTION_WEIGHTS, import_weights, load_pretrained
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 FOLDER = Path(gid_jax.__file__).parent / "pretrained"
 

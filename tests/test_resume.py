@@ -1,18 +1,10 @@
-"""Ends real training processes at random moments: nothing is lost, and the end is that of an undisturbed run.
-
-The processes are forked from one that has imported everything, which is half of what starting one takes; JAX begins
-anew in each.
-"""
+"""Ends real training processes at random moments: nothing is lost, and the end is that of an undisturbed run."""
 
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
-import helpers
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -24,8 +16,8 @@ from gid_jax.files import lock_folder
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-NUM_STEPS, SAVE_EVERY, EVAL_EVERY = 72, 4, 10
-NUM_KILLS, SEED = 10, 5
+NUM_STEPS, SAVE_EVERY, EVAL_EVERY = 36, 4, 10
+NUM_KILLS, SEED = 4, 5
 SPEEDS = ("steps_per_second", "examples_per_second")
 
 CONFIG = """
@@ -36,64 +28,6 @@ def get_config():
   config.save_every, config.eval_every = {save_every}, {eval_every}
   return config
 """
-
-FORKING = """
-import json, os, sys
-sys.path.insert(0, "tests")
-import grain, orbax.checkpoint, tensorflow_datasets
-from absl import app
-from gid_jax import train
-from gid_jax.training.command_line import parse_flags
-
-train.define_flags()
-
-for line in sys.stdin:
-  sys.argv, log = json.loads(line)
-  pid = os.fork()
-  if not pid:
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(output, 1), os.dup2(output, 2)
-    app.run(train.main, argv=sys.argv, flags_parser=parse_flags)
-  print(pid, flush=True)
-  print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-"""
-
-
-class Trainer:
-  """Starts `gid_jax.train`, one process at a time."""
-
-  def __init__(self, folder):
-    self.folder, self.pid = folder, None
-    variables = dict(
-      JAX_PLATFORMS="cpu",
-      JAX_DISABLE_MOST_OPTIMIZATIONS="1",
-      XLA_FLAGS=helpers.QUICK_XLA,
-    )
-    environment = {name: value for name, value in os.environ.items() if name not in training_runs.DISTRIBUTED}
-    self._server = subprocess.Popen(
-      [sys.executable, "-W", "ignore", "-c", FORKING],
-      cwd=Path(__file__).parents[1],
-      env=environment | variables,
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      text=True,
-    )
-
-  def start(self, workdir, *flags):
-    """Starts a training in `workdir`."""
-    argv = ["train", f"--config={self.folder / 'config.py'}", f"--workdir={workdir}", *flags]
-    self._server.stdin.write(json.dumps([argv, str(self.folder / "log")]) + "\n")
-    self._server.stdin.flush()
-    self.pid = int(self._server.stdout.readline())
-
-  def finish(self):
-    """Waits for the end of the process: (exit status, negative for a signal; output)."""
-    return int(self._server.stdout.readline()), (self.folder / "log").read_text()
-
-  def close(self):
-    """Ends the process that starts the others."""
-    self._server.stdin.close()
-    self._server.wait()
 
 
 def read_lines(workdir):
@@ -116,13 +50,6 @@ def without_speeds(lines):
 def list_saves(workdir):
   """What is being saved now."""
   return {path.name for path in (workdir / "checkpoints").glob("*tmp*")}
-
-
-def wait_until(condition, trainer):
-  deadline = time.monotonic() + 300
-  while not condition():
-    assert time.monotonic() < deadline and Path(f"/proc/{trainer.pid}").exists(), (trainer.folder / "log").read_text()
-    time.sleep(0.002)
 
 
 def read_checkpoint(workdir, step):
@@ -156,7 +83,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trainer(folder):
-  trainer = Trainer(folder)
+  trainer = training_runs.Trainer(folder)
   yield trainer
   trainer.close()
 
@@ -165,7 +92,7 @@ def trainer(folder):
 def undisturbed(folder, trainer):
   workdir = folder / "undisturbed"
   trainer.start(workdir)
-  status, output = trainer.finish()
+  ((status, output),) = trainer.finish()
   assert status == 0, output
   return workdir
 
@@ -177,28 +104,28 @@ def stopped(folder, trainer, undisturbed):
   for number in (signal.SIGTERM, signal.SIGINT):
     aim = last_step(workdir) + 5
     trainer.start(workdir)
-    wait_until(lambda aim=aim: last_step(workdir) >= aim, trainer)
-    os.kill(trainer.pid, number)
-    stops.append((*trainer.finish(), newest_step(workdir), (workdir / "metrics.jsonl").read_text()))
+    trainer.wait_until(lambda aim=aim: last_step(workdir) >= aim)
+    os.kill(trainer.pids[0], number)
+    stops.append((*trainer.finish()[0], newest_step(workdir), (workdir / "metrics.jsonl").read_text()))
   return workdir, stops
 
 
-def test_ten_kills_change_nothing(folder, trainer, undisturbed):
+def test_kills_change_nothing(folder, trainer, undisturbed):
   workdir, rng, places = folder / "killed", np.random.default_rng(SEED), []
   for number in range(NUM_KILLS):
     trainer.start(workdir)
     before, saves = newest_step(workdir), list_saves(workdir)
     if number % 2:  # while a checkpoint is written
-      wait_until(lambda saves=saves: list_saves(workdir) - saves, trainer)
+      trainer.wait_until(lambda saves=saves: list_saves(workdir) - saves)
     elif number:  # between two of them
-      wait_until(lambda before=before: newest_step(workdir) > before, trainer)
+      trainer.wait_until(lambda before=before: newest_step(workdir) > before)
       aim = last_step(workdir) + rng.integers(SAVE_EVERY)
-      wait_until(lambda aim=aim: last_step(workdir) >= aim, trainer)
+      trainer.wait_until(lambda aim=aim: last_step(workdir) >= aim)
     else:  # before there is any
-      wait_until(lambda: last_step(workdir) >= 1, trainer)
-    time.sleep(rng.uniform(0, 0.03))
-    os.kill(trainer.pid, signal.SIGKILL)
-    status, output = trainer.finish()
+      trainer.wait_until(lambda: last_step(workdir) >= 1)
+      time.sleep(rng.uniform(0, 0.03))
+    os.kill(trainer.pids[0], signal.SIGKILL)
+    ((status, output),) = trainer.finish()
     assert status == -signal.SIGKILL, output
     places.append((last_step(workdir), newest_step(workdir), len(list_saves(workdir))))
   print(f"seed {SEED}; killed at (step, newest checkpoint, checkpoints being written): {places}")
@@ -206,7 +133,7 @@ def test_ten_kills_change_nothing(folder, trainer, undisturbed):
   assert places[-1][1] > 0 and places[-1][0] < NUM_STEPS
 
   trainer.start(workdir)
-  status, output = trainer.finish()
+  ((status, output),) = trainer.finish()
   assert status == 0 and "going on from step" in output, output
   assert without_speeds(read_lines(workdir)) == without_speeds(read_lines(undisturbed))
   listings = [sorted(os.listdir(run / "checkpoints")) for run in (workdir, undisturbed)]
@@ -233,7 +160,7 @@ def test_a_run_that_diverges_stops_and_says_where(folder, trainer, stopped):
   workdir, stops = stopped
   start = stops[-1][2]
   trainer.start(workdir, "--config.optimizer.learning_rate=1e30")
-  status, output = trainer.finish()
+  ((status, output),) = trainer.finish()
   # The first update throws the parameters away; from the second on nothing is finite.
   error = output.strip().splitlines()[-1]
   assert status == 2 and error.startswith(

@@ -15,6 +15,7 @@ from gid_jax import train as training
 from gid_jax.configuration import TrainSettings
 from gid_jax.errors import UserError
 from gid_jax.parsing import parse
+from gid_jax.training import objectives
 from gid_jax.training.objectives import make_objective
 from gid_jax.training.train_state import TrainState
 from gid_jax.types import Window
@@ -89,19 +90,34 @@ def assert_same(first, second):
     np.testing.assert_array_equal(leaf, second[path], err_msg=path)
 
 
+def fill_params(init, *inputs, batch):
+  """What a new part begins with, without compiling its initialiser: zeros where frequencies come in."""
+  params = traverse_util.flatten_dict(helpers.random_params(init, *inputs[1:]), sep="/")
+  zeros = {path: np.zeros_like(leaf) for path, leaf in params.items() if "frequency_attention/out" in path}
+  return traverse_util.unflatten_dict(params | zeros, sep="/")
+
+
 @pytest.fixture(scope="module")
 def runs(data, tmp_path_factory):
   """The final state and work folder of the three stages of the motion model."""
   root, results = tmp_path_factory.mktemp("runs"), {}
-  for name, module, init in (
-    ("vae", vae, {}),
-    ("ldm", ldm, dict(vae=root / "vae")),
-    ("ldm_coordinated", ldm_coordinated, dict(ldm=root / "ldm")),
-  ):
-    config = make_config(module, data, **init)
-    config.profile_steps = int(name == "vae")
-    results[name] = training.train(config, root / name), root / name
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(objectives, "init_params", fill_params)
+    for name, module, init in (
+      ("vae", vae, {}),
+      ("ldm", ldm, dict(vae=root / "vae")),
+      ("ldm_coordinated", ldm_coordinated, dict(ldm=root / "ldm")),
+    ):
+      config = make_config(module, data, **init)
+      config.profile_steps = int(name == "vae")
+      results[name] = training.train(config, root / name), root / name
   return results
+
+
+@pytest.fixture
+def no_initialisers(monkeypatch):
+  """For tests in which weights from files replace what initialisers draw."""
+  monkeypatch.setattr(objectives, "init_params", fill_params)
 
 
 @pytest.mark.parametrize("stage", ["vae", "ldm", "ldm_coordinated"])
@@ -151,7 +167,7 @@ def test_stage_2_trains_the_rest_too_when_nothing_is_frozen(freeze, expected):
   assert [make_objective(parse(TrainSettings, config)).trainable(path) for path in paths] == expected
 
 
-def test_stage_2_with_another_target_keeps_all_but_the_last_layer(runs):
+def test_stage_2_with_another_target_keeps_all_but_the_last_layer(runs, no_initialisers):
   stage_1, _ = restore_params(runs["ldm"][1])
   config = make_config(ldm_coordinated, "", ldm=str(runs["ldm"][1]))
   config.freeze_bands, config.schedule.reach = False, 20.0
@@ -204,7 +220,7 @@ def test_evaluation_takes_the_mean_over_batches():
   assert float(results["loss"]) == 9.0 and float(results["largest"]) == 6.0
 
 
-def test_an_earlier_stage_that_does_not_fit_is_an_error(runs, data, tmp_path):
+def test_an_earlier_stage_that_does_not_fit_is_an_error(runs, no_initialisers, data, tmp_path):
   folder = {name: workdir for name, (_, workdir) in runs.items()}
   with pytest.raises(UserError, match="no checkpoint"):
     training.train(make_config(ldm, data, vae=tmp_path / "nothing"), tmp_path / "a")
@@ -227,7 +243,7 @@ def test_a_warm_up_longer_than_the_training_is_an_error(data):
     training.make_optimizer(config.optimizer)
 
 
-def test_stage_1_goes_on_from_exported_weights(runs, data, tmp_path):
+def test_stage_1_goes_on_from_exported_weights(runs, no_initialisers, data, tmp_path):
   params, config = restore_params(runs["ldm_coordinated"][1])
   export_weights(tmp_path / "motion.safetensors", params, settings=config_to_settings(config), dtype="float32")
   objective = make_objective(parse(TrainSettings, make_config(ldm, data, ldm=tmp_path / "motion.safetensors")))

@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import helpers
@@ -28,6 +30,31 @@ QUICK_PARTS = {
   "denoiser": {"kind": "my_parts:Perceptron"},
   "encoder": {"kind": "my_parts:Glance"},
 }
+
+# Forks processes that train, several at once, and waits for them.
+FORKING = """
+import json, os, sys
+sys.path.insert(0, "tests")
+import grain, orbax.checkpoint, tensorflow_datasets
+from absl import app
+from gid_jax import train
+from gid_jax.training.command_line import parse_flags
+
+train.define_flags()
+
+for line in sys.stdin:
+  sys.argv, logs, variables = json.loads(line)
+  pids = []
+  for log, values in zip(logs, variables):
+    pids.append(os.fork())
+    if not pids[-1]:
+      os.environ.update(values)
+      output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+      os.dup2(output, 1), os.dup2(output, 2)
+      app.run(train.main, argv=sys.argv, flags_parser=parse_flags)
+  print(json.dumps(pids), flush=True)
+  print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]), flush=True)
+"""
 
 # What tells a process that it is one of many; a test must not inherit it.
 DISTRIBUTED = (
@@ -131,6 +158,61 @@ def finish(process, *, status=0):
     process.kill()
   assert process.returncode == status, output
   return output
+
+
+class Trainer:
+  """Starts `gid_jax.train`, one run at a time, in processes forked from one that has imported everything.
+
+  Importing is half of what starting a process takes; JAX begins anew in each.
+
+  Attributes:
+    pids: of the processes of the run that goes on.
+  """
+
+  def __init__(self, folder):
+    """`folder` holds `config.py`, and what the processes write."""
+    self.folder, self.pids, self._logs = folder, [], []
+    environment = {name: value for name, value in os.environ.items() if name not in DISTRIBUTED}
+    variables = dict(JAX_PLATFORMS="cpu", JAX_DISABLE_MOST_OPTIMIZATIONS="1", XLA_FLAGS=helpers.QUICK_XLA)
+    self._server = subprocess.Popen(
+      [sys.executable, "-W", "ignore", "-c", FORKING],
+      cwd=Path(__file__).parents[1],
+      env=environment | variables,
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+
+  def start(self, workdir, *flags, num_processes=1):
+    """Starts a run of some processes, of one device each, in `workdir`."""
+    argv = ["train", f"--config={self.folder / 'config.py'}", f"--workdir={workdir}", *flags]
+    variables = [{}]
+    if num_processes > 1:
+      together = dict(JAX_COORDINATOR_ADDRESS=f"127.0.0.1:{free_port()}", JAX_NUM_PROCESSES=str(num_processes))
+      variables = [together | {"JAX_PROCESS_ID": str(index)} for index in range(num_processes)]
+    self._logs = [self.folder / f"log{index}" for index in range(num_processes)]
+    self._server.stdin.write(json.dumps([argv, list(map(str, self._logs)), variables]) + "\n")
+    self._server.stdin.flush()
+    self.pids = json.loads(self._server.stdout.readline())
+
+  def wait_until(self, condition):
+    """Waits until something is so while the first process runs."""
+    deadline = time.monotonic() + 300
+    while not condition():
+      assert time.monotonic() < deadline and Path(f"/proc/{self.pids[0]}").exists(), self._logs[0].read_text()
+      time.sleep(0.002)
+
+  def finish(self):
+    """Waits for the end of the run: (exit status, negative for a signal; output) of each process."""
+    statuses, self.pids = json.loads(self._server.stdout.readline()), []
+    return [(status, log.read_text()) for status, log in zip(statuses, self._logs, strict=True)]
+
+  def close(self):
+    """Ends the process that starts the others, and what it still runs."""
+    for pid in self.pids:
+      os.kill(pid, signal.SIGKILL)
+    self._server.stdin.close()
+    self._server.wait()
 
 
 def free_port():
