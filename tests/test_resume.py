@@ -16,8 +16,9 @@ from gid_jax.files import lock_folder
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-NUM_STEPS, SAVE_EVERY, EVAL_EVERY = 36, 4, 10
-NUM_KILLS, SEED = 4, 5
+# GID_KILLS=10 for those of a release.
+NUM_KILLS, SEED = int(os.environ.get("GID_KILLS", "4")), 5
+NUM_STEPS, SAVE_EVERY, EVAL_EVERY = 9 * NUM_KILLS, 4, 10
 SPEEDS = ("steps_per_second", "examples_per_second")
 
 CONFIG = """
