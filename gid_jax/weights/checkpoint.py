@@ -334,11 +334,11 @@ def read_config(directory: Path) -> dict[str, Any] | None:
 
 def find_not_finite(tree: Any) -> str | None:
   """Path of the first array of a pytree that holds NaN or infinity, such as "params/unet/conv_in/kernel"."""
-  flags = jax.tree_util.tree_leaves_with_path(jax.device_get(jax.tree.map(_is_finite, tree)))
+  flags = jax.tree_util.tree_leaves_with_path(jax.device_get(_are_finite(tree)))
   return next((jax.tree_util.keystr(path, simple=True, separator="/") for path, flag in flags if not flag), None)
 
 
 @jax.jit
-def _is_finite(array):
-  # One by one: arrays of one shape share a program, and a program for all takes seconds to compile.
-  return jnp.isfinite(array).all()
+def _are_finite(tree):
+  # One program for all: the devices of a CPU may wait for each other for good when several are under way.
+  return jax.tree.map(lambda array: jnp.isfinite(array).all(), tree)
