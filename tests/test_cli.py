@@ -363,12 +363,12 @@ def test_sigterm_leaves_nothing(photo, engine, capsys, monkeypatch):
 
 def test_what_was_written_before_a_signal_is_named(photo, engine, capsys, monkeypatch):
   def draw(*_, **options):
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(10)
 
   monkeypatch.setattr("gid_jax.app.pictures.draw_motion", draw)
-  assert cli.main(["animate", photo, "--frames", "4", "--motion", "motion.png"]) == 130
-  assert capsys.readouterr().err == "gid: interrupted; written before: beach_animated.mp4\n"
+  assert cli.main(["animate", photo, "--frames", "4", "--motion", "motion.png"]) == 143
+  assert capsys.readouterr().err == "gid: terminated; written before: beach_animated.mp4\n"
   assert sorted(os.listdir()) == ["beach.png", "beach_animated.mp4"]
 
 
