@@ -33,9 +33,9 @@ VIDEO_CODECS: dict[str, tuple[str, ...]] = {
 VIDEO_SUFFIXES = tuple(VIDEO_CODECS)
 
 # Quality 80 is visually lossless for these: CRF 20 for H.264, 28 for VP9, 24 for AV1. No bidirectional frames in H.264:
-# they are softer than those between them (0.87 of a frame's sharpness against 1.03), so leaves pulse. Without, each keeps
-# its own (`benchmarks.sharpness`), for a file 1.4 times as large. Motion is searched for less than by default, which
-# halves the time and changes neither size nor sharpness.
+# they are softer than those between them (0.87 of a frame's sharpness against 1.03), so leaves pulse. Without, each
+# keeps its own (`benchmarks.sharpness`), for a file 1.4 times as large. Motion is searched for less than by default,
+# which halves the time and changes neither size nor sharpness.
 _ENCODERS: dict[str, tuple[tuple[str, ...], str, Callable[[float], dict[str, str]]]] = {
   "h264": (
     ("libx264",), "yuv420p",
