@@ -28,7 +28,8 @@ import gid_jax
 from gid_jax.devices import count_cores
 from gid_jax.media import clips, encoding, photos
 from gid_jax.motion import spectral
-from gid_jax.pipeline import Animator, resize_image
+from gid_jax.pipeline import Animator
+from gid_jax.sizes import resize_image
 
 
 def time_parts(animator, photo, options, folder) -> dict[str, float]:

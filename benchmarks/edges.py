@@ -24,7 +24,7 @@ from gid_jax.files import complete_or_nothing
 from gid_jax.media.folders import load_backgrounds, load_sprites
 from gid_jax.motion.plate import make_plate
 from gid_jax.motion.splat import sum_splat
-from gid_jax.pipeline import ImageRenderer
+from gid_jax.rendering import ImageRenderer
 
 SIDE, HEIGHT = 96, 144  # pixels a side of a cut-out of the scene, and of the sheet
 GAP = 2  # pixels between the cut-outs

@@ -31,7 +31,8 @@ import numpy as np
 import gid_jax
 from gid_jax.media import photos
 from gid_jax.motion import spectral
-from gid_jax.pipeline import Animator, resize_image
+from gid_jax.pipeline import Animator
+from gid_jax.sizes import resize_image
 from gid_jax.weights.pretrained import MOTION_WEIGHTS, load_pretrained
 
 KINDS = ("cut", "faded", "free", "unguided", "guided")

@@ -22,7 +22,8 @@ import gid_jax
 from gid_jax.devices import configure_jax
 from gid_jax.media.photos import read_image
 from gid_jax.motion import spectral
-from gid_jax.pipeline import Animator, output_size
+from gid_jax.pipeline import Animator
+from gid_jax.sizes import output_size
 
 
 def peer_frames(photo: np.ndarray, spectrum, *, frames: int):

@@ -22,7 +22,7 @@ from gid_jax.evaluation.rendering import METRICS, PREDICTORS, REGIONS, judge_pai
 from gid_jax.evaluation.results import estimate_mean
 from gid_jax.media.folders import load_backgrounds, load_sprites
 from gid_jax.models.vgg16 import vgg16_params
-from gid_jax.pipeline import ImageRenderer
+from gid_jax.rendering import ImageRenderer
 
 FIRST_SEED = 1_000_000  # the builder counts its scenes from 0
 

@@ -21,7 +21,8 @@ from gid_jax.media.encoding import write_video
 from gid_jax.media.photos import read_image
 from gid_jax.motion import spectral, splat
 from gid_jax.motion.measures import rms_swing
-from gid_jax.pipeline import Animator, output_size, resize_image
+from gid_jax.pipeline import Animator
+from gid_jax.sizes import output_size, resize_image
 
 MOVING = 0.5  # px of the video
 SHOWN = 15  # frame of the sheet

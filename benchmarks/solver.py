@@ -21,7 +21,8 @@ from gid_jax.diffusion.guidance import classifier_free
 from gid_jax.diffusion.sampler import begin, draw_noise, sample
 from gid_jax.diffusion.schedule import SamplingSteps, make_schedule, sampling_steps
 from gid_jax.media import photos
-from gid_jax.pipeline import Animator, resize_image
+from gid_jax.pipeline import Animator
+from gid_jax.sizes import resize_image
 
 WAYS = [
   (number, spacing, order)

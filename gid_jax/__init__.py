@@ -49,7 +49,7 @@ if TYPE_CHECKING:
   from gid_jax.motion.spectral import spectrum_to_motion as spectrum_to_motion
   from gid_jax.motion.splat import softmax_splat as softmax_splat
   from gid_jax.pipeline import Animator as Animator
-  from gid_jax.pipeline import ImageRenderer as ImageRenderer
+  from gid_jax.rendering import ImageRenderer as ImageRenderer
   from gid_jax.touch.export import export_html as export_html
   from gid_jax.touch.packed import export_packed as export_packed
   from gid_jax.types import SpectralVolume as SpectralVolume
@@ -82,7 +82,7 @@ __all__ = [
 _HOMES = {
   "Animator": "gid_jax.pipeline",
   "Bundle": "gid_jax.bundle",
-  "ImageRenderer": "gid_jax.pipeline",
+  "ImageRenderer": "gid_jax.rendering",
   "SpectralVolume": "gid_jax.types",
   "estimate_flow": "gid_jax.flow.estimate",
   "export_html": "gid_jax.touch.export",

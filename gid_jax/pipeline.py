@@ -19,10 +19,8 @@ from gid_jax.configuration import ModelSettings, WeightsSettings, expect_model
 from gid_jax.devices import use_compilation_cache
 from gid_jax.diffusion.prediction import Progress, predict_spectra, prepare_spectra
 from gid_jax.models.build import make_motion_model
-from gid_jax.rendering import ImageRenderer as ImageRenderer
-from gid_jax.sizes import output_size as output_size
-from gid_jax.sizes import resize_image as resize_image
-from gid_jax.sizes import working_size as working_size
+from gid_jax.rendering import ImageRenderer
+from gid_jax.sizes import resize_image, working_size
 from gid_jax.types import PRNGKey, SpectralVolume
 from gid_jax.weights.pretrained import MOTION_WEIGHTS, load_pretrained, load_renderer
 

@@ -31,7 +31,7 @@ from gid_jax.models.build import make_motion_model
 from gid_jax.models.renderer import Renderer, RendererConfig
 from gid_jax.models.vit import DINOv2ViTS14, convert_dinov2_vits14
 from gid_jax.parsing import parse
-from gid_jax.pipeline import ImageRenderer
+from gid_jax.rendering import ImageRenderer
 from gid_jax.training.settings import check_settings
 from gid_jax.training.swing import make_eye
 from gid_jax.types import SpectralVolume, Window

@@ -12,7 +12,7 @@ import pytest
 from motion_volumes import make_volume
 from PIL import Image
 
-from gid_jax import pipeline
+from gid_jax import pipeline, rendering
 from gid_jax.app import cli, inspection, moving
 from gid_jax.media import clips, encoding
 
@@ -135,7 +135,7 @@ class FakeRenderer:
 def calls(monkeypatch):
   calls = []
   monkeypatch.setattr(
-    pipeline.ImageRenderer, "from_pretrained", classmethod(lambda cls, directory: FakeRenderer(directory, calls)))
+    rendering.ImageRenderer, "from_pretrained", classmethod(lambda cls, directory: FakeRenderer(directory, calls)))
   return calls
 
 
@@ -179,7 +179,7 @@ def test_a_folder_of_weights_may_have_a_renderer(film, capsys, monkeypatch, sour
   def render(renderer, image, spectrum, **options):
     raise Captured(renderer)
 
-  monkeypatch.setattr(pipeline.ImageRenderer, "render", render)
+  monkeypatch.setattr(rendering.ImageRenderer, "render", render)
   with pytest.raises(Captured) as captured:
     cli.main(["animate", source, "--weights", "mine"])
   assert captured.value.args[0].renderer_settings is None

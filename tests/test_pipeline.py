@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from configs import ldm_coordinated
 from configs import renderer as renderer_config
-from gid_jax import pipeline, rendering
+from gid_jax import pipeline, rendering, sizes
 from gid_jax.diffusion import prediction
 from gid_jax.diffusion.guidance import loop_loss
 from gid_jax.diffusion.sampler import begin
@@ -38,7 +38,7 @@ NUM_BANDS = 3
 def test_working_size_has_the_photos_aspect_and_the_training_area(width, aspect, multiple):
   height = max(1, round(width / aspect))
   area = 160 * 256
-  h, w = pipeline.working_size(height, width, area=area, multiple=multiple)
+  h, w = sizes.working_size(height, width, area=area, multiple=multiple)
   assert h % multiple == w % multiple == 0 and h > 0 and w > 0
   assert area / 1.4 < h * w < area * 1.4
   wanted = min(max(width / height, 0.25), 4.0)
@@ -46,8 +46,8 @@ def test_working_size_has_the_photos_aspect_and_the_training_area(width, aspect,
 
 
 def test_working_size_of_the_training_photos_is_the_training_size():
-  assert pipeline.working_size(160, 256, area=160 * 256, multiple=32) == (160, 256)
-  assert pipeline.working_size(1600, 2560, area=160 * 256, multiple=32) == (160, 256)
+  assert sizes.working_size(160, 256, area=160 * 256, multiple=32) == (160, 256)
+  assert sizes.working_size(1600, 2560, area=160 * 256, multiple=32) == (160, 256)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_model_works_at_the_size_that_it_was_trained_at(size, photo, expected)
 @settings(deadline=None)
 @given(height=SIDES, width=SIDES, long_side=st.none() | st.integers(2, 2000))
 def test_output_size_is_even_and_never_larger(height, width, long_side):
-  h, w = pipeline.output_size(height, width, long_side=long_side)
+  h, w = sizes.output_size(height, width, long_side=long_side)
   scale = min(1.0, (long_side or math.inf) / max(height, width))
   for found, ideal in ((h, height * scale), (w, width * scale)):
     assert found % 2 == 0
@@ -80,21 +80,21 @@ def test_output_size_is_even_and_never_larger(height, width, long_side):
 
 @settings(max_examples=40, deadline=None)
 @given(st.tuples(*[st.integers(2, 40)] * 4), st.integers(0, 99))
-def test_resized_images_keep_range_and_flat_colours(sizes, seed):
-  height, width, new_height, new_width = sizes
+def test_resized_images_keep_range_and_flat_colours(shapes, seed):
+  height, width, new_height, new_width = shapes
   image = np.random.default_rng(seed).random((height, width, 3)).astype(np.float32)
-  resized = pipeline.resize_image(image, new_height, new_width)
+  resized = sizes.resize_image(image, new_height, new_width)
   assert resized.shape == (new_height, new_width, 3) and resized.dtype == np.float32
   assert resized.min() >= 0 and resized.max() <= 1
   flat = np.full((height, width, 3), image[0, 0], np.float32)
-  np.testing.assert_allclose(pipeline.resize_image(flat, new_height, new_width) - image[0, 0], 0, atol=1e-5)
+  np.testing.assert_allclose(sizes.resize_image(flat, new_height, new_width) - image[0, 0], 0, atol=1e-5)
 
 
 def test_shrinking_averages_areas():
   image = np.random.default_rng(0).random((6, 8, 3)).astype(np.float32)
   expected = image.reshape(3, 2, 4, 2, 3).mean(axis=(1, 3))
-  np.testing.assert_allclose(pipeline.resize_image(image, 3, 4), expected, atol=1e-6)
-  np.testing.assert_array_equal(pipeline.resize_image(image, 6, 8), image)
+  np.testing.assert_allclose(sizes.resize_image(image, 3, 4), expected, atol=1e-6)
+  np.testing.assert_array_equal(sizes.resize_image(image, 6, 8), image)
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +228,7 @@ def sway(animator, pixels):
 def test_a_video_begins_on_the_photo_and_moves_it(animator):
   frames = render(animator, sway(animator, 8.0), frames=31)
   assert frames.shape == (31, 44, 70, 3) and frames.dtype == np.uint8
-  photo = 255 * pipeline.resize_image(PHOTO, 44, 70)
+  photo = 255 * sizes.resize_image(PHOTO, 44, 70)
   assert np.max(np.abs(frames[0] - photo)) < 6
   # Half a second on, everything is 8 px further right; after the whole second it is back.
   moved = np.abs(frames[15, 4:-4, 16:-4] - photo[4:-4, 8:-12])
@@ -237,9 +237,9 @@ def test_a_video_begins_on_the_photo_and_moves_it(animator):
 
 
 def test_a_trained_renderer_is_optional(animator):
-  plain = pipeline.ImageRenderer()
+  plain = rendering.ImageRenderer()
   volume = sway(animator, 8.0)
-  photo = np.uint8(255 * pipeline.resize_image(PHOTO, 44, 70) + 0.5)
+  photo = np.uint8(255 * sizes.resize_image(PHOTO, 44, 70) + 0.5)
   frames, trained = (np.stack(list(r.render(np.float32(photo / 255), volume, frames=16))) for r in (plain, animator))
   np.testing.assert_array_equal(frames[0], photo)  # nothing has moved yet: the photo bit for bit
   # Where the photo has not moved away from, it is the same photo; the network shows in what is left.
@@ -256,7 +256,8 @@ def test_a_trained_renderer_shows_the_photo_where_it_lands(quick_compilation):
   settings = config_to_settings(renderer_config.get_config("tiny").to_dict())
   network = Renderer(RendererConfig(**settings.model.renderer))
   inputs = [np.zeros(shape, np.float32) for shape in ((1, 8, 8, 3), (1, 8, 8, 2), (1, 8, 8), (1, 64))]
-  renderers = pipeline.ImageRenderer(), pipeline.ImageRenderer((helpers.random_params(network.init, *inputs), settings))
+  params = helpers.random_params(network.init, *inputs)
+  renderers = rendering.ImageRenderer(), rendering.ImageRenderer((params, settings))
   photo = helpers.smooth_image(48, 64)
   flow = np.zeros((48, 64, 2), np.float32)
   flow[:, 32:, 0] = 8.0  # opens columns 32 ... 39
@@ -331,7 +332,7 @@ def test_accelerators_render_many_frames_at_once(animator, spectrum, monkeypatch
 def test_without_magnification_the_video_is_a_still(animator, spectrum):
   frames = render(animator, spectrum, frames=4, magnify=0.0)
   np.testing.assert_array_equal(frames, np.broadcast_to(frames[0], frames.shape))
-  assert np.max(np.abs(frames[0] - 255 * pipeline.resize_image(PHOTO, 44, 70))) < 6
+  assert np.max(np.abs(frames[0] - 255 * sizes.resize_image(PHOTO, 44, 70))) < 6
 
 
 def test_twice_the_frame_rate_shows_the_same_motion(animator, spectrum):

@@ -9,7 +9,8 @@ import pytest
 import gid_jax
 from gid_jax.media import photos
 from gid_jax.motion import spectral
-from gid_jax.pipeline import Animator, resize_image
+from gid_jax.pipeline import Animator
+from gid_jax.sizes import resize_image
 from gid_jax.weights.pretrained import MOTION_WEIGHTS, import_weights, load_pretrained
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

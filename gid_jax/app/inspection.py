@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from gid_jax import pipeline
+from gid_jax import sizes
 from gid_jax.flow.tracking import MeasuredMotion, mean_magnitude, measure_motion
 from gid_jax.media import shots
 from gid_jax.motion import spectral, splat, visualize
@@ -72,7 +72,7 @@ class Inspection(NamedTuple):
 def fit_working_size(height: int, width: int) -> tuple[int, int]:
   """The grid (h, w) on which a video is measured: the training area, its own aspect, not larger than it is."""
   area = min(_WORKING_AREA, max(height * width, 32 * 32))
-  return pipeline.working_size(height, width, area=area, multiple=8)
+  return sizes.working_size(height, width, area=area, multiple=8)
 
 
 def keep_bands(spectrum: SpectralVolume, num_bands: int) -> SpectralVolume:

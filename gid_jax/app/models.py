@@ -26,7 +26,7 @@ class Models:
   @functools.cached_property
   def renderer(self):
     """Renders only."""
-    from gid_jax.pipeline import ImageRenderer
+    from gid_jax.rendering import ImageRenderer
 
     gc.enable()
     return ImageRenderer.from_pretrained(self._weights)

@@ -195,7 +195,7 @@ def judge_pair(
     depth: [h w] mean displacement magnitude, pixels.
     truth: [h w 3] the later frame.
     renderers: name to a function of (image in [0, 1], flow, depth), such as `PREDICTORS` and
-      `gid_jax.pipeline.ImageRenderer.render_flow`.
+      `gid_jax.rendering.ImageRenderer.render_flow`.
     vgg_params: from `gid_jax.models.vgg16.vgg16_params`; without them there is no perceptual distance.
 
   Returns:
