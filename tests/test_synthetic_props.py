@@ -251,3 +251,15 @@ def test_backdrops_become_evening_and_water():
   assert dark.shape == wet.shape == photo.shape and dark.dtype == wet.dtype == np.float32
   assert dark.mean() < 0.35 * photo.mean()
   assert wet[..., 0].mean() < 0.8 * wet[..., 1:].mean()
+
+
+@pytest.mark.parametrize("draw", [hanging.draw_lantern, hanging.draw_bauble, hanging.draw_hat, hanging.draw_cord])
+def test_hanging_things_are_brighter_on_the_side_that_the_light_comes_from(draw):
+  for seed in range(8):
+    left, right = (draw(np.random.default_rng(seed), 40, light) for light in (-0.3, 0.3))
+    alpha = left[..., 3]
+    np.testing.assert_array_equal(right[..., 3], alpha)
+    assert alpha.min() >= 0 and alpha.max() <= 256 and 0.03 < (alpha > 128).mean() < 0.95
+    assert not left[alpha == 0].any()
+    x = np.arange(alpha.shape[1]) - alpha.shape[1] / 2
+    assert ((right - left)[..., :3].sum(-1) * x).sum() > 0
