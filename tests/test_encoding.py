@@ -174,7 +174,9 @@ def test_detail_that_sways_stays_sharp(tmp_path):
   encoding.write_video(tmp_path / "a.mp4", frames, fps=30)
   found = [frame for _, frame in decode_with_ffmpeg(tmp_path / "a.mp4")]
   kept = [detail(shown) / detail(frame) for shown, frame in zip(found, frames, strict=True)]
-  assert np.median(kept) > 0.83
+  assert min(kept) > 0.9
+  # And evenly so: frames of several kinds, each as sharp as its bits allow, would pulse.
+  assert np.abs(np.diff(kept)).max() < 0.1, kept
 
 
 def test_codecs_that_do_not_go_with_the_ending_or_are_missing(tmp_path, monkeypatch):
