@@ -1,4 +1,4 @@
-"""How a training window is stored: five times smaller than plain arrays and quick to decode, band by band.
+"""How a training window is stored: about four times smaller than plain arrays and quick to decode, band by band.
 
 A spectrum is stored band by band in 8 bits: q = round(127 sign(S) sqrt(|S| / m)), with m the band's largest value in
 this window, as a lossless grey picture of its four channels. The steps grow as the square root of the value, as those
@@ -9,19 +9,20 @@ Measured on 12 windows of filmed clips, 16 bands on a grid of 80 x 128 (`benchma
 against float16; trajectories in pixels of the grid, coefficients as the networks see them (within about -1 ... 1):
 
   spectrum                      kB   trajectories: rms  99.9 %   normalised: rms  99.9 %   ms
-  float16                      1311                                                       3.8
-  float16, zlib                1015                                                      14.6
-  even steps s/200, zlib        355             0.0019  0.0057            0.0142  0.0497  12.1
-  even steps s/50, zlib         227             0.0071  0.0225            0.0345  0.0996  10.9
-  root steps, 10 bits, zlib     537             0.0014  0.0119            0.0009  0.0031  12.5
-  root steps, 8 bits, zlib      398             0.0056  0.0476            0.0036  0.0124  11.7
-  root steps, 8 bits, WebP      247             0.0056  0.0476            0.0036  0.0124  12.3
+  float16                      1311                                                       2.4
+  float16, zlib                1080                                                      12.9
+  even steps s/200, zlib        485             0.0030  0.0093            0.0127  0.0497  17.3
+  even steps s/50, zlib         336             0.0119  0.0367            0.0351  0.0997  14.1
+  root steps, 10 bits, zlib     663             0.0023  0.0182            0.0009  0.0031  17.4
+  root steps, 8 bits, zlib      535             0.0091  0.0720            0.0035  0.0123  16.9
+  root steps, 8 bits, WebP      370             0.0091  0.0720            0.0035  0.0123  14.2
 
-The last was chosen. Its 0.006 px lie far below the error of optical flow, and its 0.004 far below what the paper's
+The last was chosen. Its 0.009 px lie far below the error of optical flow, and its 0.004 far below what the paper's
 auto-encoder loses (0.018); even steps of the same size err four to ten times more in what the networks see; two more
-bits double the size. A flow takes 18 kB instead of 164 (0.009 px rms, 1/64 at most), a frame 41 instead of 123 (JPEG
-at quality 95 would take 21 and err by 1.8 levels); a whole window takes 650 kB instead of 3.2 MB. A stage decodes only
-what it needs: one band in 0.5 ms, all bands with the image in 8, a pair of frames with flow and depth in 2.6.
+bits make it 1.8 times as large. A flow takes 35 kB instead of 164 (0.009 px rms, 1/64 at most), a frame 47 instead of
+123 (JPEG at quality 95 would take 24 and err by 1.9 levels); a whole window takes 920 kB instead of 3.2 MB, 750 to 900
+in the mean of the data set that the embedded weights were trained on. A stage decodes only what it needs: one band in
+0.5 ms, all bands with the image in 8, a pair of frames with flow and depth in 2.6.
 """
 
 import struct
