@@ -38,10 +38,10 @@ class FakeAnimator:
 
 def install(monkeypatch):
   """Puts the fake engine in the place of the real one."""
-  from gid_jax import pipeline
+  from gid_jax import pipeline, rendering
   from gid_jax.app import moving
 
   monkeypatch.setattr(moving, "configure_jax", lambda: None)
   monkeypatch.setattr(FakeAnimator, "loops", [])
   monkeypatch.setattr(pipeline, "Animator", FakeAnimator)
-  monkeypatch.setattr(pipeline, "ImageRenderer", FakeAnimator)
+  monkeypatch.setattr(rendering, "ImageRenderer", FakeAnimator)

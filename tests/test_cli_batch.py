@@ -12,7 +12,7 @@ import pytest
 from motion_volumes import make_volume
 from PIL import Image
 
-from gid_jax import pipeline
+from gid_jax import pipeline, rendering
 from gid_jax.app import batch, cli, moving
 from gid_jax.bundle import Bundle, save_bundle
 from gid_jax.media import clips
@@ -57,7 +57,7 @@ def engine(monkeypatch, tmp_path):
   monkeypatch.setattr(FakeAnimator, "prepared", [])
   monkeypatch.setattr(FakeAnimator, "failure", None)
   monkeypatch.setattr(pipeline, "Animator", FakeAnimator)
-  monkeypatch.setattr(pipeline, "ImageRenderer", FakeAnimator)
+  monkeypatch.setattr(rendering, "ImageRenderer", FakeAnimator)
   monkeypatch.chdir(tmp_path)
   Path("photos").mkdir()
   for grey, name in enumerate(("a.png", "b.jpg", "photos/c.png", "photos/d.JPG")):

@@ -10,7 +10,7 @@ import pytest
 from motion_volumes import make_volume
 from PIL import Image
 
-from gid_jax import pipeline
+from gid_jax import pipeline, rendering
 from gid_jax.app import cli
 from gid_jax.app.checks import parse_bands
 from gid_jax.bundle import Bundle, load_bundle, save_bundle
@@ -46,7 +46,7 @@ def calls(monkeypatch, tmp_path):
   monkeypatch.setattr(cli, "configure_jax", lambda: None)
   monkeypatch.setattr(FakeRenderer, "calls", [])
   monkeypatch.setattr(pipeline, "Animator", FakeRenderer)
-  monkeypatch.setattr(pipeline, "ImageRenderer", FakeRenderer)
+  monkeypatch.setattr(rendering, "ImageRenderer", FakeRenderer)
   monkeypatch.chdir(tmp_path)
   photo = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
   Image.fromarray(photo).save("beach.png")
