@@ -46,6 +46,13 @@ def test_a_good_clip_is_read_from_its_beginning_without_a_word(tmp_path):
   assert np.abs(shot.frames.astype(int) - np.stack(frames[:150])).mean() < 8
 
 
+def test_a_long_black_beginning_is_passed_over(tmp_path):
+  # Longer than what is looked at first, so that no frame of it may be shown.
+  frames = [np.zeros((*SIZE, 3), np.uint8)] * 210 + swing(160)
+  shot, _ = read(write(tmp_path / "a.mp4", frames))
+  assert 210 <= shot.index <= 216 and len(shot.frames) >= 144
+
+
 def test_what_fades_in_from_black_is_left_out(tmp_path):
   frames = fade_in(swing(120), 30)
   shot, said = read(write(tmp_path / "a.mp4", frames))

@@ -196,7 +196,7 @@ def _hold(
         looked = True
         so_far = _gather(frames, stamps, kept, skipped, elapsed)
         begin, end = _choose(so_far, seconds)
-        lasts = begin == 0 and so_far.times[end - 1] + so_far.interval >= seconds
+        lasts = begin == 0 < end and so_far.times[end - 1] + so_far.interval >= seconds
         if lasts and _measure_change(make_overview(so_far.frames[:end]).changes) >= _STILL_CHANGE:
           break
       if elapsed >= start + _LOOK_SECONDS or len(frames) >= _MAX_FRAMES:
