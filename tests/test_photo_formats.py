@@ -2,6 +2,7 @@
 
 import io
 import struct
+import subprocess
 import sys
 
 import numpy as np
@@ -52,6 +53,27 @@ def test_camera_raws_are_refused_by_name(tmp_path, name):
   (tmp_path / name).write_bytes(data)
   assert not shots.is_video(tmp_path / name)
   assert_refused(photos.read_image, tmp_path / name, match=rf"{name} is a camera raw \({kind}\).*JPEG or TIFF")
+
+
+def test_what_pillow_logs_of_a_file_is_not_printed_beside_what_is_said(tmp_path):
+  Image.new("RGB", (24, 32)).save(tmp_path / "a.tif")
+  data = bytearray((tmp_path / "a.tif").read_bytes())
+  start = int.from_bytes(data[4:8], "little") + 2
+  entry = next(at for at in range(start, len(data), 12) if int.from_bytes(data[at : at + 2], "little") == 277)
+  data[entry + 8] = 181  # samples a pixel, which Pillow refuses and logs
+  (tmp_path / "a.tif").write_bytes(data)
+  # In a process of its own, as pytest handles what is logged.
+  code = """
+import sys
+from gid_jax.errors import UserError
+from gid_jax.media.photos import read_image
+try:
+  read_image(sys.argv[1])
+except UserError as error:
+  print(error)
+"""
+  ended = subprocess.run([sys.executable, "-c", code, tmp_path / "a.tif"], capture_output=True, text=True)
+  assert "a kind of TIFF that cannot be read here" in ended.stdout and ended.stderr == ""
 
 
 def test_a_tiff_with_a_thumbnail_is_no_raw(tmp_path):

@@ -6,6 +6,7 @@ uint8 [h w 3]. Colour profiles and camera orientation end here.
 
 import contextlib
 import io
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,9 @@ from gid_jax.media.decoding import open_to_read
 from gid_jax.media.light import find_reader, open_light
 from gid_jax.media.pixels import Pixels, open_pixels
 from gid_jax.media.tiff import open_tiff
+
+# Pillow logs what it raises, too, and Python prints what nobody handles.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 MIN_SIDE = 16
 # Of what is returned, and of what is decoded whole on the way; JPEG alone is decoded smaller.
