@@ -96,6 +96,7 @@ def fuzz_checkpoints(folder, refusals, draw):
   if not good.exists():
     test_checkpoint.save_steps(good / "checkpoints", [1])
   files = test_checkpoint.list_files(good)
+  shutil.rmtree(changed, ignore_errors=True)
   shutil.copytree(good, changed)
   path = changed / draw(st.sampled_from(files))
   path.write_bytes(draw(test_reader_fuzz.changes())(path.read_bytes()))
