@@ -104,7 +104,6 @@ def fuzz_checkpoints(folder, refusals, draw):
   store = CheckpointStore(changed / "checkpoints")
   found = refusals.read(store.restore_latest, test_checkpoint.make_state(0.0), test_checkpoint.Counter())
   store.close()
-  shutil.rmtree(changed)
   assert found is None or found[0] == 1
 
 

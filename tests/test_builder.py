@@ -12,17 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import stored_windows
-from building_films import (
-  NUM_BANDS,
-  SMALL,
-  arguments,
-  build,
-  forbid_work,
-  make_videos,
-  plan,
-  read_all,
-  refuse,
-)
+from building_films import NUM_BANDS, SMALL, arguments, build, forbid_work, make_videos, plan, read_all, refuse
 
 from data_pipeline import builder, building, tasks
 from gid_jax.data.scenes import list_scenes
