@@ -12,9 +12,12 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from xdist.scheduler import LoadFileScheduling
 
+from gid_jax.flow import estimate
+
 # Files of a minute and more, the longest first: begun last, one would keep a process busy while the others wait.
 LONG_FILES = (
   "test_benchmarks.py",
+  "test_benchmarks_alone.py",
   "test_notebook.py",
   "test_pipeline.py",
   "test_examples.py",
@@ -84,6 +87,17 @@ def quick_compilation():
       compilation_cache.reset_cache()
       if value is True:
         yield
+
+
+@pytest.fixture(scope="module")
+def careful_flow(quick_compilation):
+  """Compiles a module's programs with little care, but flow as users do: it runs for longer than that takes."""
+  compiled = jax.jit(
+    estimate._estimate_block.__wrapped__, static_argnames=("settings", "mesh"), compiler_options=helpers.CAREFUL_XLA
+  )
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(estimate, "_estimate_block", compiled)
+    yield
 
 
 @pytest.fixture

@@ -14,6 +14,10 @@ import numpy as np
 # For XLA_FLAGS: programs that are compiled with little care are then compiled in half the time. At a flag that it does
 # not know, as that of JAX 0.12 does not know this one, XLA ends the process.
 QUICK_XLA = "--xla_cpu_use_fusion_emitters=false" if jax.__version_info__ < (0, 11) else ""
+# For one program among those that are compiled with little care, to be compiled as users do.
+CAREFUL_XLA = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+if QUICK_XLA:
+  CAREFUL_XLA["xla_cpu_use_fusion_emitters"] = True
 
 
 def random_params(init, *inputs, seed=0, **options):

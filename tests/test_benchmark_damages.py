@@ -16,6 +16,8 @@ from gid_jax.evaluation import motion, motion_samples, rendering
 from gid_jax.evaluation.networks import extractors
 from gid_jax.types import SpectralVolume
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 damage = types.SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "damages.py")))
 GRID = np.linspace(0, 1, 6)
 

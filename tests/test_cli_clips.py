@@ -16,7 +16,7 @@ from gid_jax import pipeline, rendering
 from gid_jax.app import cli, inspection, moving
 from gid_jax.media import clips, encoding
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.usefixtures("careful_flow")
 NUM_FRAMES = 18
 
 

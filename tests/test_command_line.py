@@ -79,8 +79,6 @@ def test_a_value_of_another_kind(flag, value, expected, monkeypatch):
   "flags, expected",
   [
     ([TINY, "--config.optimzer.num_steps=3"], "did you mean --config.optimizer.num_steps?"),
-    ([TINY, "--config.batch_size=abc"], "--config.batch_size=abc: give a whole number, such as 2"),
-    (["--config=configs/ldmm.py:tiny"], "did you mean configs/ldm.py?"),
     ([TINY, "--config.data.crop=3"], "config.data.crop=(3,): give 2 values in brackets"),
     ([TINY, "more"], "unexpected argument 'more'"),
   ],
@@ -103,17 +101,16 @@ def test_a_command_without_arguments_names_what_is_missing():
 
 
 @pytest.mark.parametrize(
-  "program, source, make",
-  [("train", "configs/vae.py:tiny", lambda: vae.get_config("tiny")),
-   ("evaluate", "configs/evaluation.py", evaluation.get_config)],
+  "program, source, make, option",
+  [("train", "configs/vae.py:tiny", lambda: vae.get_config("tiny"), "-h"),
+   ("evaluate", "configs/evaluation.py", evaluation.get_config, "--help")],
 )
-def test_help_says_what_the_program_does_and_lists_every_setting(program, source, make, tmp_path):
-  for option in ("--help", "--helpfull", "-h"):
-    result = call(program, option)
-    assert result.returncode == 0 and result.stderr == ""
-    for part in (f"python -m gid_jax.{program}", "--config: ", "--workdir: ", "--help"):
-      assert part in result.stdout
-    assert "--config.seed" not in result.stdout
+def test_help_says_what_the_program_does_and_lists_every_setting(program, source, make, option):
+  result = call(program, option)
+  assert result.returncode == 0 and result.stderr == ""
+  for part in (f"python -m gid_jax.{program}", "--config: ", "--workdir: ", "--help"):
+    assert part in result.stdout
+  assert "--config.seed" not in result.stdout
   text = call(program, f"--config={source}", "--help").stdout
   assert (CHECKOUT / source.partition(":")[0]).read_text().split('"""')[1].splitlines()[0] in text
   listed = dict(re.findall(r'^--config\.([\w.]+)="?(.*?)"?$', text, re.MULTILINE))
@@ -129,10 +126,12 @@ def test_a_config_is_found_with_the_files_beside_it_from_any_folder(tmp_path):
   (tmp_path / "packages").mkdir()
   (tmp_path / "packages" / "gid_jax").symlink_to(CHECKOUT / "gid_jax")
   elsewhere = dict(folder=tmp_path, PYTHONPATH=str(tmp_path / "packages"))
-  for source in ("vae.py:tiny", "ablations/bands_4.py:vae:tiny"):
+  for source, flag, expected in (
+    ("vae.py:tiny", "--config.batch_sise=3", "did you mean --config.batch_size?"),
+    ("ablations/bands_4.py:vae:tiny", "--config.data.directory=nothing", "No data set in nothing"),
+  ):
     flags = (f"--config={CHECKOUT}/configs/{source}", f"--workdir={tmp_path}/run")
-    assert "No data set in nothing" in fail("train", *flags, "--config.data.directory=nothing", **elsewhere)
-    assert "did you mean --config.batch_size?" in fail("train", *flags, "--config.batch_sise=3", **elsewhere)
+    assert expected in fail("train", *flags, flag, **elsewhere)
 
 
 def test_a_config_takes_the_files_beside_it_not_those_of_the_current_folder(tmp_path):

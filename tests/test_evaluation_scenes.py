@@ -13,6 +13,8 @@ from gid_jax.evaluation import scenes
 from gid_jax.media.encoding import write_video
 from gid_jax.parsing import Part
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 MODEL = ModelSettings(
   codec=Part("paper"), encoder=Part("condition"), denoiser=Part("unet"),
   image_size=(48, 64), num_frames=24, fps=30.0, num_bands=4, motion_stride=2,

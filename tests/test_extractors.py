@@ -66,7 +66,7 @@ def save(tmp_path):
   return write
 
 
-def test_frames_are_read_one_by_one(save, quick_compilation):
+def test_frames_are_read_one_by_one(save):
   extractor = extractors.load_extractor("resnet34", weights=save("resnet"))
   frames = make_frames(2, 11, 40, 48)
   found = extractor.extract(frames)
@@ -76,7 +76,7 @@ def test_frames_are_read_one_by_one(save, quick_compilation):
     extractor.extract(frames[:0])
 
 
-def test_embedded_features_know_flat_frames(quick_compilation):
+def test_embedded_features_know_flat_frames():
   extractor = extractors.load_extractor("efficientnet_lite0")
   frames = make_frames(3, 2, 64, 64)
   found = extractor.extract(np.stack([frames[0], frames[0], frames[1] // 64 + 100]))
@@ -85,7 +85,7 @@ def test_embedded_features_know_flat_frames(quick_compilation):
   assert np.abs(found[2] - found[0]).max() > 0.1
 
 
-def test_fid_reads_frames_as_its_reference(save, quick_compilation):
+def test_fid_reads_frames_as_its_reference(save):
   torch = pytest.importorskip("torch")
   frame = make_frames(4, 1, 60, 80)
   found = extractors.load_extractor("fid", weights=save("inception")).extract(frame)
@@ -96,7 +96,7 @@ def test_fid_reads_frames_as_its_reference(save, quick_compilation):
   np.testing.assert_allclose(found, expected, atol=reference.TOLERANCE * float(expected.max()))
 
 
-def test_vgg16_features_are_averaged_over_space(tmp_path, quick_compilation):
+def test_vgg16_features_are_averaged_over_space(tmp_path):
   rng, previous, arrays = np.random.default_rng(0), 3, {}
   for block, (size, channels) in enumerate(((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)), start=1):
     for conv in range(1, size + 1):
@@ -139,7 +139,7 @@ def test_frames_are_resized_as_in_their_references(kind, network, params, grid, 
   np.testing.assert_allclose(images[-1], loop_resize(frames[-1] / 127.5 - 1, size, size, grid), atol=1e-5)
 
 
-def test_videos_are_read_in_windows(save, quick_compilation, monkeypatch):
+def test_videos_are_read_in_windows(save, monkeypatch):
   # At a fraction of the references' size.
   resize = extractors.resize_bilinear
   monkeypatch.setattr(extractors, "resize_bilinear", lambda x, height, width, grid: resize(x, 33, 33, grid=grid))

@@ -14,7 +14,7 @@ from gid_jax.motion import visualize
 from gid_jax.motion.spectral import motion_power
 from gid_jax.types import SpectralVolume
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.usefixtures("careful_flow")
 MOTION = filming.make_swing()
 
 

@@ -12,6 +12,8 @@ from gid_jax.errors import UserError
 from gid_jax.motion import modal, spectral
 from gid_jax.types import SpectralVolume
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 HEIGHT, WIDTH = 10, 12
 TIP = np.float32([[8.0, 2.0]])
 WALL = np.float32([[1.0, 8.0]])

@@ -9,6 +9,8 @@ from gid_jax.errors import UserError
 from gid_jax.evaluation import motion_baselines
 from gid_jax.motion import spectral
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 GRID = dict(height=24, width=32, num_frames=12, fps=10.0)
 POWER = np.array([[9.0, 1.0], [4.0, 25.0], [0.5, 0.0], [2.0, 3.0]])
 

@@ -14,6 +14,8 @@ import nbclient
 import nbformat
 import pytest
 
+from gid_jax.devices import count_cores
+
 CHECKOUT = Path(__file__).parents[1]
 NOTEBOOK = CHECKOUT / "colab" / "gid_demo.ipynb"
 FORMS = dict(
@@ -69,6 +71,9 @@ def test_runs_from_clean(tmp_path, monkeypatch):
   monkeypatch.setenv("JAX_PLATFORMS", "cpu")
   monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
   monkeypatch.setenv("XLA_FLAGS", helpers.QUICK_XLA)
+  # As many devices as the command makes: what the kernel compiled is kept for it.
+  monkeypatch.setenv("JAX_NUM_CPU_DEVICES", str(count_cores()))
+  monkeypatch.delenv("GID_CACHE")
   notebook = read()
   fill_forms(notebook, FORMS)
   client = nbclient.NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": str(tmp_path)}})

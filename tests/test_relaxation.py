@@ -9,6 +9,8 @@ from helpers import run
 
 from gid_jax.flow.relaxation import relax
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def make_system(height, width, seed=0):
   """A regular system of `relax`: a positive definite 2 x 2 matrix per pixel, weights between neighbours, b."""

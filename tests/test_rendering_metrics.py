@@ -10,6 +10,8 @@ from gid_jax.evaluation import rendering
 from gid_jax.training import losses
 from tests.helpers import smooth_image
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def _noisy_pair(height=19, width=17, seed=0):
   rng = np.random.default_rng(seed)

@@ -6,6 +6,8 @@ import pytest
 
 from gid_jax.motion.resize import resize
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 VALUES = np.random.default_rng(0).normal(size=(2, 3, 17, 12, 4)).astype(np.float32)
 
 

@@ -14,6 +14,8 @@ from gid_jax.errors import UserError
 from gid_jax.motion import spectral
 from gid_jax.types import SpectralVolume
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def _random_motion(num_frames, height=3, width=4, seed=0):
   return np.random.default_rng(seed).normal(size=(num_frames, height, width, 2)).astype(np.float32)

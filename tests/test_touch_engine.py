@@ -19,6 +19,8 @@ from touching import (
 
 from gid_jax.motion import modal
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture(scope="module")
 def basis():

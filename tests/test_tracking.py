@@ -20,13 +20,13 @@ from videos import assert_refused
 from gid_jax.flow import tracking
 from gid_jax.flow.estimate import estimate_flow
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.usefixtures("careful_flow")
 
 SQUARE, WALL = np.s_[22:58, 17:53], np.s_[:, 85:]
 
 
 @pytest.fixture(scope="module")
-def swing(quick_compilation):
+def swing(careful_flow):
   """A square swinging before a wall: frames, its path, and what was measured."""
   frames, path = make_moving_square(30)
   return frames, path, tracking.measure_motion(frames)

@@ -18,7 +18,7 @@ from data_pipeline import trajectories
 from gid_jax.errors import UserError
 from gid_jax.flow.tracking import track_frames
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.usefixtures("careful_flow")
 
 
 def make_window(frames, **options):
