@@ -33,9 +33,9 @@ class WavingClip:
     # For each band: four smooth maps, Re and Im of x and y.
     self.maps = [[plane_waves(rng, 3, (120, 240)) for _ in range(4)] for _ in range(3)]
 
-  def displacement(self, points):
-    """[t *points 2] pixels from frame 0 on."""
-    phase = 2 * np.pi * np.arange(CLIP_LENGTH) / CLIP_LENGTH
+  def displacement(self, points, times=range(CLIP_LENGTH)):
+    """[t *points 2] pixels from frame 0 to some others."""
+    phase = 2 * np.pi * np.asarray(times) / CLIP_LENGTH
     total = 0
     for band, maps in enumerate(self.maps, 1):
       values = np.stack([sum_waves(waves, points) for waves in maps], -1) * 1.5 / band
@@ -47,7 +47,7 @@ class WavingClip:
     points = helpers.pixel_centres(CLIP_SIZE)
     origin = np.broadcast_to(points, (CLIP_LENGTH, *points.shape))
     for _ in range(12):  # frame t at x + d(x) shows frame 0 at x: a contraction, solved by repetition
-      origin = points - np.stack([self.displacement(origin[t])[t] for t in range(CLIP_LENGTH)])
+      origin = points - np.concatenate([self.displacement(origin[t], [t]) for t in range(CLIP_LENGTH)])
     gray = np.stack([0.5 + 0.13 * sum_waves(self.texture, frame) for frame in origin])
     return np.uint8(np.clip(255 * np.stack([gray, gray, gray], -1), 0, 255).round())
 

@@ -91,7 +91,7 @@ def test_without_its_libraries_it_says_what_to_install(monkeypatch, capsys):
     "gid: error: gid serve needs starlette and uvicorn; install them with: pip install '.[serve]'\n")
 
 
-def test_the_demonstration_is_what_the_embedded_weights_say(tmp_path):
+def test_the_demonstration_is_what_the_embedded_weights_say(quick_compilation, tmp_path):
   """The .gid that comes with the package is of this photo and these weights, and the server samples the same."""
   demo = load_bundle(DEMO_PHOTO.with_suffix(".gid"))
   photo = read_photo(DEMO_PHOTO)
