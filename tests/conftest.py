@@ -46,13 +46,19 @@ def pytest_configure(config):
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
     jax.config.update("jax_compilation_cache_dir", folder.name)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+  # Programs that tests start compile the same again; what this process compiles is seldom asked for twice.
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
   # XLA reads its flags once; commands that see some start a process that checks them.
   with pytest.MonkeyPatch.context() as patch:
     # Stripped, as it takes a space for the name of a file.
     patch.setenv("XLA_FLAGS", f"{os.environ.get('XLA_FLAGS', '')} {helpers.QUICK_XLA}".strip())
     jax.devices()
   gc.set_threshold(100_000, 50, 100)  # what JAX keeps is looked through again and again otherwise
+
+
+def pytest_sessionfinish():
+  """Spares pytest its five last looks through all that the tests have made."""
+  gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter):
