@@ -14,18 +14,24 @@ from xdist.scheduler import LoadFileScheduling
 
 from gid_jax.flow import estimate
 
-# Files of a minute and more, the longest first: begun last, one would keep a process busy while the others wait.
+# Files of half a minute and more, the longest first: begun last, one would keep a process busy while the others wait.
 LONG_FILES = (
   "test_benchmarks.py",
-  "test_benchmarks_alone.py",
   "test_notebook.py",
-  "test_pipeline.py",
-  "test_examples.py",
-  "test_train_smoke.py",
-  "test_accelerator_export.py",
   "test_builder.py",
+  "test_pipeline.py",
+  "test_benchmarks_alone.py",
+  "test_examples.py",
+  "test_accelerator_export.py",
+  "test_train_smoke.py",
+  "test_live_source.py",
   "test_mesh_training.py",
+  "test_flow.py",
   "test_multiprocess.py",
+  "test_objectives.py",
+  "test_sampler.py",
+  "test_evaluate.py",
+  "test_vit.py",
 )
 
 
