@@ -18,6 +18,7 @@ import pytest
 
 from gid_jax.errors import UserError
 from gid_jax.weights.checkpoint import CheckpointStore, checkpoint_directory, read_config, restore_params
+from gid_jax.weights.orbax_logs import hush_orbax
 
 CONFIG = {"stage": "vae", "model": {"channels": [8, 16]}, "rate": 1e-4}
 
@@ -296,6 +297,25 @@ def test_other_arrays_that_cannot_be_read_are_not_reported_by_their_loop(tmp_pat
     gc.collect()
   (record,) = (record for record in caplog.records if record.name == "asyncio")
   assert "never retrieved" in record.getMessage() and "of somebody else" in record.getMessage()
+
+
+def test_readings_that_are_left_off_say_nothing(monkeypatch):
+  said = []
+  monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: said.append(str(unraisable.exc_value)))
+  hush_orbax.__wrapped__()
+
+  async def read(text):
+    try:
+      await asyncio.sleep(0)
+    except BaseException as error:
+      raise Exception(text) from error  # as Orbax turns whatever ends a reading into this
+
+  for text in ("Encountered error while reading array index: (). See full TensorStore details", "of somebody else"):
+    reading = read(text)
+    reading.send(None)
+    del reading
+    gc.collect()
+  assert said == ["of somebody else"]
 
 
 FULL_DISK = """

@@ -5,19 +5,20 @@ import logging
 import sys
 from typing import Any
 
+# A save that fails closes its event loop, and the arrays that were still being written find it closed; a reading that
+# fails leaves off the others. Each says so with a traceback and all that storage knows of the array.
+_FOLLOWING = ("Event loop is closed", "Encountered error while reading array index")
+
 
 @functools.cache
 def hush_orbax() -> None:
   """Keeps from the terminal what is raised too, or fails only because something else has."""
   for name in ("absl", "asyncio"):
     logging.getLogger(name).addFilter(_is_not_raised_too)
-  # A save that fails closes its event loop, and the arrays that were still being written find it closed, each with a
-  # traceback.
   before = sys.unraisablehook
 
   def hook(unraisable: Any) -> None:
-    error = unraisable.exc_value
-    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+    if not str(unraisable.exc_value).startswith(_FOLLOWING):
       before(unraisable)
 
   sys.unraisablehook = hook
