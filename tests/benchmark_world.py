@@ -12,6 +12,7 @@ import filming
 import helpers
 import jax
 import numpy as np
+import pytest
 import videos
 
 from configs import ldm_coordinated, renderer
@@ -24,6 +25,11 @@ from gid_jax.weights.pretrained import MOTION_WEIGHTS, RENDERER_WEIGHTS, config_
 
 CHECKOUT = Path(__file__).parents[1]
 HEIGHT, WIDTH, NUM_BANDS, NUM_FRAMES = 48, 64, 4, 24
+MARKS = [
+  pytest.mark.usefixtures("quick_compilation"),
+  # Some tables have figures that two films cannot give.
+  pytest.mark.filterwarnings("ignore:Mean of empty slice", "ignore:.*divide", "ignore:.*invalid value"),
+]
 
 
 def make_config(module, size):

@@ -15,7 +15,17 @@ import ml_collections
 import numpy as np
 import pytest
 import training_runs
-from benchmark_world import HEIGHT, NUM_BANDS, NUM_FRAMES, WIDTH, find_numbers, make_config, make_runner, make_world
+from benchmark_world import (
+  HEIGHT,
+  MARKS,
+  NUM_BANDS,
+  NUM_FRAMES,
+  WIDTH,
+  find_numbers,
+  make_config,
+  make_runner,
+  make_world,
+)
 
 import gid_jax as gid
 from configs import ldm, ldm_coordinated, renderer
@@ -25,11 +35,7 @@ from gid_jax.training.swing import make_eye
 from gid_jax.types import SpectralVolume
 from gid_jax.weights.pretrained import MOTION_WEIGHTS
 
-# Some tables have figures that two films cannot give.
-pytestmark = [
-  pytest.mark.usefixtures("quick_compilation"),
-  pytest.mark.filterwarnings("ignore:Mean of empty slice", "ignore:.*divide", "ignore:.*invalid value"),
-]
+pytestmark = MARKS
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import safetensors.numpy
 import serving
 import training_runs
 import vit_reference
-from benchmark_world import CHECKOUT, find_numbers, make_config, make_runner, run_alone
+from benchmark_world import CHECKOUT, MARKS, find_numbers, make_config, make_runner, run_alone
 
 from configs import ldm, ldm_coordinated, renderer, vae
 from data_pipeline.synthetic.scene import sample_scene
@@ -28,11 +28,7 @@ from gid_jax.models.vit import DINOv2ViTS14, convert_dinov2_vits14
 from gid_jax.parsing import parse
 from gid_jax.training.settings import check_settings
 
-# Some tables have figures that two films cannot give.
-pytestmark = [
-  pytest.mark.usefixtures("quick_compilation"),
-  pytest.mark.filterwarnings("ignore:Mean of empty slice", "ignore:.*divide", "ignore:.*invalid value"),
-]
+pytestmark = MARKS
 
 
 @pytest.fixture
