@@ -1,10 +1,11 @@
-"""Claim: what moves in a photo is best told by ridge regression within each scene, on frozen ImageNet features.
+"""Claim: frozen image features tell what moves in a photo, better than any measure of the photo alone.
 
   python -m benchmarks.swing --clips CLIPS --loops LOOPS --stills PHOTOS --cache FOLDER
     [--weights FOLDER] [--scenes 4 8 16 24]
 
-Judged by the area under the ROC curve over the evaluation's regions, averaged over scenes, on scenes that the fit has
-not seen: folds of scenes, the indoor pots, which share a backdrop, in one. Flames are left out. `--stills` is a folder
+The features are fitted to the logarithm of swing by ridge regression, and judged by the area under the ROC curve over
+the evaluation's regions, averaged over scenes, on scenes that the fit has not seen: folds of scenes, the indoor pots,
+which share a backdrop, in one. Flames are left out. `--stills` is a folder
 of photos in which nothing sways: every second one is fitted to, the others tell how much would move in them. The last
 table is the curve over training scenes, with the strongest penalty.
 """

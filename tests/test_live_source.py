@@ -45,6 +45,14 @@ def simulate(seed):
   return sample_scene(seed, **SIZE)
 
 
+@pytest.fixture(autouse=True)
+def scenes_made_once(monkeypatch):
+  """Each scene of this size is simulated once for all tests: it takes 0.2 s."""
+  is_plain = lambda settings: settings == SIZE | dict(backgrounds=[], sprites=[])
+  make = lambda seed, **settings: simulate(seed) if is_plain(settings) else sample_scene(seed, **settings)
+  monkeypatch.setattr("data_pipeline.synthetic.source.sample_scene", make)
+
+
 def make_config(**changes):
   settings = dict(
     directory="",

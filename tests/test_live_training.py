@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from configs import vae
+from data_pipeline.synthetic.scene import sample_scene
 from data_pipeline.synthetic.source import SceneSource
 from gid_jax import train as training
 from gid_jax.configuration import TrainSettings
@@ -42,6 +43,14 @@ def test_training_on_live_scenes_alone(tmp_path, monkeypatch):
   here.mkdir()
   monkeypatch.chdir(here)
   measure_few = functools.partial(measure_scale, num_scenes=8)  # quicker
+  scenes = {}  # Many are asked for twice.
+
+  def make_once(seed, **settings):
+    if seed not in scenes:
+      scenes[seed] = sample_scene(seed, **settings)
+    return scenes[seed]
+
+  monkeypatch.setattr("data_pipeline.synthetic.source.sample_scene", make_once)
   monkeypatch.setattr(input_pipeline, "measure_scale", measure_few)
   config = make_config()
   state = training.train(config, tmp_path / "run")
