@@ -25,8 +25,16 @@ import numpy as np
 
 import gid_jax
 from benchmarks.render import measure
-from benchmarks.roofline import Work, cast_shapes, count_work, find_chip, get_config, make_sampler, make_step
-from benchmarks.training_cost import make_shapes
+from benchmarks.roofline import (
+  Work,
+  cast_shapes,
+  count_work,
+  find_chip,
+  get_config,
+  make_sampler,
+  make_shapes,
+  make_step,
+)
 from gid_jax.configuration import TrainSettings
 from gid_jax.devices import configure_jax
 from gid_jax.diffusion import prediction

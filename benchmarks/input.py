@@ -5,9 +5,10 @@
 Without `--data` a data set of simulated windows, 256 x 160, 16 bands, 6 pairs of frames, is built first. Prints for
 every stage, with its config of a size, the examples per second of
 - reading: `tfds.builder_from_directory(...).as_data_source(...)` alone, stored bytes in random order;
-- plain loop: the same source, every window decoded whole, then augmented and batched by the same code, without Grain;
+- plain loop: the same source, every window decoded whole, then cut, moved, recoloured and batched by the same code,
+  without Grain and without what else an example has (band numbers, depth, reversed time);
 - the pipeline at several thread counts, and its ratio to the plain loop; with `--workers`, of so many processes too.
-For sizes other than `default` also what a step on accelerators would take, at 35 % of their peak in bfloat16.
+For sizes other than `default` also what a step on accelerators would take, at 35 % of their peak.
 """
 
 import argparse
@@ -46,7 +47,7 @@ def read_forever(directory: str) -> Iterator[dict]:
 
 
 def loop_forever(directory: str, config, stage: str, batch_size: int) -> Iterator[dict]:
-  """Batches made the plain way: one window after the other, all of it decoded and moved, then cut to what is needed."""
+  """Batches made the plain way: one window after the other, all of it decoded, then cut to what is needed and moved."""
   rng, ranges = np.random.default_rng(0), config_to_augmentation(config.augmentation)
   examples = read_forever(directory)
   while True:
@@ -57,7 +58,7 @@ def loop_forever(directory: str, config, stage: str, batch_size: int) -> Iterato
         pair = [int(rng.integers(len(window.frames)))]
         window = window._replace(spectrum=window.spectrum[:0], frames=window.frames[pair], flows=window.flows[pair])
       else:
-        num_bands = {"vae": 1, "ldm": config.bands_per_example, "ldm_coordinated": config.num_bands}[stage]
+        num_bands = {"ldm": config.bands_per_example, "ldm_coordinated": config.num_bands}[stage]
         bands = rng.choice(config.num_bands, num_bands, replace=False)
         window = window._replace(spectrum=window.spectrum[bands], frames=window.frames[:0], flows=window.flows[:0])
       size = window.image.shape[:2]
@@ -89,7 +90,7 @@ def measure(directory: str, options: argparse.Namespace) -> None:
   for stage in STAGES:
     settings = import_module(f"configs.{stage}").get_config(options.size)
     config, batch_size = settings.data, settings.batch_size
-    config.directory, config.sources = directory, {}
+    config.directory, config.sources = directory, {"synthetic": 1.0}  # what the plain loop reads
     plain = count_per_second(loop_forever(directory, config, stage, batch_size), batch_size, options.seconds)
     row = f"{stage:<16}{plain:>11.0f}"
     for _, changes in columns:
@@ -103,8 +104,8 @@ def measure(directory: str, options: argparse.Namespace) -> None:
     print(row, flush=True)
     if options.size != "default":
       step, inputs = make_step(stage, options.size, 1)
-      operations = count_work(step, *inputs).operations
-      taken = (f"{name} {SHARE * chip.peak / operations:.0f}" for name, chip in CHIPS.items())
+      work = count_work(step, *inputs)
+      taken = (f"{name} {SHARE / work.seconds(chip)[0]:.0f}" for name, chip in CHIPS.items())
       print(f"  a step takes: {', '.join(taken)}", flush=True)
 
 
@@ -114,7 +115,7 @@ def main():
   parser.add_argument("--data", help="data folder with simulated windows; built when left out")
   parser.add_argument("--windows", type=int, default=32, help="how many to build")
   parser.add_argument("--seconds", type=float, default=4.0, help="for each figure")
-  parser.add_argument("--size", default="default", help="of the configs")
+  parser.add_argument("--size", choices=MOTION_STRIDES, default="default", help="of the configs")
   parser.add_argument("--workers", type=int, default=0, help="processes, measured too")
   options = parser.parse_args()
   if options.data:

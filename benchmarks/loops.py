@@ -14,7 +14,7 @@ shows between its last frame and its first:
 
 Gaps are rms over the pixels, from the last frame to the first: of displacement (px) and of velocity (px/frame). They
 are given as they are; divided by the rms displacement, which is the gap at equal energy, since everything is linear in
-the volume; and divided by the same motion's rms change from any frame to the next: 1 is a seam that looks like every
+the volume; and divided by the rms change from one frame to the next inside the loop: 1 is a seam that looks like every
 other moment. Then, photo by photo, the ratios of guided to the others: geometric mean, its standard error,
 and how many are lower.
 Pixels are those of the motion grid, half as wide and high as the cropped photo of --height x --width.
@@ -99,6 +99,8 @@ def find_photos(folder: str | None, number: int) -> list[Path]:
   if folder is None:
     return [Path(gid_jax.__file__).parent / "pretrained" / "photo.jpg"]
   photos = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+  if not photos:
+    raise SystemExit(f"{folder}: no photos (jpg, jpeg, png)")
   return [photos[i] for i in np.unique(np.linspace(0, len(photos) - 1, number).round().astype(int))]
 
 
@@ -125,7 +127,7 @@ def measure(spectrum, num_frames: int, *, fade: int = 0) -> np.ndarray:
     velocity[inside] += share * (velocity[before] - velocity[inside]) + change / (fade + 1)
     motion[inside] += share * change
   position, change = rms(motion[last] - motion[0]), rms(velocity[last] - velocity[0])
-  step, turn = (rms(field - np.roll(field, 1, axis=0)) for field in (motion, velocity))
+  step, turn = (rms(np.diff(field[:num_frames], axis=0)) for field in (motion, velocity))
   return np.array([energy, position, change, position / energy, change / energy, position / step, change / turn])
 
 

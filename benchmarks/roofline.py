@@ -16,10 +16,9 @@ import jax
 import jax.extend
 import numpy as np
 
-from benchmarks.training_cost import make_shapes
 from gid_jax.configuration import TrainSettings
 from gid_jax.diffusion import prediction
-from gid_jax.models.build import make_motion_model
+from gid_jax.models.build import make_motion_model, make_renderer
 from gid_jax.models.denoiser import cast_params
 from gid_jax.parsing import parse
 from gid_jax.train import make_optimizer
@@ -123,6 +122,31 @@ def get_config(stage: str, size: str):
   for name in config.init:
     config.init[name] = "nothing" if name == "swing" and config.init[name] else ""
   return config
+
+
+def make_shapes(config, num):
+  """(parameters, batch) of a stage as shapes, `num` examples."""
+  height, width = config.model.image_size
+  array = lambda *shape, dtype=np.float32: jax.ShapeDtypeStruct((num, *shape), dtype)
+  key, photo = jax.random.key(0), array(height, width, 3)
+  if config.stage == "renderer":
+    model = make_renderer(config.model)
+    batch = dict(image=photo, target=photo, flow=array(height, width, 2), depth=array(height, width))
+    noise = array(model.config.style_dim)
+    return jax.eval_shape(model.init, key, photo, batch["flow"], batch["depth"], noise)["params"], batch
+  stride, bands = config.model.motion_stride, config.model.num_bands
+  taken = {"vae": 1, "ldm": config.data.bands_per_example}.get(config.stage, bands)
+  crop = config.data.crop or (height, width)
+  slices, numbers = array(taken, crop[0] // stride, crop[1] // stride, 4), array(taken, dtype=np.int32)
+  model = make_motion_model(config.model)
+  if config.stage == "vae":
+    drop = lambda shape: jax.ShapeDtypeStruct((num, *shape.shape[2:]), shape.dtype)
+    batch = dict(slice=drop(slices), band=drop(numbers))
+    init = functools.partial(model.init, method="reconstruct")
+    return jax.eval_shape(init, key, key, batch["slice"], batch["band"])["params"], batch
+  params = jax.eval_shape(model.init, key, slices, numbers, photo, numbers)["params"]
+  strength = {"strength": array()} if config.data.strength else {}
+  return params, dict(image=photo, slice=slices, band=numbers) | strength
 
 
 def make_step(stage: str, size: str, number: int) -> tuple[Callable, tuple]:

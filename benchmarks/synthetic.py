@@ -1,6 +1,6 @@
 """Claims about the simulated world, at 256x160, 150 frames and 30 frames per second:
 
-1. speed: >= 4 scenes/s on one core, each with image, 16-band spectral volume and a later frame with its displacement;
+1. speed: >= 2 scenes/s on one core, each with image, 16-band spectral volume and a later frame with its displacement;
 2. truth: the pixels of frame 0 that are still seen, splatted along the displacement, give frame t at >= 35 dB;
 3. spectrum: the spectral volume is the Fourier transform of the sampled displacement, within 1e-3 of its largest value;
 4. diversity: no two of 1,000 scenes share more than the background, and every family is in >= 5 % of them.
@@ -24,6 +24,7 @@
 
 import argparse
 import os
+import sys
 import time
 
 os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"  # read when NumPy is imported
@@ -96,13 +97,13 @@ def report_speed(num_scenes: int, photos: dict):
   spent = seconds["analytic"]
   worst = spent[:, 1].argmax()
   print(f"  slowest: seed {FIRST_SEED + worst}, {spent[worst, 1]:.2f} s; every {PEER_STEP}th scene made in all ways")
-  judge("4 scenes/s on one core, the mean", 1 / spent[:, 1].mean() >= 4)
+  judge("2 scenes/s on one core, the mean", 1 / spent[:, 1].mean() >= 2)
 
   def draw(axes):
     rates = [1 / np.nanmean(values[:, 1]) for values in seconds.values()]
     bars = axes.barh([*makers][::-1], rates[::-1], color=["0.7", "0.7", "tab:blue"])
     axes.bar_label(bars, fmt=" %.2g")
-    axes.axvline(4, color="k", linestyle=":")
+    axes.axvline(2, color="k", linestyle=":")
     axes.set(xlabel="scenes/s on one core (mean)", title="Speed (dotted: the claim)", xlim=(0, 1.2 * max(rates)))
 
   return [draw]
@@ -169,6 +170,8 @@ def report_spectrum(num_scenes: int, photos: dict):
       rows.append([error.max() / np.abs(analytic).max(), error.max() / np.sqrt(np.mean(analytic[moving] ** 2))])
     elif error.max() > 0:
       rows.append([np.inf, np.inf])
+  if not rows:
+    sys.exit("none of these scenes moves; give more --scenes")
   worst = np.max(rows, axis=0)
   print(f"  largest error of {num_scenes} scenes ({len(rows)} move):", end=" ")
   print(f"{worst[0]:.1e} of the largest coefficient, {worst[1]:.1e} of the root mean square")
@@ -280,6 +283,8 @@ def main():
   parser.add_argument("--scenes", type=int, help="number of scenes of each part, for a quick look")
   parser.add_argument("--output", default="synthetic.png")
   options = parser.parse_args()
+  if "diversity" in options.only and options.scenes == 1:
+    parser.error("--scenes 1: diversity compares two scenes at least")
   cv2.setNumThreads(1)
   photos = dict(
     backgrounds=load_backgrounds(options.backgrounds) if options.backgrounds else (),

@@ -3,8 +3,8 @@
   python -m benchmarks.training_cost --config=configs/ldm.py:paper --examples 4
   python -m benchmarks.training_cost --config=configs/ldm.py:paper --examples 4 --config.model.denoiser.remat=True
 
-Prints parameters, floating-point operations per example and step as XLA counts them, the memory of the state and of
-everything else for that many examples on one device, what JAX keeps of an example between the loss and its gradient
+Prints parameters, operations per example and step as `roofline` counts them, the memory of the state and of everything
+else for that many examples on one device, what JAX keeps of an example between the loss and its gradient
 (rematerialisation's part: on CPUs XLA undoes it), compile time, and how long the configuration's whole training would
 take on accelerators at an assumed share of their peak. Nothing here is measured but the compile time.
 """
@@ -19,40 +19,12 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
+from benchmarks.roofline import CHIPS, count_work, make_shapes
 from gid_jax.configuration import TrainSettings
-from gid_jax.models.build import make_motion_model, make_renderer
 from gid_jax.parsing import parse
 from gid_jax.train import make_optimizer
 from gid_jax.training.objectives import make_objective
 from gid_jax.training.train_state import create_train_state, train_step
-
-# Peak bfloat16 operations a second of one chip, from the vendors' data sheets, dense.
-PEAKS = {"A100": 312e12, "H100 SXM": 989e12, "TPU v4": 275e12, "TPU v5p": 459e12}
-
-
-def make_shapes(config, num):
-  """(parameters, batch) of a stage as shapes, `num` examples."""
-  height, width = config.model.image_size
-  array = lambda *shape, dtype=np.float32: jax.ShapeDtypeStruct((num, *shape), dtype)
-  key, photo = jax.random.key(0), array(height, width, 3)
-  if config.stage == "renderer":
-    model = make_renderer(config.model)
-    batch = dict(image=photo, target=photo, flow=array(height, width, 2), depth=array(height, width))
-    noise = array(model.config.style_dim)
-    return jax.eval_shape(model.init, key, photo, batch["flow"], batch["depth"], noise)["params"], batch
-  stride, bands = config.model.motion_stride, config.model.num_bands
-  taken = {"vae": 1, "ldm": config.data.bands_per_example}.get(config.stage, bands)
-  crop = config.data.crop or (height, width)
-  slices, numbers = array(taken, crop[0] // stride, crop[1] // stride, 4), array(taken, dtype=np.int32)
-  model = make_motion_model(config.model)
-  if config.stage == "vae":
-    drop = lambda shape: jax.ShapeDtypeStruct((num, *shape.shape[2:]), shape.dtype)
-    batch = dict(slice=drop(slices), band=drop(numbers))
-    init = functools.partial(model.init, method="reconstruct")
-    return jax.eval_shape(init, key, key, batch["slice"], batch["band"])["params"], batch
-  params = jax.eval_shape(model.init, key, slices, numbers, photo, numbers)["params"]
-  strength = {"strength": array()} if config.data.strength else {}
-  return params, dict(image=photo, slice=slices, band=numbers) | strength
 
 
 def count(tree):
@@ -99,20 +71,21 @@ def main():
   compiled = lowered.compile()
   compile_time = time.monotonic() - start
   memory = compiled.memory_analysis()
-  operations = lowered.cost_analysis()["flops"] / num
-  total = operations * config.batch_size * config.optimizer.num_steps
+  work = count_work(update, key, state, batch)
+  examples = config.batch_size * config.optimizer.num_steps
   print(f"{config.stage} {config.size}, {num} examples, compiled for {jax.default_backend()} in {compile_time:.0f} s")
   print(f"parameters          {count(state.params) / 1e6:.1f} M trained, {count(state.frozen) / 1e6:.1f} M frozen")
-  print(f"operations          {operations / 1e9:.4g} GFLOP per example and step")
+  print(f"operations          {work.operations / num / 1e9:.4g} GFLOP per example and step")
   print(f"state               {memory.argument_size_in_bytes / 2**30:.2f} GiB with the batch (float32)")
   print(f"everything else     {memory.temp_size_in_bytes / 2**30:.2f} GiB")
   print(f"of it               {(two - one) / 2**20:.0f} MiB an example are kept for its gradient, before XLA")
   print(
-    f"whole training      {config.optimizer.num_steps} steps x {config.batch_size} = {total:.2e} FLOP, at a share of "
-    f"{options.share:g} of the peak in bfloat16:"
+    f"whole training      {config.optimizer.num_steps} steps x {config.batch_size} = "
+    f"{examples * work.operations / num:.2e} FLOP, at a share of {options.share:g} of the peak:"
   )
-  for name, peak in PEAKS.items():
-    print(f"  {name:<10} {total / peak / options.share / 86400:.1f} days of one chip")
+  for name, chip in CHIPS.items():
+    seconds, _ = work.seconds(chip)
+    print(f"  {name:<10} {examples * seconds / num / options.share / 86400:.1f} days of one chip")
 
 
 if __name__ == "__main__":

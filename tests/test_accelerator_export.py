@@ -15,7 +15,6 @@ from jax._src.cudnn import fused_attention_stablehlo as cudnn
 from jax.sharding import Mesh
 
 from benchmarks import roofline
-from benchmarks.training_cost import make_shapes
 from gid_jax import rendering
 from gid_jax.configuration import TrainSettings
 from gid_jax.flow import estimate
@@ -189,7 +188,7 @@ def test_blocks_of_frames(is_trained):
   if is_trained:
     config = parse(TrainSettings, roofline.get_config("renderer", "paper"))
     model = make_renderer(config.model)
-    params, batch = make_shapes(config, 1)
+    params, batch = roofline.make_shapes(config, 1)
     inputs = params, like(batch["image"]), batch["depth"], float32(1, model.config.style_dim)
     look = lambda params, *inputs: rendering._look._function(model, params, *(array[0] for array in inputs))
     network = jax.eval_shape(look, *inputs)

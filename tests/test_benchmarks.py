@@ -30,6 +30,7 @@ from benchmark_world import (
 import gid_jax as gid
 from configs import ldm, ldm_coordinated, renderer
 from gid_jax.evaluation.judging import SceneResult, save_result
+from gid_jax.motion.spectral import evaluate_motion, evaluate_velocity
 from gid_jax.rendering import ImageRenderer
 from gid_jax.training.swing import make_eye
 from gid_jax.types import SpectralVolume
@@ -141,6 +142,24 @@ def test_loops(run, world):
     "cut", "faded", "free", "unguided", "guided"]  # fmt: skip
   ratios = find_numbers(next(line for line in out.splitlines() if line.startswith("guided/free")))
   assert len(ratios) == 7 and np.isfinite(ratios).all()
+
+
+def test_the_seam_of_a_loop_is_compared_with_steps_that_are_played():
+  measure = importlib.import_module("benchmarks.loops").measure
+  coefficients = np.float32(np.random.default_rng(0).normal(size=(4, 6, 8, 4)))
+  volume = SpectralVolume(coefficients, num_frames=30)
+  for num_frames, fade in ((30, 0), (24, 0), (24, 5)):
+    motion, velocity = (np.asarray(f(volume, np.arange(30)), float) for f in (evaluate_motion, evaluate_velocity))
+    for k in range(fade):  # frame by frame towards what comes before frame 0, whose share grows
+      share, inside, before = (k + 1) / (fade + 1), num_frames - fade + k, 30 - fade + k
+      way = motion[before] - motion[inside]
+      velocity[inside] += share * (velocity[before] - velocity[inside]) + way / (fade + 1)
+      motion[inside] += share * way
+    found = measure(volume, num_frames, fade=fade)
+    for field, gap, ratio in ((motion, 1, 5), (velocity, 2, 6)):
+      seam = np.sqrt(np.square(field[num_frames - 1] - field[0]).sum(-1).mean())
+      steps = [np.square(field[t + 1] - field[t]).sum(-1).mean() for t in range(num_frames - 1)]
+      np.testing.assert_allclose(found[[gap, ratio]], [seam, seam / np.sqrt(np.mean(steps))], rtol=1e-4)
 
 
 def test_motion_model(run, world):

@@ -217,9 +217,9 @@ def test_training_cost(run, tmp_path):
   (tmp_path / "quick.py").write_text(code)
   out = run("training_cost", f"--config={tmp_path / 'quick.py'}:small", "--examples=1")
   assert out.startswith("ldm tiny, 1 examples") and "A100" in out
-  script = importlib.import_module("benchmarks.training_cost")
+  script, roofline = (importlib.import_module(f"benchmarks.{name}") for name in ("training_cost", "roofline"))
   for module, size in ((vae, "paper"), (ldm, "large"), (ldm_coordinated, "inpainting_512"), (renderer, "default")):
-    params, batch = script.make_shapes(parse(TrainSettings, module.get_config(size)), 3)
+    params, batch = roofline.make_shapes(parse(TrainSettings, module.get_config(size)), 3)
     assert script.count(params) > 1e6 and all(array.shape[0] == 3 for array in batch.values())
 
 

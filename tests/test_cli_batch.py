@@ -166,6 +166,17 @@ def test_two_inputs_never_share_a_video(engine, capsys):
   assert find_greys(engine) == [40, 90]
 
 
+def test_no_input_is_replaced_by_the_video_of_another(engine, capsys):
+  Image.new("RGB", (48, 32), (40, 40, 40)).save("a_animated.png")
+  os.rename("a_animated.png", "a_animated.mp4")  # by its name the video of a.png, by its bytes a photo
+  before = Path("a_animated.mp4").read_bytes()
+  assert run("a.png", "a_animated.mp4", "b.jpg", "--force") == 2
+  error = capsys.readouterr().err.splitlines()[0]
+  assert error == "gid: error: a.png: a_animated.mp4 is an input itself; choose another --output"
+  assert Path("a_animated.mp4").read_bytes() == before
+  assert "b_animated.mp4" in list_files()
+
+
 def test_photos_and_bundles_may_come_together(engine):
   save_bundle("pond.gid", Bundle(np.full((32, 48, 3), 77, np.uint8), make_volume(scale=0.5)))
   assert run("a.png", "pond.gid") == 0

@@ -12,7 +12,7 @@ import fake_animator
 import numpy as np
 import pytest
 from motion_volumes import evaluate_trajectories, make_volume
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from gid_jax.app import cli, pictures, remarks
 from gid_jax.bundle import Bundle, save_bundle
@@ -300,6 +300,17 @@ def test_the_scale_of_the_motion_is_the_swing():
     patch.setattr(pictures, "_draw_scale", lambda width, largest: drawn.append(largest) or blank)
     pictures.draw_motion(photos.read_image("beach.png"), volume, size=(36, 48))
   assert np.quantile(rms, 0.9) < drawn[0] < 2 * rms.max()
+
+
+def test_the_scale_says_how_much_in_narrow_pictures_too(monkeypatch):
+  drawn = []
+  monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda self, xy, text, **options: drawn.append((xy[0], text)))
+  widths = (1024, 150, 105, 90, 56)
+  heights = [pictures._draw_scale(width, 1.5).shape[0] for width in widths]
+  assert [text for _, text in drawn] == ["0 to 1.5 px, rms swing", "0 to 1.5 px", "1.5 px", "0 to 1.5 px", "1.5 px"]
+  assert heights == [34, 34, 34, 51, 51]
+  font = ImageFont.load_default(14)
+  assert all(x + font.getlength(text) <= width for (x, text), width in zip(drawn, widths, strict=True))
 
 
 # Notes, JSON, remarks

@@ -84,6 +84,22 @@ def test_what_appears_is_animated_until_interrupted(monkeypatch, capsys, end, fa
     assert videos == ["a_animated.mp4", "b_animated.mp4"] and last == "2 animated, 0 failed"
 
 
+def test_a_picture_in_the_place_of_another_replaces_its_video_only_where_that_is_asked_for(monkeypatch, capsys):
+  def appear(folder):
+    for color in ("red", "green"):
+      Image.new("RGB", (48, 32), color).save("in/a.png")
+      yield Path("in/a.png")
+    raise KeyboardInterrupt
+
+  Path("in").mkdir()
+  monkeypatch.setattr(animate, "wait_for_pictures", appear)
+  for force, expected in (["--force"], ["a_animated.mp4"]), ([], ["a_animated.mp4", "a_animated_2.mp4"]):
+    out = f"out{len(expected)}"
+    assert cli.main(["animate", "--watch", "in", "--output", out, "--frames", "2", *force]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "2 animated, 0 failed"
+    assert sorted(os.listdir(out)) == expected
+
+
 @pytest.mark.parametrize(
   "options, match",
   [

@@ -35,6 +35,16 @@ def test_motions_of_different_kinds_do_not_compare():
     motion_samples.pairwise_distances([make_volume(), make_volume(num_bands=3)], LEFT, stride=1)
 
 
+@pytest.mark.parametrize("moving", [LEFT, NOWHERE])
+def test_what_is_not_finite_is_refused_wherever_it_moves(moving):
+  broken = make_volume()
+  broken.coefficients[1] = np.nan
+  with pytest.raises(UserError, match="finite"):
+    motion_samples.endpoint_error(broken, make_volume(), moving, stride=1)
+  with pytest.raises(UserError, match="finite"):
+    motion_samples.pairwise_distances([broken, make_volume()], moving, stride=1)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=7))
 def test_best_of_is_the_mean_over_all_subsets(errors):

@@ -1,17 +1,20 @@
 """The embedded weights: within their size, undamaged, and good for what the README shows first."""
 
 from pathlib import Path
+from unittest.mock import ANY
 
 import jax
 import numpy as np
 import pytest
 
 import gid_jax
+from gid_jax.errors import UserError
 from gid_jax.media import photos
 from gid_jax.motion import spectral
 from gid_jax.pipeline import Animator
 from gid_jax.sizes import resize_image
-from gid_jax.weights.pretrained import MOTION_WEIGHTS, import_weights, load_pretrained
+from gid_jax.weights import frozen
+from gid_jax.weights.pretrained import MOTION_WEIGHTS, TRUNK_WEIGHTS, export_weights, import_weights, load_pretrained
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -29,6 +32,25 @@ def test_the_file_of_motion_weights_alone_is_the_whole_model():
   networks = {name for name in params["encoder"] if name.startswith("frozen_trunk")}
   assert networks == {"frozen_trunk_efficientnet_lite0", "frozen_trunk_dinov2_vits14"}
   jax.tree.map(np.testing.assert_array_equal, params, load_pretrained(MOTION_WEIGHTS)[0])
+
+
+def test_weights_are_split_for_the_package_and_joined_again(tmp_path):
+  """As a maintainer embeds new ones."""
+  network, rest = {"kernel": np.ones((2, 3), np.float32)}, {"kernel": np.full((3, 1), 2, np.float32)}
+  params = {"unet": rest, "encoder": {"frozen_trunk_efficientnet_lite0": network, "out": rest}}
+  settings = import_weights(FOLDER / MOTION_WEIGHTS)[1]
+  export_weights(tmp_path / "exported.safetensors", params, settings=settings)
+  frozen.embed(tmp_path / "exported.safetensors", tmp_path)
+  found, described = import_weights(tmp_path / MOTION_WEIGHTS)
+  jax.tree.map(np.testing.assert_array_equal, found, params)
+  assert described == settings
+  assert import_weights(tmp_path / TRUNK_WEIGHTS)[0] == {"encoder": {"frozen_trunk_efficientnet_lite0": ANY}}
+  before = [(tmp_path / name).read_bytes() for name in (MOTION_WEIGHTS, TRUNK_WEIGHTS)]
+  for name, without in ("a", {"unet": rest}), ("b", {"unet": rest, "encoder": {"out": rest}}):
+    export_weights(tmp_path / name, without, settings=settings)
+    with pytest.raises(UserError, match=f"{name} holds no frozen image networks"):
+      frozen.embed(tmp_path / name, tmp_path)
+  assert before == [(tmp_path / name).read_bytes() for name in (MOTION_WEIGHTS, TRUNK_WEIGHTS)]
 
 
 def test_bundled_photo_moves_where_it_should():

@@ -52,7 +52,7 @@ def sample_backdrop(
 
 
 def crop_photo(rng: np.random.Generator, photo: np.ndarray, height: int, width: int) -> np.ndarray:
-  """A random crop of at least half of the photo's shorter side, mirrored at random: [h w 3] float32, 0..255."""
+  """A random crop of at least half of the sides of the largest one of this shape, mirrored: [h w 3] float32, 0..255."""
   fit = min(photo.shape[0] / height, photo.shape[1] / width) * rng.uniform(0.35, 1.0) ** 0.6
   h, w = max(1, int(height * fit)), max(1, int(width * fit))
   top, left = (int(rng.integers(n + 1)) for n in (photo.shape[0] - h, photo.shape[1] - w))

@@ -80,7 +80,7 @@ LAYOUTS = {"full": 0.62, "field": 0.26, "fringe": 0.07, "few": 0.05}
 class Stand(NamedTuple):
   """Where stalks stand: their roots [r 2], distance [r] from 0 (far) to 1 (near), and scale [r] of sizes.
 
-  edge: [w] row where ground that shows between them ends, the picture's height for none.
+  edge: [w] row where ground that shows between them begins, the picture's height for none.
   """
 
   roots: np.ndarray

@@ -1,7 +1,7 @@
 """What walls and grounds are made of: brick, planks, stones, plaster, soil, gravel, leaf litter, lawn.
 
-Pictures are RGB 0..255 float32 as seen from the front, lit from `light` (x, y), +y down. `lay_ground` lays one flat
-before the camera.
+Pictures are RGB, about 0..255, floating point, as seen from the front, lit from `light` (x, y), +y down. `lay_ground`
+lays one flat before the camera.
 """
 
 import cv2

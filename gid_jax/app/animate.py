@@ -7,7 +7,7 @@ import gc
 import importlib.util
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from gid_jax.app.batch import is_batch, make_folder, names_new_folder, split_batch
@@ -51,8 +51,9 @@ def _animate(request: MotionRequest, models: Models) -> int:
     return _animate_many(pictures, models, is_json=request.json, is_endless=True)
   if is_batch(request):
     batch = split_batch(request)
-    following = [one.sources[0] for one in batch[1:]]
-    return _animate_many(zip(batch, [*following, None], strict=True), models, is_json=request.json)
+    sources = [one.sources[0] for one in batch]
+    pairs = zip(batch, [*sources[1:], None], strict=True)
+    return _animate_many(pairs, models, is_json=request.json, inputs={os.path.realpath(source) for source in sources})
   try:
     if request.output is not None and names_new_folder(request):
       check_values(request)
@@ -81,7 +82,12 @@ def _animate_one(request: MotionRequest, models: Models, following: Path | None 
 
 
 def _animate_many(
-  requests: Iterable[tuple[MotionRequest, Path | None]], models: Models, *, is_json: bool, is_endless: bool = False
+  requests: Iterable[tuple[MotionRequest, Path | None]],
+  models: Models,
+  *,
+  is_json: bool,
+  is_endless: bool = False,
+  inputs: Collection[str] = (),
 ) -> int:
   done, failed = 0, []
   written: dict[Path, Path] = {}  # and their sources; of few bytes each
@@ -93,7 +99,10 @@ def _animate_many(
           raise UserError(f"{source} holds no photos; give files, or a folder of them")
         if one.force:
           _, target = check_motion(one)
-          if target.path in written:
+          if os.path.realpath(target.path) in inputs:
+            raise UserError(f"{target.path} is an input itself; choose another --output")
+          # Watched pictures may come again under their old name.
+          if written.get(target.path, source) != source:
             raise UserError(f"{target.path} is already that of {written[target.path]}; rename one of them")
         written[_animate_one(one, models, following)] = source
         done += 1

@@ -105,11 +105,13 @@ def _color(level: np.ndarray) -> np.ndarray:
 
 
 def _draw_scale(width: int, largest: float) -> np.ndarray:
-  height = 34
-  strip = Image.new("RGB", (width, height), "white")
-  bar = max(40, min(width // 3, 240))
+  bar, font = max(40, min(width // 3, 240)), ImageFont.load_default(14)
+  texts = (f"0 to {largest:g} px, rms swing", f"0 to {largest:g} px", f"{largest:g} px")
+  # Beside the bar, or below it where the picture is too narrow for that.
+  places = [(left, top, text) for left, top in ((bar + 20, 9), (2, 26)) for text in texts]
+  left, top, text = next((place for place in places if place[0] + font.getlength(place[2]) <= width), places[-1])
+  strip = Image.new("RGB", (width, top + 25), "white")
   ramp = _color(np.linspace(0, 1, bar)[None].repeat(14, 0)).astype(np.uint8)
   strip.paste(Image.fromarray(ramp), (10, 10))
-  text = f"0 to {largest:g} px, rms swing"
-  ImageDraw.Draw(strip).text((bar + 20, 9), text, fill="black", font=ImageFont.load_default(14))
+  ImageDraw.Draw(strip).text((left, top), text, fill="black", font=font)
   return np.asarray(strip)

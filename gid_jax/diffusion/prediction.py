@@ -58,7 +58,7 @@ def predict_spectra(
     Volumes [b k h2 w2 4] on the motion grid, pixels of that grid.
 
   Raises:
-    UserError: `steps` is outside 1 ... 1000.
+    UserError: `steps` is outside 1 ... 1000, or the weights are not those of a motion model.
   """
   plan = _plan(model, settings, *image.shape[:2], steps=steps, guidance=guidance, loop=loop)
   view: View = _encode_image(model, params, image, *plan.shape[1:3])
@@ -114,7 +114,7 @@ def prepare_spectra(
 
 
 class _Plan(NamedTuple):
-  """How volumes are sampled: `weights` are those of guidance and of loops, `options` go to `_sample` as they are."""
+  """How volumes are sampled: `weights` are of guidance and of loops, `options` what `_step` is compiled for."""
 
   shape: tuple[int, int, int, int]
   schedule: Schedule

@@ -1,10 +1,10 @@
 """Distances between two sets of features: Fréchet (FID, FVD) and kernel (KID), with intervals; all in float64.
 
-A Gaussian is fitted to each set, and with covariances C = F F' the Fréchet distance is
+A Gaussian is fitted to each set. With covariances C1 = F1' F1 and C2 = F2' F2 of factors [r d] the Fréchet distance is
 
-  |mean - mean'|^2 + tr C + tr C' - 2 |F' F'_other|_*
+  |mean1 - mean2|^2 + tr C1 + tr C2 - 2 |F1 F2'|_*
 
-where the last term, tr (C C')^(1/2), is the sum of singular values of the product of the two factors. It needs no
+where |F1 F2'|_*, tr (C1 C2)^(1/2), is the sum of singular values of the product of the two factors. It needs no
 square root of a matrix that is not symmetric, and where there are fewer samples than dimensions the factors are the
 centred samples themselves.
 """

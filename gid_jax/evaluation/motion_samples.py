@@ -31,9 +31,10 @@ def endpoint_error(
     UserError: the volumes differ in shape, period or rate, or are not finite.
   """
   check_alike(predicted, real)
+  difference = scale_coefficients(predicted, stride) - scale_coefficients(real, stride)  # refuses what is not finite
   if not covers_enough(moving):
     return math.nan
-  difference = (scale_coefficients(predicted, stride) - scale_coefficients(real, stride))[:, moving]
+  difference = difference[:, moving]
   num_bands, num_frames = len(difference), real.num_frames
   turns = np.outer(np.arange(num_frames), np.arange(num_bands)) % num_frames / num_frames
   # What remains of the weights of the inverse transform after scaling: 1, or the square root of 2.
@@ -67,9 +68,9 @@ def pairwise_distances(
     UserError: the volumes differ in shape, period or rate, or are not finite.
   """
   check_alike(*volumes)
+  points = [scale_coefficients(volume, stride)[:, moving].ravel() for volume in volumes]  # refuses what is not finite
   if not covers_enough(moving):
     return np.full((len(volumes),) * 2, math.nan)
-  points = [scale_coefficients(volume, stride)[:, moving].ravel() for volume in volumes]
   distances = np.zeros((len(points),) * 2)
   for i, j in itertools.combinations(range(len(points)), 2):
     distances[i, j] = distances[j, i] = np.linalg.norm(points[i] - points[j]) / math.sqrt(moving.sum())

@@ -56,12 +56,15 @@ def embed(path: str | Path, folder: str | Path) -> None:
     folder: where to write `MOTION_WEIGHTS` and `TRUNK_WEIGHTS`.
 
   Raises:
-    UserError: see `import_weights`.
+    UserError: the weights hold no frozen image networks, which leaves the folder as it was, or see `import_weights`.
   """
   params, settings = import_weights(path)
-  encoder = params["encoder"]
+  encoder = params.get("encoder", {})
   frozen = {name: part for name, part in encoder.items() if name.startswith(FROZEN_TRUNK)}
+  if not frozen:
+    raise UserError(f"{path} holds no frozen image networks; give what gid export --motion wrote")
   rest = {name: part for name, part in encoder.items() if name not in frozen}
-  export_weights(Path(folder) / MOTION_WEIGHTS, params | {"encoder": rest}, settings=settings)
+  # First, so that motion weights without networks never lie beside none.
   described = WeightsSettings("encoder", label=settings.label)
   export_weights(Path(folder) / TRUNK_WEIGHTS, {"encoder": frozen}, settings=described)
+  export_weights(Path(folder) / MOTION_WEIGHTS, params | {"encoder": rest}, settings=settings)
