@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gid_jax.configuration import EvaluationSettings, ModelSettings, expect_model
 from gid_jax.devices import configure_jax
 from gid_jax.errors import UserError
-from gid_jax.evaluation.judging import MODEL, check_crop, find_result, judge_scene, load_result, save_result
+from gid_jax.evaluation.judging import MODEL, REAL, check_crop, find_result, judge_scene, load_result, save_result
 from gid_jax.evaluation.networks.extractors import Extractor, digest_params, load_extractor
 from gid_jax.evaluation.report.comparison import compare
 from gid_jax.evaluation.report.content import ClipGroup, Figure, Report, read_report, write_report
@@ -28,7 +28,7 @@ from gid_jax.evaluation.report.figures import draw_amplitudes, draw_slices
 from gid_jax.evaluation.report.page import write_page
 from gid_jax.evaluation.scenes import ClipFile, JudgedScene, list_clips, read_clip, simulate_scenes
 from gid_jax.evaluation.tables import make_motion_table, make_rendering_table, make_time_tables, make_video_table
-from gid_jax.files import blame_machine, complete_or_nothing
+from gid_jax.files import blame_machine, complete_or_nothing, lock_folder
 from gid_jax.flow.estimators import find_estimator
 from gid_jax.flow.tracking import digest_measurement
 from gid_jax.media.encoding import write_video
@@ -62,7 +62,8 @@ def list_files(config: EvaluationSettings, animator: Animator) -> tuple[list[tup
     notes.append("The weights do not say which scenes they were trained on; exclude those by name.")
   for source, part in (("real", config.real), ("loop", config.loops)):
     if part.folder:
-      names = {name: tuple(filter(None, getattr(part, name).split(","))) for name in ("tiers", "scenes", "exclude")}
+      split = lambda text: tuple(filter(None, map(str.strip, text.split(","))))
+      names = {name: split(getattr(part, name)) for name in ("tiers", "scenes", "exclude")}
       seen = {scene for trained_on in parts if trained_on for scene in trained_on.get(source) or ()}
       found = list_clips(part.folder, **names, takes=part.takes)
       unseen = [file for file in found if file.scene not in seen]
@@ -175,7 +176,8 @@ def evaluate(config: EvaluationSettings, workdir: str | Path, *, against: str | 
     for index, (source, file) in enumerate(progress.track(files, description="clips")):
       path = workdir / "results" / f"{source}-{file.name}.safetensors"
       result = find_result(path)
-      if result is None:
+      # One of before a network of features could be had is judged again.
+      if result is None or (config.filmed and any(f"{one.name}/{REAL}" not in result.features for one in extractors)):
         scene = read_clip(file, model, source=source, cache=cache, estimator=estimator)
         others = [volume for _, name, kind, volume in known if name != scene.scene and kind == source]
         same = [(take, volume) for take, name, kind, volume in known if name == scene.scene and kind == source]
@@ -241,7 +243,9 @@ def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
   configure_jax()
   try:
-    evaluate(parse(EvaluationSettings, flags.FLAGS.config), flags.FLAGS.workdir, against=flags.FLAGS.against)
+    config, workdir = parse(EvaluationSettings, flags.FLAGS.config), Path(flags.FLAGS.workdir)
+    with lock_folder(workdir, work="evaluation", option="--workdir"):
+      evaluate(config, workdir, against=flags.FLAGS.against)
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)

@@ -133,6 +133,18 @@ def shorten(stem: str, *, ending: str) -> str:
   return stem + ending
 
 
+def make_parents(path: PathLike) -> None:
+  """Makes the folder of a file that is to be written, and those above it.
+
+  Raises:
+    UserError: it cannot be made.
+  """
+  try:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UserError(f"cannot write {path}: {describe_failure(error)}") from error
+
+
 @contextlib.contextmanager
 def complete_or_nothing(path: Path, *, overwrite: bool) -> Iterator[Path]:
   """Yields a temporary name in the folder of `path`, moved there on success and removed on any failure.

@@ -166,6 +166,22 @@ def test_two_inputs_never_share_a_video(engine, capsys):
   assert find_greys(engine) == [40, 90]
 
 
+def test_what_gid_has_written_is_no_photo_but_what_others_call_so_is(engine):
+  Path("inner").mkdir()
+  for name in ("gid_demo.webp", "gid_demo_2.png", "a_loop.png", "b_animated_3.webp", "garden_loop.jpg", "gid_demo.jpg"):
+    Image.new("RGB", (48, 32)).save(f"inner/{name}")
+  assert run("inner", "--output", "out") == 0
+  assert sorted(os.listdir("out")) == ["garden_loop_animated.mp4", "gid_demo_animated.mp4"]
+
+
+def test_a_folder_that_may_not_be_read_is_not_called_empty(engine, monkeypatch, capsys):
+  access = os.access
+  monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != Path("closed") and access(path, mode))
+  Path("closed").mkdir()
+  assert run("closed", "a.png") == 2
+  assert capsys.readouterr().err == "gid: error: cannot read closed: permission denied\n"
+
+
 def test_no_input_is_replaced_by_the_video_of_another(engine, capsys):
   Image.new("RGB", (48, 32), (40, 40, 40)).save("a_animated.png")
   os.rename("a_animated.png", "a_animated.mp4")  # by its name the video of a.png, by its bytes a photo

@@ -70,8 +70,25 @@ def test_each_trouble_has_its_command(capsys, machine, monkeypatch):
   has_most = lambda name: name != "libx264" and has(name)
   run_with("gid_jax.media.encoders._has_encoder", has_most, "cannot write .mp4 (h264)", "pip install")
   monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+  monkeypatch.delenv("GID_CACHE", raising=False)
   jax.config.update("jax_compilation_cache_dir", None)
   assert_trouble(capsys, "no folder for compiled programs", "export XDG_CACHE_HOME=")
+
+
+def test_a_cache_that_was_switched_off_is_no_trouble(capsys, monkeypatch):
+  monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+  monkeypatch.setenv("GID_CACHE", "off")
+  jax.config.update("jax_compilation_cache_dir", None)
+  status, out = examine(capsys)
+  assert status == 0 and "GID_CACHE is off" in out and "unset GID_CACHE" in out
+
+
+def test_flags_that_xla_does_not_know_are_to_be_unset(capsys, monkeypatch):
+  def refuse():
+    raise UserError("XLA_FLAGS holds --xla_typo=1, which XLA does not know here; correct or unset it")
+
+  monkeypatch.setattr(doctor, "configure_jax", refuse)
+  assert_trouble(capsys, "--xla_typo=1", "mend it with: unset XLA_FLAGS")
 
 
 def test_what_is_only_missing_is_advice(capsys, monkeypatch):

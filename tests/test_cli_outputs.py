@@ -202,12 +202,25 @@ def test_a_name_without_an_ending_is_a_folder_as_with_several_inputs():
     (["--motion", "beach.png"], "beach.png is the input itself"),
     (["-o", "x.png", "--xt", "x.png"], "--xt x.png is the --output itself"),
     (["-o", "a.html", "--xt", "x.png"], "--xt is for videos"),
+    (["-o", "a.html", "--speed", "0.5"], "--speed is for videos"),
+    (["-o", "a.html", "--fps", "50"], "--fps is for videos"),
+    (["-o", "a.html", "--duration", "2"], "--duration is for videos"),
+    (["-o", "a%d.png", "--format", "gif"], "--format gif and --output a%d.png: leave out one of them"),
+    (["-o", "a.mp4", "--format", "frames"], "--format frames and --output a.mp4: leave out one of them"),
+    (["--xt", "a.png", "--motion", "a.png"], "--motion a.png is the --xt itself"),
+    (["-o", "x.png", "--xt", "../{here}/x.png"], "is the --output itself"),
+    (["-o", "%03d.png", "--xt", "012.png"], "--xt 012.png is the --output itself"),
+    (["-o", "a.png", "--save", "./a.gid", "--motion", "./a.png"], "--motion a.png is the --output itself"),
+    (["--mask", "map7.png", "--motion", "map7.png", "--force"], "map7.png is the picture of --mask itself"),
+    (["--still", "map7.png", "-o", "map%d.png", "--force"], "--output map%d.png is the picture of --still itself"),
     (["-o", "-", "--format", "frames"], "pictures need a folder"),
     (["-o", "-", "--json"], "--json and --output -"),
     (["--watch", "."], "--watch .: leave out beach.png"),
   ],
 )
 def test_what_does_not_go_together(capsys, options, match):
+  Image.new("L", (48, 32)).save("map7.png")
+  options = [option.replace("{here}", Path.cwd().name) for option in options]
   if "--json" in options:
     assert run("beach.png", *options) == 2 and match in capsys.readouterr().err
   else:
@@ -363,6 +376,15 @@ def test_strain_is_that_of_the_trajectories(seed):
       steps = [np.linalg.norm(motion[:, y, x] - motion[:, y + dy, x + dx], axis=-1) for dy, dx in ((0, 1), (1, 0))]
       expected[y, x] = np.max(steps)
   np.testing.assert_allclose(remarks.find_strain(volume), expected, rtol=1e-4)
+
+
+def test_more_than_is_there_is_suggested_where_nothing_moves():
+  volume = make_volume(scale=0.5)
+  suggest = lambda **options: remarks.find_remarks(volume, option="", **options)[0].split("; try ")[1]
+  still = remarks._STILL / float(np.quantile(remarks.rms_swing(volume, stride=1.0), 0.98)) * 8  # seen from here on
+  assert suggest(factor=0.5 * still).startswith("--wind windy, --magnify 4, another")
+  assert suggest(factor=0.5 * still, magnify=1.5, is_windy=True).startswith("--magnify 6, another")
+  assert suggest(factor=0.01 * still, magnify=9.0, is_windy=True).startswith("another --seed")
 
 
 def test_what_holds_is_said_and_holds():

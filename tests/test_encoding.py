@@ -143,6 +143,17 @@ def test_the_same_frames_give_the_same_bytes(written, tmp_path, name, codec):
     assert COMMENT.encode() not in (tmp_path / f"b_{name}").read_bytes()
 
 
+@pytest.mark.parametrize("name, codec", FORMATS)
+def test_frames_that_are_all_alike_can_be_read(tmp_path, name, codec):
+  encoding.write_video(tmp_path / name, [next(make_frames())] * 3, fps=25, codec=codec, comment=COMMENT)
+  if name in PILLOW:
+    with Image.open(tmp_path / name) as picture:
+      found = np.asarray(picture.convert("RGB"))
+  else:
+    _, found = next(iter(decode_with_ffmpeg(tmp_path / name)))
+  assert np.abs(found.astype(int) - next(make_frames())).mean() < 12
+
+
 def test_chunks_of_a_webp_add_up(written):
   data = written["a.webp", None].read_bytes()
   assert struct.unpack("<I", data[4:8])[0] == len(data) - 8

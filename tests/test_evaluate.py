@@ -165,6 +165,8 @@ def test_an_evaluation_goes_on_where_it_was(report, root, monkeypatch):
   before = json.loads((root / "run" / "report.json").read_text())
   path = root / "run" / "results" / "real-moss.safetensors"
   path.write_bytes(path.read_bytes()[:-7])  # what cannot be read is judged again, as what is missing
+  path = root / "run" / "results" / "real-fern_1.safetensors"
+  judging.save_result(path, judging.load_result(path)._replace(features={}))  # of before the networks could be had
   judged = []
 
   def judge(key, scene, animator, **options):
@@ -173,7 +175,7 @@ def test_an_evaluation_goes_on_where_it_was(report, root, monkeypatch):
 
   monkeypatch.setattr(program, "judge_scene", judge)
   program.evaluate(make_config(root), root / "run")
-  assert judged == ["moss"]
+  assert judged == ["fern_1", "moss"]
   assert json.loads((root / "run" / "report.json").read_text()) == before
 
 

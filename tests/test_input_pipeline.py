@@ -125,6 +125,8 @@ def test_typical_strength_is_the_median_of_scenes_that_move(tmp_path):
   np.testing.assert_allclose(find_strength(config), [500 * np.sqrt(12)], rtol=1e-2)
   with pytest.raises(UserError, match="needs stored windows"):
     find_strength(make_config(""))
+  with pytest.raises(UserError, match="give a share to others of"):
+    find_strength(make_config(tmp_path, sources=dict(real=0.0, loop=0.0, live=1.0)))
 
 
 @pytest.mark.parametrize("stage", ["vae", "ldm", "ldm_coordinated"])

@@ -296,7 +296,7 @@ def test_what_cannot_be_cached_is_told(data, params, tmp_path, monkeypatch):
   with pytest.raises(UserError, match=r"live scenes never come again.*latent_draws=0"):
     build_latent_cache(tmp_path, make_whole_config(data, sources={"live": 1.0}), params)
   broken = params | {"latent_std": np.full_like(params["latent_std"], 1e-9)}
-  with pytest.raises(UserError, match="not finite"):
+  with pytest.raises(UserError, match=r"not finite; train the auto-encoder again$"):
     build_latent_cache(tmp_path, make_whole_config(data), broken)
   usage = latent_cache.shutil.disk_usage(tmp_path)
   monkeypatch.setattr(latent_cache.shutil, "disk_usage", lambda path: usage._replace(free=1000))
@@ -308,7 +308,7 @@ def test_what_cannot_be_cached_is_told(data, params, tmp_path, monkeypatch):
 def test_windows_of_several_sizes_need_a_crop(data, params, tmp_path):
   write_sources(tmp_path / "data", {"real": 1}, size=(40, 48))
   config = make_whole_config(f"{data},{tmp_path / 'data'}", crop=None)
-  with pytest.raises(UserError, match="several sizes"):
+  with pytest.raises(UserError, match=r"several sizes; cut them alike with config\.data\.crop$"):
     build_latent_cache(tmp_path, config, params)
 
 

@@ -220,6 +220,14 @@ def test_a_profile_of_another_model_or_a_broken_one_is_passed_over(tmp_path):
     np.testing.assert_array_equal(read(tmp_path, profiled(pixels, profile)), np.float32(pixels) / np.float32(255))
 
 
+@pytest.mark.parametrize("kind", [1, 2])
+def test_a_curve_that_is_none_damages_no_photo(tmp_path, kind):
+  flat = struct.pack(f">4sIHH{2 + kind}i", b"para", 0, kind, 0, 65536, 0, *[6553] * kind)
+  with pytest.raises(ValueError, match="no curve"):
+    icc.read_profile(make_profile(curve=flat), grey=False)
+  assert read(tmp_path, profiled(noise(), make_profile(curve=flat))).shape == noise().shape
+
+
 def test_a_profile_of_tables_is_littlecms_business(tmp_path):
   pixels = noise()
   lab = ImageCms.applyTransform(Image.fromarray(pixels), ImageCms.buildTransform(

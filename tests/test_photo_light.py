@@ -1,5 +1,8 @@
 """Stills of light, and TIFF beyond what Pillow decodes, compared with the same picture in codes."""
 
+import io
+import struct
+
 import av
 import cv2
 import numpy as np
@@ -8,7 +11,7 @@ from PIL import Image
 from stills import decode_srgb, encode_srgb, make_tiff
 from videos import SWATCHES, assert_refused, read_swatches, swatch_frame
 
-from gid_jax.media import photos
+from gid_jax.media import light, photos
 
 FRAME = swatch_frame() // 2  # below what is rolled off
 GREY = FRAME[..., 1]
@@ -76,6 +79,14 @@ def test_an_openexr_that_ends_early_is_refused(tmp_path, compression):
     assert_refused(photos.read_image, tmp_path / "a.exr", match=r"is damaged \(it ends early\)")
 
 
+def test_a_tile_of_an_openexr_that_is_cut_is_missed():
+  attributes, size = b"tiles\0tiledesc\0" + struct.pack("<I", 9) + bytes(9) + b"\0", 30
+  head = struct.pack("<II", 20000630, 2 | 0x200) + attributes
+  data = head + struct.pack("<Q", len(head) + 8) + struct.pack("<5i", 0, 0, 0, 0, size) + bytes(size)
+  assert light._is_whole_exr(io.BytesIO(data))
+  assert not any(light._is_whole_exr(io.BytesIO(data[:-lost])) for lost in (1, size, size + 1))
+
+
 def raw_tiff(values, *, photometric, bits=None, more=None):
   """An uncompressed TIFF of [h w c] numbers, or of bytes that stand for them."""
   height, width, channels = values.shape
@@ -99,17 +110,29 @@ def grey(kind):
     return raw_tiff(wide, photometric=1, bits=packed.tobytes(), more={258: (3, [12])})
   return {
     "white is zero": lambda: raw_tiff(65535 - wide * 257, photometric=0),
+    "32 bits, white is zero": lambda: raw_tiff(~(wide.astype(np.uint32) * 16843009), photometric=0),
+    "float, white is zero": lambda: raw_tiff((1 - wide / 255).astype(np.float32), photometric=0),
     "signed": lambda: raw_tiff((wide * 128).astype(np.int16), photometric=1),
     "float": lambda: raw_tiff((wide / 255).astype(np.float32), photometric=1),
     "float of 255": lambda: raw_tiff(wide.astype(np.float32), photometric=1),
     "double": lambda: raw_tiff(wide / 255, photometric=1),
+    "double, white is zero": lambda: raw_tiff(1 - wide / 255, photometric=0),
   }[kind]()
 
 
-@pytest.mark.parametrize("kind", ["12 bits", "white is zero", "signed", "float", "float of 255", "double"])
+@pytest.mark.parametrize("kind", [
+  "12 bits", "white is zero", "32 bits, white is zero", "float, white is zero", "signed", "float", "float of 255",
+  "double", "double, white is zero"])  # fmt: skip
 def test_grey_of_every_kind_of_number(tmp_path, kind):
   (tmp_path / "a.tif").write_bytes(grey(kind))
   expected = read_swatches(GREY)[:, None]
+  np.testing.assert_allclose(read(tmp_path, "a.tif"), np.repeat(expected, 3, 1), atol=1)
+
+
+def test_bright_greys_of_32_bits_are_bright(tmp_path):
+  bright = 255 - GREY
+  (tmp_path / "a.tif").write_bytes(raw_tiff(bright[..., None].astype(np.uint32) * 16843009, photometric=1))
+  expected = read_swatches(bright)[:, None]
   np.testing.assert_allclose(read(tmp_path, "a.tif"), np.repeat(expected, 3, 1), atol=1)
 
 

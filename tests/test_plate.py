@@ -1,6 +1,7 @@
 """What is behind moving things: the smooth filling, the network that corrects it, and what it learns from."""
 
 import functools
+from pathlib import Path
 
 import helpers
 import jax
@@ -176,6 +177,13 @@ def folders(tmp_path_factory):
     cutout[:, :5, 3] = 0
     cv2.imwrite(str(root / "cutouts" / f"{i}.png"), cutout)
   return LiveSettings(height=32, width=48, backgrounds=str(root / "photos"), sprites=str(root / "cutouts"))
+
+
+def test_nine_photos_are_too_few_to_judge_by(folders, tmp_path):
+  for path in sorted(Path(folders.backgrounds).iterdir())[:9]:
+    (tmp_path / path.name).symlink_to(path)
+  with pytest.raises(UserError, match="holds 9 photos; 10 are needed at least"):
+    StillSource(LiveSettings(backgrounds=str(tmp_path)), "validation")
 
 
 def test_photos_are_split_and_cut_to_size(folders):

@@ -156,6 +156,16 @@ def test_what_the_server_opens_on_is_ready_at_once(tmp_path):
     assert (state["motion"]["phase"], state["seed"], state["has_file"]) == ("ready", 2, True)
 
 
+def test_no_visitor_cancels_what_all_open_on(tmp_path):
+  maker = FakeMaker(is_patient=True)
+  first = lambda desk: desk.open_photo(np.zeros((30, 40, 3), np.uint8), "x")
+  with run_server(maker, tmp_path, first=first) as client:
+    opening = re.search('data-opening="(.*?)"', client.get("/").text)[1]
+    assert client.delete(f"/jobs/{opening}").status_code == 204
+    maker.permit()
+    assert wait_for(client, opening, "ready")[-1]["motion"]["phase"] == "ready"
+
+
 def test_the_video_is_made_when_it_is_asked_for(tmp_path):
   maker = FakeMaker(is_patient=True)
   with run_server(maker, tmp_path) as client:
@@ -215,3 +225,6 @@ def test_a_taken_port_takes_the_next_one():
   taken.close(), other.close()
   with pytest.raises(UserError, match=r"--host is nowhere\.invalid: there is no such address"):
     server.listen("nowhere.invalid", 0)
+  for host in (".local", "a..b", 64 * "a"):
+    with pytest.raises(UserError, match=f"--host is {host}: there is no such address"):
+      server.listen(host, 0)

@@ -13,7 +13,8 @@ from gid_jax.training.settings import check_resumable, check_settings
 
 @pytest.mark.parametrize(
   "name, value",
-  [("batch_size", 0), ("log_every", 0), ("save_every", -1), ("keep_checkpoints", 0), ("optimizer.num_steps", 0)],
+  [("batch_size", 0), ("log_every", 0), ("save_every", -1), ("keep_checkpoints", 0), ("optimizer.num_steps", 0),
+   ("loss.gradient_scales", 0)],
 )
 def test_counts_must_be_positive(name, value):
   config = vae.get_config("tiny")

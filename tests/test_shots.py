@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from videos import assert_refused, encode, sliding_frames
 
 from gid_jax.errors import UserError
@@ -101,6 +102,15 @@ def test_start_is_where_the_search_begins(tmp_path):
   assert (shot.index, said) == (30, []) and abs(shot.start - 1) < 0.01
   shot, said = read(path, start=1.6)
   assert shot.index == 60 and abs(shot.start - 2) < 0.01 and len(shot.frames) == 60
+
+
+def test_a_start_within_a_long_pause_is_refused_in_one_line(tmp_path):
+  path = tmp_path / "slides.gif"
+  slides = [Image.fromarray(frame) for frame in swing(3, seed=1)]
+  slides[0].save(path, save_all=True, append_images=slides[1:], duration=10_000)
+  with pytest.raises(UserError) as caught:
+    read(path, start=1.0)
+  assert "\n" not in str(caught.value) and "NaN" not in str(caught.value)
 
 
 def test_repeated_frames_and_slow_clips_are_told_or_refused(tmp_path):

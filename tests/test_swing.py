@@ -200,9 +200,10 @@ def test_fits_from_a_folder_and_a_motion_model_starts_from_it(tmp_path, quick_co
   training_runs.replace_parts(config, {"denoiser": training_runs.QUICK_PARTS["denoiser"]})
   with config.unlocked():
     config.model.codec = dict(kind="photo", factor=2)
+  config.data.strength = True
   with pytest.raises(UserError, match="frozen image networks see"):
     swing.fit(parse(TrainSettings, config), stills, output, penalty=300.0, gate_penalty=0.1)
-  config.model.encoder.trunks, config.data.strength, config.init.encoder = ("my_parts:Edges",), True, "1"
+  config.model.encoder.trunks, config.init.encoder = ("my_parts:Edges",), "1"
   assert swing.fit(parse(TrainSettings, config), stills, output, penalty=300.0, gate_penalty=0.1) > 0
   params, settings = import_weights(output)
   assert settings.stage == "swing" and set(params) == {"swing_head"}
@@ -228,6 +229,22 @@ def test_a_folder_without_clips_is_named(tmp_path):
   config.data.directory = str(tmp_path / "data")
   with pytest.raises(UserError, match="no train windows of loop, real, only of synthetic"):
     swing.fit(parse(TrainSettings, config), "photos", tmp_path / "x.safetensors", penalty=300.0, gate_penalty=0.1)
+
+
+def test_what_does_not_fit_is_said_before_anything_is_fitted(tmp_path):
+  training_runs.write_windows(tmp_path / "data")
+  config = training_runs.make_config(ldm, tmp_path / "data", num_steps=2, batch_size=4)
+  fit = lambda output="x": swing.fit(
+    parse(TrainSettings, config), "photos", tmp_path / output, penalty=300.0, gate_penalty=0.1)  # fmt: skip
+  config.data.num_bands = config.model.num_bands = 99
+  with pytest.raises(UserError, match=r"bands but config\.data\.num_bands=99"):
+    fit()
+  config.data.sources.live = 1.0
+  with pytest.raises(UserError, match=r"give a share to others of config\.data\.sources than live"):
+    fit()
+  (tmp_path / "file").write_text("not a folder")
+  with pytest.raises(UserError, match=r"cannot write .*file/x"):
+    fit("file/x")
 
 
 def test_the_command_says_what_it_wants():

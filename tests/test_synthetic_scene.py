@@ -316,6 +316,15 @@ def test_folders_load_as_rgb_and_rgba_with_limited_size(tmp_path):
   assert load_photos("", str(tmp_path))[0] == []
 
 
+def test_cut_outs_of_16_bits_and_lines_of_pixels_are_read(tmp_path):
+  sprite = make_sprite()
+  cv2.imwrite(str(tmp_path / "a.png"), cv2.cvtColor(sprite, cv2.COLOR_RGBA2BGRA).astype(np.uint16) * 257)
+  cv2.imwrite(str(tmp_path / "b.png"), np.full((1, 2000, 4), 9, np.uint8))
+  deep, line = load_sprites(tmp_path)
+  assert deep.dtype == np.uint8 and line.shape == (1, 512, 4)
+  np.testing.assert_array_equal(deep, sprite)
+
+
 def test_folders_without_such_pictures_are_user_errors(tmp_path):
   with pytest.raises(UserError, match="no readable picture"):
     load_backgrounds(tmp_path)

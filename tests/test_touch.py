@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 import re
 from pathlib import Path
 
@@ -123,6 +124,8 @@ def test_the_command_writes_a_page_of_a_photo_and_refuses_a_video(tmp_path, monk
   assert cli.main(["animate", "garden.png", "--output", "a.html", "--magnify", "3", "--wind", "calm"]) == 0
   assert "Wrote a.html: " in capsys.readouterr().out
   assert "<title>garden</title>" in Path("a.html").read_text()
+  gid.export_html(make_photo(), make_volume(), "c.html", title=os.fsdecode(b"caf\xe9"))
+  assert "<title>caf?</title>" in Path("c.html").read_text()
   largest = np.abs(modes_to_channels(modal.spectrum_to_basis(make_volume()).modes)).max((1, 2, 3))
   np.testing.assert_allclose(read_data(Path("a.html"))["scales"], 1.5 * largest / 32767, rtol=1e-5)
   gid.write_video("film.mp4", (np.full((32, 48, 3), 20 * i, np.uint8) for i in range(10)), fps=10)

@@ -64,12 +64,40 @@ def test_calls_pull_pin_and_let_go(browser, folder):
   state = state.replace("$(", "document.getElementById(")
   found = page.evaluate(f"{state}.map((element) => element.getAttribute('aria-pressed') ?? element.value)")
   assert found == ["true", "true", "90", "0.2", "2", "0.5"]
+  # The slider has eight directions, and the wind goes round.
+  for direction, shown in ((-90, "270"), (360, "0"), (350, "0"), (100, "90")):
+    page.evaluate(f"gidTouch.wind({{ direction: {direction} }})")
+    assert page.input_value("#direction") == shown
   page.evaluate("gidTouch.reset()")
   found = page.evaluate(f"{state}.map((element) => element.getAttribute('aria-pressed') ?? element.value)")
   assert found == ["false", "false", "0", "0.5", "1", "1"]
-  for wrong in ("gidTouch.pull(0.5, NaN, 0, 0)", "gidTouch.pin('left', 0)", "gidTouch.load('<p>no page')"):
+  for wrong in ("gidTouch.pull(0.5, NaN, 0, 0)", "gidTouch.pin('left', 0)", "gidTouch.load('<p>no page')",
+                "gidTouch.record(null)", "gidTouch.record(-1)"):  # fmt: skip
     assert page.evaluate(f"{wrong}.then(() => 'done', (error) => error.name)") == "TypeError"
   assert complaints == []
+
+
+def test_pins_that_a_script_takes_out_come_back_by_undo(browser, folder):
+  page, complaints = open_page(browser, folder / "touch.html")
+  page.evaluate("gidTouch.pin(0.4, 0.5)")
+  page.evaluate("gidTouch.release()")
+  assert page.locator(".pin").count() == 0
+  page.locator("#undo").click()
+  page.wait_for_selector(".pin", state="attached")
+  assert complaints == []
+
+
+def test_what_a_person_stops_does_not_go_on_by_itself(browser, folder):
+  page, complaints = open_page(browser, folder / "touch.html")
+  pressed = lambda: page.get_attribute("#play", "aria-pressed")
+  page.evaluate("gidTouch.play()")
+  page.evaluate("gidTouch.rest()")
+  page.evaluate("gidTouch.rest(false)")
+  assert pressed() == "true"
+  page.evaluate("gidTouch.rest()")
+  page.locator("#reset").click()
+  page.evaluate("gidTouch.rest(false)")
+  assert pressed() == "false" and complaints == []
 
 
 def test_another_photo_is_opened_in_the_same_page(browser, folder, tmp_path):

@@ -47,8 +47,12 @@ def test_where_a_photo_moves_is_where_its_bytes_move(tmp_path):
   size = np.linalg.norm(found[1:8, ::18, ::16], axis=(0, -1))
   y, x = np.unravel_index(size.argmax(), size.shape)
   assert abs(18 * y / 288 - 0.5) < 0.2 and abs(16 * x / 512 - 0.5) < 0.2 and size[0, 0] < 0.05 * size.max()
-  with pytest.raises(UserError, match="already exists"):
+  with pytest.raises(UserError, match="flow_xy_data already exists; choose another folder"):
     gid.export_packed(make_photo(), volume, tmp_path)
+  (tmp_path / "flow_xy_data").unlink()
+  with pytest.raises(UserError, match=r"image\.png already exists"):
+    gid.export_packed(make_photo(), volume, tmp_path)
+  assert not (tmp_path / "flow_xy_data").exists()
 
 
 def test_the_command_packs_a_gid_file(tmp_path, monkeypatch, capsys):
@@ -57,7 +61,8 @@ def test_the_command_packs_a_gid_file(tmp_path, monkeypatch, capsys):
   assert cli.main(["export", "a.gid", "--packed", "--output", "plant"]) == 0
   assert capsys.readouterr().out == "Wrote plant: image.png, flow_xy_data, tables.json\n"
   assert sorted(path.name for path in (tmp_path / "plant").iterdir()) == ["flow_xy_data", "image.png", "tables.json"]
-  for wrong in (["a.gid"], ["--packed"], ["a.gid", "--packed", "--motion", "run"]):
+  for wrong in (["a.gid"], ["--packed"], ["a.gid", "--packed", "--motion", "run"],
+                ["a.gid", "--packed", "--plate", "run"]):  # fmt: skip
     assert cli.main(["export", *wrong, "--output", "other"]) == 2
     assert "a .gid file and --packed go together" in capsys.readouterr().err
   assert not (tmp_path / "other").exists()

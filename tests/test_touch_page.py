@@ -113,6 +113,10 @@ def test_keys_pull_play_and_pin(browser, page_file):
   assert page.locator("#before").get_attribute("aria-pressed") == "true"
   page.keyboard.up("b")
   assert page.locator("#before").get_attribute("aria-pressed") == "false"
+  page.keyboard.down("b")
+  page.evaluate("dispatchEvent(new Event('blur'))")  # and is let go elsewhere
+  assert page.locator("#before").get_attribute("aria-pressed") == "false"
+  page.keyboard.up("b")
   page.keyboard.down("ArrowRight")
   page.wait_for_selector(".finger", state="attached")
   page.keyboard.up("ArrowRight")

@@ -72,6 +72,11 @@ def test_vgg16_refuses_other_files(arrays, tmp_path):
   (tmp_path / "junk.npz").write_bytes(b"not an archive")
   with pytest.raises(UserError, match="junk"):
     vgg16.vgg16_params(tmp_path / "junk.npz")
+  (tmp_path / "empty.npz").write_bytes(b"")
+  np.save(tmp_path / "array.npy", np.zeros(3))
+  for name in ("empty.npz", "array.npy"):
+    with pytest.raises(UserError, match=name):
+      vgg16.vgg16_params(tmp_path / name)
   np.savez(tmp_path / "other.npz", **{"block1_conv1_kernel": np.zeros((3, 3, 1, 64))})
   with pytest.raises(UserError, match="block1_conv1_kernel"):
     vgg16.vgg16_params(tmp_path / "other.npz")

@@ -96,6 +96,8 @@ def _animate_many(
       source = one.sources[0]
       try:
         if os.path.isdir(source):
+          if not os.access(source, os.R_OK | os.X_OK):
+            raise UserError(f"cannot read {source}: permission denied")
           raise UserError(f"{source} holds no photos; give files, or a folder of them")
         if one.force:
           _, target = check_motion(one)

@@ -17,7 +17,7 @@ from gid_jax.files import describe_failure
 PHOTO_SUFFIXES = (
   ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".heic", ".heif", ".hif", ".jxl", ".tif", ".tiff", ".bmp",
   ".hdr", ".exr")  # fmt: skip
-_OURS = re.compile(r".*_(animated|loop|inspect)(_\d+)?")
+_OURS = re.compile(r"(.*_(animated|loop|inspect)|gid_demo)(_\d+)?")
 
 
 def is_batch(request: MotionRequest) -> bool:
@@ -84,7 +84,9 @@ def make_folder(folder: Path) -> None:
 
 def is_photo_name(path: Path) -> bool:
   """Whether a file in a folder is taken for a photo: by its ending, not hidden, and not one that `gid` has written."""
-  return path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith(".") and not _OURS.fullmatch(path.stem)
+  suffix = path.suffix.lower()
+  is_ours = suffix in VIDEO_SUFFIXES and _OURS.fullmatch(path.stem)
+  return suffix in PHOTO_SUFFIXES and not path.name.startswith(".") and not is_ours
 
 
 def _is_pattern(source: Path) -> bool:

@@ -71,7 +71,7 @@ def check_motion(request: MotionRequest) -> tuple[Path, Target]:
     suffixes = [suffix for suffix, codecs in VIDEO_CODECS.items() if request.codec in codecs]
     raise UserError(f"{where}: --codec {request.codec} is for {' and '.join(suffixes)}")
   if target.kind == "page":
-    for option, given in (("--side-by-side", request.side_by_side), ("--xt", request.xt is not None)):
+    for option, given in _list_for_videos(request):
       if given:
         raise UserError(f"{where}: {option} is for videos; a page moves by itself")
   check_files(
@@ -83,15 +83,48 @@ def check_motion(request: MotionRequest) -> tuple[Path, Target]:
     for option, is_given in (*given, ("--save", request.save is not None)):
       if is_given:
         raise UserError(f"{option} is for photos; the motion in {source} is sampled already")
-  for option, path in list_pictures(request):
+  for _, path in list_pictures(request):
     check_suffix(path, "picture", PICTURE_SUFFIXES)
     check_files(source if source != PIPE else None, path, force=request.force)
-    if path == target.path:
-      raise UserError(f"{option} {path} is the --output itself; choose another name")
   if request.save is not None:
     check_suffix(request.save, "bundle", (BUNDLE_SUFFIX,))
     check_files(None, request.save, force=request.force)
+  _keep_apart(request, source, target)
   return source, target
+
+
+def _list_for_videos(request: MotionRequest) -> tuple[tuple[str, bool], ...]:
+  """Options that a page has no use for, and whether they were given."""
+  given = {"--side-by-side": request.side_by_side, "--xt": request.xt, "--speed": request.speed != 1}
+  given |= {"--fps": request.fps != 30}
+  if isinstance(request, AnimateRequest):
+    given |= {"--frames": request.frames, "--duration": request.duration}
+  if isinstance(request, LoopRequest):
+    given |= {"--report": request.report}
+  return tuple((option, value not in (None, False)) for option, value in given.items())
+
+
+def _keep_apart(request: MotionRequest, source: Path, target: Target) -> None:
+  """Refuses two outputs in one place, and an output in the place of what is read."""
+  taken = [("input", source), ("picture of --mask", request.mask), ("picture of --still", request.still)]
+  for option, path in (("--output", target.path), *list_pictures(request), ("--save", request.save)):
+    if path is None or path == PIPE:
+      continue
+    is_new = option == "--output" and target.numbered  # then it gets a name that is not taken
+    for what, other in taken:
+      if other not in (None, PIPE) and not is_new and _is_same_place(path, other):
+        raise UserError(f"{option} {path} is the {what} itself; choose another name")
+    taken.append((option, path))
+
+
+def _is_same_place(path: Path, other: Path) -> bool:
+  """Whether two names are those of one file; either may be a pattern such as out/%04d.png, which names many."""
+  if is_pattern(other):
+    path, other = other, path
+  if os.path.realpath(path.parent) != os.path.realpath(other.parent) or not is_pattern(path):
+    return os.path.realpath(path) == os.path.realpath(other)
+  numbers = map(int, re.findall("[0-9]+", other.name))
+  return path.name == other.name or any(path.name % number == other.name for number in numbers)
 
 
 def _find_place(target: Target) -> Path | None:

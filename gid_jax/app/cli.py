@@ -43,7 +43,7 @@ from gid_jax.app.options import (
 from gid_jax.app.serve import ServeRequest, serve
 from gid_jax.devices import configure_jax
 from gid_jax.errors import UserError
-from gid_jax.files import claim, complete_or_nothing, describe_failure
+from gid_jax.files import claim, complete_or_nothing
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -244,10 +244,7 @@ def export(request: ExportRequest) -> None:
     if settings.stage not in stages:
       raise UserError(f"{workdir} holds stage {settings.stage!r}; {option} takes {' or '.join(stages)}")
     path = request.output / name
-    try:
-      export_weights(path, params, settings=settings)
-    except OSError as error:
-      raise UserError(f"cannot write {path}: {describe_failure(error)}") from error
+    export_weights(path, params, settings=settings)
     print(f"Wrote {path}: {format_bytes(path.stat().st_size)}")
 
 
@@ -263,8 +260,9 @@ def _inspect_video(request: InspectRequest, console) -> bytes:
 
 
 def _export_packed(request: ExportRequest) -> None:
-  if request.bundle is None or not request.packed or request.motion is not None or request.renderer is not None:
-    raise UserError("a .gid file and --packed go together, and with neither --motion nor --renderer")
+  runs = (request.motion, request.renderer, request.plate)
+  if request.bundle is None or not request.packed or any(run is not None for run in runs):
+    raise UserError("a .gid file and --packed go together, and with none of --motion, --renderer and --plate")
   import numpy as np
 
   from gid_jax.bundle import load_bundle

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gid_jax import __version__
 from gid_jax.app.console import format_bytes
-from gid_jax.devices import configure_jax, count_cores
+from gid_jax.devices import configure_jax, count_cores, is_caching
 from gid_jax.errors import UserError
 from gid_jax.files import first_line
 
@@ -88,6 +88,7 @@ def _look_at_devices(sheet: _Sheet) -> bool:
   except (UserError, ImportError, RuntimeError) as error:
     chosen = os.environ.get("JAX_PLATFORMS")
     mend = "unset JAX_PLATFORMS" if chosen else "pip install --upgrade jax jaxlib"
+    mend = "unset XLA_FLAGS" if str(error).startswith("XLA_FLAGS") else mend
     sheet.trouble("backend", first_line(error), mend=mend)
     return False
   backend, chosen = jax.default_backend(), jax.config.values["jax_platforms"]
@@ -105,6 +106,9 @@ def _look_at_cache(sheet: _Sheet) -> bool:
   import jax
 
   chosen = jax.config.values["jax_compilation_cache_dir"] or os.environ.get("JAX_COMPILATION_CACHE_DIR")
+  if not chosen and not is_caching():
+    sheet.advise("cache", "GID_CACHE is off, so every run compiles again", do="unset GID_CACHE")
+    return False
   if not chosen:
     sheet.trouble("cache", "no folder for compiled programs can be written, so every run compiles again",
                   mend="export XDG_CACHE_HOME=/a/folder/of/yours")  # fmt: skip

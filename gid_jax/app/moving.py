@@ -182,7 +182,9 @@ def _write_moving_photo(job: Job, renderer, image, spectrum) -> None:
   factor = request.magnify * WINDS[request.wind]
   option = f"--magnify {request.magnify:g}" if request.magnify != 1 else f"--wind {request.wind}"
   option = option if factor != 1 else "this motion"
-  for remark in find_remarks(spectrum, factor=factor, option=option):
+  for remark in find_remarks(
+    spectrum, factor=factor, option=option, magnify=request.magnify, is_windy=request.wind == "windy"
+  ):
     log.warn(remark)
   if job.target.kind == "page":
     from gid_jax.touch.export import export_html

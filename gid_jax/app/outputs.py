@@ -61,12 +61,16 @@ def find_target(request: MotionRequest, source: Path | None) -> Target:
     ending = f"_{'loop' if is_loop else 'demo' if source is None else 'animated'}"
     ending += "" if suffix == ".frames" else suffix or ".mp4"
     return Target(folder / shorten(stem, ending=ending), _find_kind(suffix), suffix or ".mp4", not request.force)
+  given = output.suffix.lower()
+  is_other = suffix not in ("", ".frames") if is_pattern(output) else (
+    suffix == ".frames" and given in (*VIDEO_SUFFIXES, PAGE_SUFFIX))  # fmt: skip
+  if is_other:
+    raise UserError(f"--format {request.format} and --output {output}: leave out one of them")
   if is_pattern(output):
     check_pattern(output)
     return Target(output, "frames", ".frames", False)
   if suffix == ".frames":
     return Target(output, "frames", suffix, False)
-  given = output.suffix.lower()
   if given not in (*VIDEO_SUFFIXES, PAGE_SUFFIX):
     choice = f"use one of {', '.join((*VIDEO_SUFFIXES, PAGE_SUFFIX))}, or --format frames for a folder of pictures"
     raise UserError(f"{output}: unknown video format '{output.suffix}'; {choice}")
@@ -94,7 +98,7 @@ def check_pattern(pattern: Path) -> None:
     names = {pattern.name % 1, pattern.name % 2}
   except (TypeError, ValueError):
     names = set()
-  if len(names) != 2 or "/" in "".join(names):
+  if len(names) != 2 or "/" in "".join(names) or not "".join(names).isprintable():
     raise UserError(f"--output {pattern}: give one place for the number, such as {pattern.parent}/%04d.png")
 
 

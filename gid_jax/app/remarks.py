@@ -16,17 +16,27 @@ _NUM_TIMES = 15
 _LONGEST = 4  # times as long as wide; longer photos are squeezed for the networks
 
 
-def find_remarks(spectrum: SpectralVolume, *, factor: float, option: str) -> list[str]:
-  """Sentences about a motion that is scaled by `factor`, which `option` has set; none where all is well."""
+def find_remarks(
+  spectrum: SpectralVolume, *, factor: float, option: str, magnify: float = 1.0, is_windy: bool = False
+) -> list[str]:
+  """Sentences about a motion that is scaled by `factor`, which `option` has set; none where all is well.
+
+  Args:
+    spectrum: the motion.
+    factor: what scales it, the wind's and `magnify` together.
+    option: what to name as the cause where the picture tears.
+    magnify: what the user gave, more than which is suggested.
+    is_windy: whether more wind cannot be suggested.
+  """
   if factor == 0:
     return []
   height, width = spectrum.coefficients.shape[-3:-1]
   swing = abs(factor) * float(np.quantile(rms_swing(spectrum, stride=1.0), _LIVELY)) / max(height, width)
   if swing < _STILL:
+    more = ("" if is_windy else "--wind windy, ") + _suggest(swing, magnify)
     return [
-      "almost nothing will move: even the liveliest places swing by only "
-      f"{100 * swing:.2g} % of the picture's length; try --wind windy, --magnify {_suggest(swing)}, another "
-      "--seed, or a photo with leaves, flowers or grass"]
+      f"almost nothing will move: even the liveliest places swing by only {100 * swing:.2g} % of the picture's length; "
+      f"try {more}another --seed, or a photo with leaves, flowers or grass"]
   steepest = abs(factor) * find_strain(spectrum)
   torn = float((steepest > _TORN).mean())
   if torn > _FEW:
@@ -60,5 +70,6 @@ def find_strain(spectrum: SpectralVolume) -> np.ndarray:
   return np.maximum(down[:, :-1], right[:-1])
 
 
-def _suggest(swing: float) -> int:
-  return min(math.ceil(2 * _STILL / swing), 8) if swing > _STILL / 4 else 8
+def _suggest(swing: float, magnify: float) -> str:
+  wanted = min(math.ceil(2 * _STILL / swing * abs(magnify)), 8) if swing > _STILL / 4 else 8
+  return f"--magnify {wanted}, " if wanted > abs(magnify) else ""

@@ -113,6 +113,9 @@ def find_strength(config: DataSettings) -> np.ndarray:
     for index in range(len(chain)):
       scene = chain[index].decode(fields=(), bands=[]).scene
       strengths.setdefault(scene, []).append(float(measure_strength(chain[index], num_bands=config.num_bands)))
+  if not strengths:
+    raise UserError("the codec needs stored windows to take the strength from; give a share to others of "
+                    "config.data.sources than live")  # fmt: skip
   medians = np.array([np.median(values) for values in strengths.values()])
   moving = medians[medians > WEAKEST]
   return np.array([np.median(moving) if len(moving) else WEAKEST], np.float32)

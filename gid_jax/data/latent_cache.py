@@ -309,7 +309,7 @@ def _write_shard(path: Path, items: Iterator[np.ndarray], length: int, *, left: 
   """Writes a shard of `length` items, when the disk has space for this and what is left to write after it."""
   try:
     with complete_or_nothing(path, overwrite=True) as temporary, open(temporary, "wb") as file:
-      for index, item in enumerate(items):
+      for index, item in enumerate(_carry_failures(items)):
         if index == 0:
           needed, free = left * item.nbytes, shutil.disk_usage(path.parent).free
           if free < needed:
@@ -319,3 +319,20 @@ def _write_shard(path: Path, items: Iterator[np.ndarray], length: int, *, left: 
         file.write(item.tobytes())
   except UserError as error:
     raise UserError(f"{error}; free some space or lower config.data.latent_draws") from error
+  except _UnmadeError as error:
+    raise error.reason from error.reason.__cause__
+
+
+class _UnmadeError(Exception):
+  """Why an item could not be made: not to be taken for a failure to write it."""
+
+  def __init__(self, reason: Exception):
+    super().__init__(str(reason))
+    self.reason = reason
+
+
+def _carry_failures(items: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+  try:
+    yield from items
+  except (UserError, OSError) as error:
+    raise _UnmadeError(error) from error

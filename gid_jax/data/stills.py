@@ -69,6 +69,9 @@ class StillSource:
                       "or --config.data.sources.live=0")  # fmt: skip
     photos, sprites = load_photos(settings.backgrounds, settings.sprites)
     chosen = [i for i in range(len(photos)) if (i % _PERIOD == _PERIOD - 1) == (split == "validation")]
+    if not chosen:
+      raise UserError(f"{settings.backgrounds} holds {len(photos)} photos; {_PERIOD} are needed at least, as every "
+                      "tenth is for validation")  # fmt: skip
     self._photos, self._chosen, self._size = photos, chosen, (settings.height, settings.width)
     self._outlines = [sprite[..., 3] for sprite in sprites] or [np.zeros((2, 2), np.uint8)]
 

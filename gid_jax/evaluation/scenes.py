@@ -99,6 +99,8 @@ def list_clips(
   unknown = {*scenes, *exclude} - {file.scene for file in files}
   if unknown & {*scenes}:
     raise UserError(f"{folder} holds no scene {', '.join(sorted(unknown & {*scenes}))}; see {find_table(folder)}")
+  if unknown:
+    print(f"{folder}: no scene {', '.join(sorted(unknown))} to leave out", file=sys.stderr)
   wanted = [f for f in files if f.tier in tiers and f.scene not in exclude and (not scenes or f.scene in scenes)]
   if not wanted:
     raise UserError(f"{folder}: no clip of tier {', '.join(tiers)} is left to judge by; exclude fewer scenes")

@@ -49,9 +49,12 @@ def _load_images(folder: str | pathlib.Path, mode: int) -> list[np.ndarray]:
     image = cv2.imread(str(name), mode)
     if image is None:
       continue
+    if image.dtype == np.uint16:
+      image = (image // 257).astype(np.uint8)
     shrink = LONG_SIDE / max(image.shape[:2])
     if shrink < 1:
-      image = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+      height, width = (max(1, round(shrink * side)) for side in image.shape[:2])
+      image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     images.append(image)
   if not images:
     raise UserError(f"no readable picture (jpg, png, webp) in {folder}; check the folder's name.")

@@ -68,6 +68,8 @@ def _read_curve(tag: bytes) -> np.ndarray:
     raise ValueError("another curve")
   (kind,) = struct.unpack_from(">H", tag, 8)
   values = [value / 65536 for value in struct.unpack_from(f">{_NUM_PARAMETERS[kind]}i", tag, 12)]
+  if values[0] <= 0 or (kind and values[1] == 0):
+    raise ValueError("no curve")
   gamma, a, b, c, d, e, f = {
     0: lambda g: (g, 1, 0, 0, 0, 0, 0),
     1: lambda g, a, b: (g, a, b, 0, -b / a, 0, 0),
@@ -75,6 +77,4 @@ def _read_curve(tag: bytes) -> np.ndarray:
     3: lambda g, a, b, c, d: (g, a, b, c, d, 0, 0),
     4: lambda g, a, b, c, d, e, f: (g, a, b, c, d, e, f),
   }[kind](*values)
-  if gamma <= 0 or a == 0:
-    raise ValueError("no curve")
   return np.clip(np.where(codes >= d, np.maximum(a * codes + b, 0) ** gamma + e, c * codes + f), 0, 1)

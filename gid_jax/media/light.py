@@ -67,8 +67,8 @@ def _is_whole_exr(file: BytesFile) -> bool:
     first = struct.unpack_from("<Q", data, place)[0]
     offsets = struct.unpack_from(f"<{(first - place) // 8}Q", data, place)  # of the blocks, which follow
     last = max(offsets)
-    is_tiled = data[5] & 2
-    return last + (20 if is_tiled else 8 + struct.unpack_from("<i", data, last + 4)[0]) <= len(data)
+    head = 20 if data[5] & 2 else 8  # of a tile or of lines; its last four bytes are the size of what follows
+    return last + head + struct.unpack_from("<i", data, last + head - 4)[0] <= len(data)
   except (IndexError, ValueError, struct.error):
     return False
 

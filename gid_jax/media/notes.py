@@ -33,6 +33,8 @@ def _add_to_png(data: bytes, text: bytes) -> bytes:
 
 
 def _add_to_webp(data: bytes, text: bytes) -> bytes:
+  if data[12:16] != b"VP8X":  # A single picture, as frames that are all alike become, has no room for a note.
+    return data
   exif = Image.Exif()
   exif[ExifTags.Base.ImageDescription] = text.decode()
   block = exif.tobytes().removeprefix(b"Exif\0\0")

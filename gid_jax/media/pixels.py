@@ -146,16 +146,19 @@ def _split_deep(strip: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
 def _read_grey(image: Image.Image) -> np.ndarray:
   """[h w] uint16 of a grey picture of more than 8 bits."""
   values = np.asarray(image)
-  if image.mode == "F":
-    return scale_floats(values)
   tags = getattr(image, "tag_v2", {})
-  bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
-  largest = 2**bits - 1
-  if _SIGNED in tags.get(_SAMPLE_FORMAT, ()):
-    largest >>= 1
-  elif image.mode == "I" and values.max() > largest:
-    largest = 2**31 - 1
-  codes = np.clip(values, 0, largest).astype(np.uint64) * 65535 // largest
+  if image.mode == "F":
+    codes = scale_floats(values)
+  else:
+    bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
+    largest = 2**bits - 1
+    if _SIGNED in tags.get(_SAMPLE_FORMAT, ()):
+      largest >>= 1
+    elif image.mode == "I" and bits == 32:
+      values = values.view(np.uint32)  # Pillow holds them as signed ones
+    elif image.mode == "I" and values.max() > largest:
+      largest = 2**31 - 1
+    codes = np.clip(values, 0, largest).astype(np.uint64) * 65535 // largest
   if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
     codes = 65535 - codes
   return codes.astype(np.uint16)

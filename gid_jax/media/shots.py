@@ -192,7 +192,7 @@ def _hold(
       last = elapsed
       kept.append(len(stamps) - 1)
       frames.append(cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA))
-      if not looked and elapsed >= start + seconds + _MARGIN_SECONDS:
+      if not looked and len(frames) > 1 and elapsed >= start + seconds + _MARGIN_SECONDS:
         looked = True
         so_far = _gather(frames, stamps, kept, skipped, elapsed)
         begin, end = _choose(so_far, seconds)

@@ -10,7 +10,7 @@ from gid_jax.files import BytesFile
 from gid_jax.media.light import light_to_pixels
 from gid_jax.media.pixels import Pixels, quiet_opencv, scale_floats
 
-_WIDTH, _HEIGHT, _PHOTOMETRIC = 256, 257, 262
+_WIDTH, _HEIGHT, _PHOTOMETRIC, _WHITE_IS_ZERO = 256, 257, 262, 0
 _LAB = (8, 9, 10)  # which OpenCV takes for light of another white
 
 
@@ -39,6 +39,8 @@ def open_tiff(file: BytesFile, *, max_pixels: float) -> Pixels | None:
     if values.dtype.kind == "f" and values.shape[2] > 1:
       return light_to_pixels(values)
     codes = _to_codes(values)
+    if directory.get(_PHOTOMETRIC) == _WHITE_IS_ZERO and values.shape[2] == 1 and values.itemsize >= 4:
+      codes = ~codes  # which OpenCV does for smaller numbers alone
     alpha = codes[..., 3:].astype(np.float32) / np.iinfo(codes.dtype).max if codes.shape[2] == 4 else None
     codes = np.broadcast_to(codes[..., :3], (*codes.shape[:2], 3))
     cut = lambda begin, end: (codes[begin:end], None if alpha is None else alpha[begin:end])

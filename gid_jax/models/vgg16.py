@@ -5,6 +5,7 @@ Parameters are explicit pytrees and every function is pure: a loss passes them a
 
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -41,7 +42,7 @@ def vgg16_params(path: str | pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
   try:
     with np.load(path) as arrays:
       tensors = {name: arrays[name] for name in arrays.files}
-  except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+  except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
     raise UserError(f"Cannot read {path}: {error}. Give the npz of VGG16's convolutions.") from error
   params, previous = {}, 3
   for block, (size, channels) in enumerate(zip(_BLOCK_SIZES, _BLOCK_CHANNELS, strict=True), start=1):

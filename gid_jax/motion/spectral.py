@@ -213,7 +213,7 @@ def motion_magnitude(
   Args:
     spectrum: unbatched coefficients [k h w 4], pixels.
     num_samples: times averaged over, evenly spread over the period; None is every frame, the exact value.
-    anchor_first_frame: measure from F(0) instead of from the mean position.
+    anchor_first_frame: measure from F(0), not 0 where bands are cut off, instead of from the pixel's own place.
 
   Returns:
     [h w] in pixels. Frames are evaluated a few at a time, so the motion texture never exists in memory.

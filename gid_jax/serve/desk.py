@@ -171,9 +171,12 @@ class Desk:
     self._line.add(job, job.video, work)
     self._give_up_soon(job)
 
-  def cancel(self, job: Job) -> None:
-    """Gives up whatever of a job is not finished. What runs ends at its next step."""
-    for progress in (job.motion, job.video):
+  def cancel(self, job: Job, *, spares_opening: bool = False) -> None:
+    """Gives up whatever of a job is not finished, but for the motion of what all visitors open on where that is spared.
+
+    What runs ends at its next step.
+    """
+    for progress in (job.video,) if job.is_kept and spares_opening else (job.motion, job.video):
       if not progress.is_unfinished:
         continue
       if task := self._tasks.pop(progress, None):

@@ -90,7 +90,7 @@ class Generator:
         report("rendering", number, _VIDEO_FRAMES)
         yield frame
 
-    write_video(path, watch(), fps=_VIDEO_FPS)
+    write_video(path, watch(), fps=_VIDEO_FPS, overwrite=True)  # one that was cancelled at its end may be there
 
   def warm_up(self) -> Iterator[None]:
     """Loads the model, then compiles for photos of the commonest shapes, one between two yields."""

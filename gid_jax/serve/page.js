@@ -132,6 +132,11 @@ function openFrame(job) {
   frame.title = `${title(job)}: a photo that answers to touch`;
   frame.src = `/jobs/${job.id}/page`;
   frame.addEventListener("load", ({ target }) => {
+    if (!findTouch(target)) {
+      target.remove();
+      if (frame === target) frame = null;
+      return setText($("status"), "The photo could not be loaded; choose it again.");
+    }
     listenToDrops(target.contentWindow);
     target.classList.add("shown");
     if (document.activeElement === document.body) target.focus();
@@ -140,9 +145,18 @@ function openFrame(job) {
   document.querySelector("main").append(frame);
 }
 
+/** The hands of the page in a frame; none where the browser shows a page of its own, as of a lost connection. */
+function findTouch(element) {
+  try {
+    return element?.contentWindow.gidTouch;
+  } catch {
+    return undefined;
+  }
+}
+
 /** What is shown rests while the server works, which may be on the same machine and then needs all of it. */
 function restFrame(rests) {
-  const touch = frame?.contentWindow.gidTouch;
+  const touch = findTouch(frame);
   if (!touch || frame.dataset.rests === String(rests)) return;
   frame.dataset.rests = rests;
   touch.rest(rests);

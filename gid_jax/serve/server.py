@@ -126,8 +126,9 @@ def listen(host: str, port: int) -> socket.socket:
   """
   try:
     family, _, _, _, found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-  except OSError as error:
-    raise UserError(f"--host is {host}: there is no such address ({describe_failure(error)})") from error
+  except (OSError, UnicodeError) as error:
+    reason = describe_failure(error) if isinstance(error, OSError) else "not a name of a host"
+    raise UserError(f"--host is {host}: there is no such address ({reason})") from error
   ports = range(port, min(port + _PORTS, 65536)) if port else (0,)
   for number in ports:
     listener = socket.socket(family, socket.SOCK_STREAM)

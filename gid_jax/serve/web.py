@@ -155,7 +155,7 @@ class _Visit:
     job = self._find(request)
     if job is None:
       return _not_found()
-    self._desk.cancel(job)
+    self._desk.cancel(job, spares_opening=True)
     return Response(status_code=204)
 
   async def fetch(self, request: Request) -> Response:

@@ -1,12 +1,14 @@
 // window.gidTouch: the page's hands for other scripts, and for a page around its frame by messages.
-import { press, reset, setPlaying, setWindy } from "./controls.js";
-import { pin, showMotion } from "./pointers.js";
+import { reset, resetters, setPlaying, setWindy } from "./controls.js";
+import { pin, showMotion, unpin } from "./pointers.js";
 import { record, stop } from "./saving.js";
 import { $, openPhoto, photo, view, wake } from "./stage.js";
 
 const isWhole = (...values) => values.every((value) => typeof value === "number" && Number.isFinite(value));
 let numPulls = 0;
-let rested = null; // what `rest` has stopped
+let rested = null; // what `rest` has stopped, until somebody decides otherwise
+resetters.push(() => (rested = null));
+for (const id of ["play", "wind"]) $(id).addEventListener("click", () => (rested = null));
 
 function toPoint(x, y) {
   if (!isWhole(x, y)) throw new TypeError("a point is two numbers, parts of the photo's width and height");
@@ -45,7 +47,10 @@ const api = {
   },
   /** Lets a pull or a pin go; without an id, all of them. */
   release(id) {
-    for (const each of id === undefined ? [...photo.scene.holds.keys()] : [id]) photo.scene.letGo(each);
+    for (const each of id === undefined ? [...photo.scene.holds.keys()] : [id]) {
+      if (photo.scene.holds.get(each)?.pin) unpin(each);
+      else photo.scene.letGo(each);
+    }
     wake();
   },
   /** Pins a point; returns the pin's id, or null where nothing moves. */
@@ -53,7 +58,11 @@ const api = {
   /** Lets the wind blow, with { direction in degrees, gusts 0 to 1, strength }, or stops it with false. */
   wind(options = {}) {
     if (options) {
-      setSlider("direction", options.direction);
+      const { direction } = options;
+      // The slider has eight directions, the wind any.
+      setSlider("direction", isWhole(direction) ? 45 * ((((Math.round(direction / 45) % 8) + 8) % 8)) : direction);
+      if (isWhole(direction)) photo.scene.windAngle = (direction * Math.PI) / 180;
+      showMotion();
       setSlider("gusts", options.gusts);
       setSlider("magnify", options.strength);
     }
@@ -63,6 +72,7 @@ const api = {
   play(on = true, { speed, loop } = {}) {
     setSlider("speed", speed);
     if (loop !== undefined) $("loop").checked = photo.scene.looping = Boolean(loop);
+    if (on) showMotion();
     setPlaying(Boolean(on));
   },
   /** Stops playback and wind, or with false goes on with what it has stopped. */
@@ -73,7 +83,10 @@ const api = {
     if (!on) rested = null;
   },
   /** A video of some seconds, by itself one period of the motion, as a Blob. */
-  record: (seconds = photo.scene.period / view.speed) => record(seconds),
+  record(seconds = photo.scene.period / view.speed) {
+    if (!isWhole(seconds) || seconds <= 0) throw new TypeError("a video lasts a number of seconds");
+    return record(seconds);
+  },
   reset,
 };
 
@@ -94,7 +107,7 @@ export function listen(ready) {
   addEventListener("message", async ({ data, origin, source }) => {
     const name = data?.gidTouch;
     if (typeof name !== "string" || !Object.hasOwn(api, name) || !source) return;
-    await ready;
+    await ready.catch(() => {}); // what fails is told below
     if (!isAllowed(origin)) return;
     const answer = { gidTouch: name, id: data.id };
     try {

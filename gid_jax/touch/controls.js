@@ -117,6 +117,7 @@ before.addEventListener("click", (event) => {
 });
 before.addEventListener("contextmenu", (event) => event.preventDefault());
 
+let isHeld = false; // the key of the photo at rest
 document.addEventListener("keydown", (event) => {
   if (!photo.scene || event.altKey || event.repeat) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
@@ -126,14 +127,19 @@ document.addEventListener("keydown", (event) => {
   }
   // On a button, space has a meaning of its own.
   if (key === " " && ["BUTTON", "INPUT"].includes(event.target.tagName)) return;
-  if (key === "b") setBefore(true);
+  if (key === "b") setBefore((isHeld = true));
   else if (SHORTCUTS[key] && !$(SHORTCUTS[key]).disabled) $(SHORTCUTS[key]).click();
   else return;
   event.preventDefault();
 });
+function letKeyGo() {
+  if (isHeld) setBefore((isHeld = false));
+}
+
 document.addEventListener("keyup", (event) => {
-  if (event.key.toLowerCase() === "b") setBefore(false);
+  if (event.key.toLowerCase() === "b") letKeyGo();
 });
+addEventListener("blur", letKeyGo); // it is let go elsewhere
 
 // A query of its own: Chromium tells of no change that a frame has read before, as the drawing of `stage.js` reads `calm`.
 const wish = matchMedia(calm.media);

@@ -157,7 +157,8 @@ def _read_script() -> str:
 
 def _fill_page(title: str, data: dict) -> str:
   parts = {
-    "title": html.escape(title), "style": _read_style(), "script": _read_script(),
+    "title": html.escape(title.encode("utf-8", "replace").decode()),  # names of files may be of other bytes
+    "style": _read_style(), "script": _read_script(),
     "data": json.dumps(data).replace("<", "\\u003c"),
   }  # fmt: skip
   template = (_FOLDER / "page.html").read_text(encoding="utf-8")

@@ -12,6 +12,7 @@ Its viewer takes a folder of two files and, by the folder's name, numbers from t
 
 import json
 import math
+import os
 from pathlib import Path
 
 import cv2
@@ -59,6 +60,9 @@ def export_packed(
     folder.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     raise UserError(f"cannot write {folder}: {describe_failure(error)}") from error
+  names = ("flow_xy_data", "image.png", "tables.json")
+  if taken := [name for name in names if os.path.lexists(folder / name) and not overwrite]:
+    raise UserError(f"{folder / taken[0]} already exists; choose another folder")
   for name, write in (
     ("flow_xy_data", lambda path: path.write_bytes(data)),
     ("image.png", lambda path: photo.save(path, "PNG")),

@@ -8,6 +8,7 @@ import "./mixer.js";
 
 async function start() {
   const data = JSON.parse($("data").textContent);
+  photo.origins = data.origins;
   const decoding = decodeImages(data); // beside the start of WebGL, which takes as long
   const gl = canvas.getContext("webgl2", { alpha: false, antialias: false });
   if (!gl) {
@@ -28,7 +29,6 @@ async function start() {
   });
   canvas.addEventListener("webglcontextrestored", show);
   listeners.open.push(show, fit);
-  photo.origins = data.origins;
   await openPhoto(data, decoding);
   if (!calm.matches) setPlaying(true);
   new ResizeObserver(fit).observe(stage.parentElement);

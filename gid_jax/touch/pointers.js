@@ -139,4 +139,4 @@ canvas.addEventListener("pointercancel", (event) => lift(event, { cancelled: tru
 canvas.addEventListener("lostpointercapture", (event) => lift(event, { cancelled: true }));
 canvas.addEventListener("contextmenu", (event) => event.preventDefault());
 
-export { dropFingers, forgetPins, pin, pinOrUnpin, showMotion, undo };
+export { dropFingers, forgetPins, pin, pinOrUnpin, showMotion, undo, unpin };

@@ -30,7 +30,10 @@ export async function record(seconds = Infinity) {
   recorder.start();
   wake();
   let timer = null;
-  const limit = () => (timer = setTimeout(stop, 1000 * seconds));
+  const own = recorder;
+  const limit = () => {
+    if (recorder === own) timer = setTimeout(stop, 1000 * seconds);
+  };
   if (Number.isFinite(seconds)) requestAnimationFrame(() => requestAnimationFrame(limit));
   try {
     await stopped;

@@ -11,7 +11,7 @@ from gid_jax.parsing import to_plain
 
 _POSITIVE = (
   "batch_size", "log_every", "eval_every", "save_every", "num_eval_batches", "num_init_batches", "keep_checkpoints",
-  "optimizer.num_steps",
+  "optimizer.num_steps", "loss.gradient_scales",
 )  # fmt: skip
 # A checkpoint belongs to these; those of the second row change how the model is computed, not what it is.
 _FIXED = ("stage", "model")

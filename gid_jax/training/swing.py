@@ -28,10 +28,12 @@ from jaxtyping import Bool, Float, UInt8
 from ml_collections import config_flags
 
 from gid_jax.configuration import ModelSettings, TrainSettings, WeightsSettings, expect_model
+from gid_jax.data.checks import check_config, check_windows
 from gid_jax.data.records import list_folders, open_chosen, read_description
 from gid_jax.data.scenes import list_scenes
 from gid_jax.devices import use_compilation_cache
 from gid_jax.errors import UserError
+from gid_jax.files import make_parents
 from gid_jax.media.folders import load_backgrounds
 from gid_jax.models.codec import make_codec
 from gid_jax.models.encoders import make_encoder
@@ -290,11 +292,18 @@ def fit(settings: TrainSettings, stills: str | Path, output: str | Path, *, pena
     gate_penalty: of whether a place moves.
 
   Raises:
-    UserError: the model is of another kind, or data, photos or networks are missing or do not fit.
+    UserError: the model is of another kind, data, photos or networks are missing or do not fit, or the file cannot be
+      written.
   """
+  make_parents(output)  # before all that takes its time
   model, data = expect_model(ModelSettings, settings), settings.data
   factor = make_codec(model.codec, num_bands=model.num_bands).factor
-  records = [chain[index] for chain in open_chosen(data, split="train").values() for index in range(len(chain))]
+  chains = open_chosen(data, split="train")
+  if not chains:
+    raise UserError("a swing is fitted to stored windows; give a share to others of config.data.sources than live")
+  check_windows(chains, data)
+  check_config(settings)
+  records = [chain[index] for chain in chains.values() for index in range(len(chain))]
   first = records[0].decode(fields=("image", "spectrum"), bands=[0])
   size, grid = first.image.shape[:2], first.spectrum.shape[1:3]
   see = make_eye(model, settings.init.get("encoder", ""), *(side // factor for side in grid))

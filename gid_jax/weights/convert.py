@@ -10,8 +10,8 @@ From a photo-inpainting checkpoint to the start of a training run (`config.init.
 
 From exported weights to a folder that diffusers loads with `UNet2DModel.from_pretrained`:
 
-  params, config = gid_jax.weights.pretrained.import_weights("motion.safetensors")
-  unet = UNet(**config["model"]["unet"])
+  params, settings = gid_jax.weights.pretrained.import_weights("motion.safetensors")
+  unet = gid_jax.models.build.make_motion_model(settings.model).make_denoiser()
   write_tensors("unet/diffusion_pytorch_model.safetensors", unet_to_tensors(unet, params["unet"], naming="diffusers"))
   pathlib.Path("unet/config.json").write_text(json.dumps(unet_to_diffusers_config(unet, params["unet"])))
 
@@ -36,7 +36,7 @@ import safetensors
 import safetensors.numpy
 
 from gid_jax.errors import UserError
-from gid_jax.files import complete_or_nothing
+from gid_jax.files import complete_or_nothing, make_parents
 from gid_jax.models.unet import UNet
 from gid_jax.models.vae import VAE
 from gid_jax.weights.naming import (
@@ -252,7 +252,7 @@ def write_tensors(path: str | Path, tensors: Tensors) -> None:
     UserError: the file cannot be written.
   """
   path = Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
+  make_parents(path)
   contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
   with complete_or_nothing(path, overwrite=True) as temporary:
     temporary.write_bytes(safetensors.numpy.save(contiguous, {"format": "pt"}))

@@ -15,7 +15,7 @@ import safetensors.numpy
 
 from gid_jax.configuration import WeightsSettings
 from gid_jax.errors import UserError
-from gid_jax.files import complete_or_nothing, first_line
+from gid_jax.files import complete_or_nothing, first_line, make_parents
 from gid_jax.parsing import parse, to_plain
 
 MOTION_WEIGHTS = "motion.safetensors"
@@ -83,7 +83,7 @@ def export_weights(
     dtype: storage type of the floating arrays, "float16" or "float32".
 
   Raises:
-    UserError: a value does not fit into `dtype`.
+    UserError: a value does not fit into `dtype`, or the file cannot be written.
   """
   path = Path(path)
   tensors = {}
@@ -98,7 +98,7 @@ def export_weights(
     tensors[name] = np.ascontiguousarray(value)
   text = json.dumps(to_plain(settings), sort_keys=True)
   metadata = {"format": _FORMAT, "version": str(_VERSION), "settings": text, "sha256": checksum(tensors, text)}
-  path.parent.mkdir(parents=True, exist_ok=True)
+  make_parents(path)
   with complete_or_nothing(path, overwrite=True) as temporary:
     temporary.write_bytes(safetensors.numpy.save(tensors, metadata))
 
