@@ -70,7 +70,8 @@ def test_the_lines_of_a_document_run_in_order(folder, capfdbinary, monkeypatch, 
     is_photo = arguments[0] == "-" or Path(arguments[0]).exists()
     if "--watch" in arguments or arguments[0] == "serve" or not (is_photo or arguments[0] in cli._COMMANDS):
       continue  # which ends when it is interrupted, or is not of this command
-    if is_photo or arguments[0] == "animate":
+    is_page = any(argument.endswith("html") for argument in arguments)
+    if (is_photo or arguments[0] == "animate") and not is_page:
       arguments += ["--frames", "2"]
     data = Path(files["<"]).read_bytes() if "<" in files else b""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
