@@ -146,3 +146,29 @@ def test_the_page_rests_while_the_server_works_and_then_goes_on(browser, tmp_pat
     play.wait_for()
     until(lambda: page.evaluate(drawn) > before + 3)
     page.close()
+
+
+def test_cancel_ends_an_upload_and_a_page_that_cannot_be_had_is_told(browser, tmp_path):
+  Image.fromarray(np.uint8(255 * make_photo())).save(tmp_path / "garden.png")
+  (tmp_path / "jobs").mkdir()
+  with run_server(QuickMaker(), tmp_path / "jobs", max_upload=1_000_000) as client:
+    page = browser.new_page(viewport={"width": 500, "height": 500}, reduced_motion="reduce")
+    page.set_default_timeout(300_000)
+    complaints, failed = [], []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("requestfailed", lambda request: failed.append(request.method))
+    page.goto(str(client.base_url))
+    page.route("**/jobs?name=*", lambda route: None)  # is never answered
+    page.set_input_files("#file", tmp_path / "garden.png")
+    page.get_by_role("button", name="Cancel").click()
+    until(lambda: page.evaluate("1") and failed == ["POST"])
+    page.unroute("**/jobs?name=*")
+    page.route("**/page", lambda route: route.fulfill(status=404, body="gone"))
+    page.set_input_files("#file", tmp_path / "garden.png")
+    page.get_by_role("status").first.filter(has_text="could not be loaded").wait_for()
+    assert page.locator("iframe").count() == 0
+    page.unroute("**/page")
+    page.reload()
+    page.frame_locator("iframe").locator("#canvas").wait_for()
+    assert complaints == []
+    page.close()

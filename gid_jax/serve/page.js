@@ -5,9 +5,10 @@ const MAX_BYTES = Number(document.body.dataset.limit); // beyond, it need not be
 const MAX_JOBS = 12;
 const UNFINISHED = ["sending", "queued", "seeing", "compiling", "sampling"];
 
-const jobs = new Map(); // id to { id, name, seed, motion, video, picture, follow }
+const jobs = new Map(); // id to { id, name, seed, motion, video, picture, follow, sending }
 let shown = null; // id of the job that is looked at
 let frame = null;
+let broken = null; // id of the job whose page could not be loaded
 let stream = null;
 let isLost = false;
 let numSent = 0;
@@ -62,7 +63,8 @@ function draw() {
 
 function drawStatus(job, pending) {
   const elsewhere = pending && pending !== job ? `${title(pending)}: ${describe(pending)}` : "";
-  setText($("status"), isLost ? "The server does not answer." : elsewhere);
+  const told = broken !== null && broken === shown ? "The photo could not be loaded; reload this page." : elsewhere;
+  setText($("status"), isLost ? "The server does not answer." : told);
   $("progress").hidden = !pending;
   if (!pending) return;
   const { phase, done, total } = pending.motion;
@@ -127,6 +129,7 @@ function show(id) {
 
 function openFrame(job) {
   // A new element each time: another address in the same one would be a step of the browser's history.
+  broken = null;
   frame = document.createElement("iframe");
   frame.dataset.id = job.id;
   frame.title = `${title(job)}: a photo that answers to touch`;
@@ -135,7 +138,8 @@ function openFrame(job) {
     if (!findTouch(target)) {
       target.remove();
       if (frame === target) frame = null;
-      return setText($("status"), "The photo could not be loaded; choose it again.");
+      broken = job.id;
+      return draw();
     }
     listenToDrops(target.contentWindow);
     target.classList.add("shown");
@@ -220,8 +224,8 @@ function add(state, more) {
   jobs.set(state.id, { ...state, ...more });
 }
 
-async function order(method, address, body) {
-  const response = await fetch(address, { method, body });
+async function order(method, address, body, signal) {
+  const response = await fetch(address, { method, body, signal });
   const answer = response.status === 204 ? null : await response.json().catch(() => ({}));
   if (!response.ok) throw new Error(answer.reason ?? `The server refused this (${response.status}).`);
   return answer;
@@ -232,11 +236,12 @@ async function send(file) {
   const id = `sending${numSent++}`;
   const picture = file.type.startsWith("image/") ? URL.createObjectURL(file) : null;
   const name = file.name.replace(/\.\w+$/, "") || "photo";
-  add({ id, name, seed: 0, motion: { phase: "sending" }, video: { phase: "none" } }, { picture });
+  const sending = new AbortController();
+  add({ id, name, seed: 0, motion: { phase: "sending" }, video: { phase: "none" } }, { picture, sending });
   show(id);
   try {
     if (file.size > MAX_BYTES) throw new Error(`This file is larger than ${MAX_BYTES / 1e6} MB; save it smaller, as JPEG.`);
-    const state = await order("POST", `/jobs?name=${encodeURIComponent(file.name.slice(-100))}`, file);
+    const state = await order("POST", `/jobs?name=${encodeURIComponent(file.name.slice(-100))}`, file, sending.signal);
     if (!jobs.has(id)) return void order("DELETE", `/jobs/${state.id}`).catch(() => {});
     const wasShown = shown === id;
     jobs.delete(id);
@@ -268,7 +273,10 @@ async function again() {
 function cancel() {
   const job = jobs.get(shown);
   if (job.motion.phase !== "sending") order("DELETE", `/jobs/${job.id}`).catch(() => {});
-  else jobs.delete(job.id);
+  else {
+    jobs.delete(job.id);
+    job.sending.abort();
+  }
   const ready = [...jobs.values()].filter(isReady).pop();
   show(ready ? ready.id : shown && jobs.has(shown) ? shown : null);
 }
