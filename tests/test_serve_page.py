@@ -1,13 +1,11 @@
 """The server's page in a browser: a photo is sent, waited for, and touched."""
 
-import shutil
-
 import numpy as np
 import pytest
 from PIL import Image
 from serving import FakeMaker, run_server, until
 from test_touch import make_photo, make_volume
-from touching import listen
+from touching import listen, open_browser
 
 import gid_jax as gid
 from gid_jax.bundle import Bundle
@@ -35,16 +33,8 @@ class QuickMaker(FakeMaker):
 
 @pytest.fixture(scope="module")
 def browser():
-  """A browser that draws without a graphics card."""
-  playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-  path = shutil.which("chromium")
-  if path is None:
-    pytest.skip("chromium is not installed")
-  options = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-  with playwright.sync_playwright() as player:
-    browser = player.chromium.launch(executable_path=path, args=options)
+  with open_browser() as browser:
     yield browser
-    browser.close()
 
 
 def test_a_photo_is_sent_waited_for_grabbed_and_dragged(browser, tmp_path):
