@@ -166,6 +166,18 @@ def test_no_visitor_cancels_what_all_open_on(tmp_path):
     assert wait_for(client, opening, "ready")[-1]["motion"]["phase"] == "ready"
 
 
+def test_a_photo_that_cannot_be_kept_is_told_and_can_be_touched(tmp_path, monkeypatch, capsys):
+  def fail(path, bundle):
+    raise UserError("no space left on device")
+
+  monkeypatch.setattr("gid_jax.serve.desk.save_bundle", fail)
+  with run_server(FakeMaker(), tmp_path) as client:
+    job = send(client)
+    assert wait_for(client, job, "ready")[-1]["motion"]["phase"] == "ready"
+    until(lambda: "the .gid file of a photo could not be kept: no space left on device" in capsys.readouterr().err)
+    assert client.get(f"/jobs/{job}/page").text == PAGE and client.get(f"/jobs/{job}/gid").status_code == 404
+
+
 def test_the_video_is_made_when_it_is_asked_for(tmp_path):
   maker = FakeMaker(is_patient=True)
   with run_server(maker, tmp_path) as client:

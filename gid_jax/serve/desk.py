@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -253,6 +254,8 @@ class Desk:
   def _end(self, progress: Progress, phase: str, *, reason: str = "") -> None:
     if progress.is_unfinished:
       progress.phase, progress.reason = phase, reason
+    elif (progress.phase, phase) == ("ready", "failed"):  # its page is there, and stays
+      print(f"gid: the .gid file of a photo could not be kept: {reason}", file=sys.stderr)
     if not self.is_closed and not any(job.is_unfinished for job in self._jobs.values()):
       self._decoder.get_ready()  # not before, as whoever waits needs the processor
     self._forget_oldest()
