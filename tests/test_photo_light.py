@@ -11,7 +11,7 @@ from PIL import Image
 from stills import decode_srgb, encode_srgb, make_tiff
 from videos import SWATCHES, assert_refused, read_swatches, swatch_frame
 
-from gid_jax.media import light, photos
+from gid_jax.media import light, photos, tiff
 
 FRAME = swatch_frame() // 2  # below what is rolled off
 GREY = FRAME[..., 1]
@@ -127,6 +127,15 @@ def test_grey_of_every_kind_of_number(tmp_path, kind):
   (tmp_path / "a.tif").write_bytes(grey(kind))
   expected = read_swatches(GREY)[:, None]
   np.testing.assert_allclose(read(tmp_path, "a.tif"), np.repeat(expected, 3, 1), atol=1)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32])
+def test_white_is_zero_where_pillow_reads_nothing_too(dtype):
+  """Pillow refuses some of any kind, by their compression or order of bytes."""
+  codes = GREY[..., None].astype(dtype) * (np.iinfo(dtype).max // 255)
+  pixels = tiff.open_tiff(io.BytesIO(raw_tiff(~codes, photometric=0)), max_pixels=1e9)
+  found, _ = pixels.read_rows(0, len(GREY))
+  np.testing.assert_array_equal(found[..., 0] >> (8 * (found.itemsize - 1)), GREY)
 
 
 def test_bright_greys_of_32_bits_are_bright(tmp_path):

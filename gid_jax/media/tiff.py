@@ -39,8 +39,8 @@ def open_tiff(file: BytesFile, *, max_pixels: float) -> Pixels | None:
     if values.dtype.kind == "f" and values.shape[2] > 1:
       return light_to_pixels(values)
     codes = _to_codes(values)
-    if directory.get(_PHOTOMETRIC) == _WHITE_IS_ZERO and values.shape[2] == 1 and values.itemsize >= 4:
-      codes = ~codes  # which OpenCV does for smaller numbers alone
+    if directory.get(_PHOTOMETRIC) == _WHITE_IS_ZERO and values.shape[2] == 1 and values.itemsize > 1:
+      codes = ~codes  # which OpenCV does for 8 bits alone
     alpha = codes[..., 3:].astype(np.float32) / np.iinfo(codes.dtype).max if codes.shape[2] == 4 else None
     codes = np.broadcast_to(codes[..., :3], (*codes.shape[:2], 3))
     cut = lambda begin, end: (codes[begin:end], None if alpha is None else alpha[begin:end])

@@ -60,7 +60,7 @@ const api = {
     if (options) {
       const { direction } = options;
       // The slider has eight directions, the wind any.
-      setSlider("direction", isWhole(direction) ? 45 * ((((Math.round(direction / 45) % 8) + 8) % 8)) : direction);
+      setSlider("direction", isWhole(direction) ? 45 * (((Math.round(direction / 45) % 8) + 8) % 8) : direction);
       if (isWhole(direction)) photo.scene.windAngle = (direction * Math.PI) / 180;
       showMotion();
       setSlider("gusts", options.gusts);

@@ -29,7 +29,7 @@ from ml_collections import config_flags
 
 from gid_jax.configuration import ModelSettings, TrainSettings, WeightsSettings, expect_model
 from gid_jax.data.checks import check_config, check_windows
-from gid_jax.data.records import list_folders, open_chosen, read_description
+from gid_jax.data.records import open_chosen
 from gid_jax.data.scenes import list_scenes
 from gid_jax.devices import use_compilation_cache
 from gid_jax.errors import UserError
@@ -308,12 +308,10 @@ def fit(settings: TrainSettings, stills: str | Path, output: str | Path, *, pena
   size, grid = first.image.shape[:2], first.spectrum.shape[1:3]
   see = make_eye(model, settings.init.get("encoder", ""), *(side // factor for side in grid))
 
-  period = read_description(list_folders(data.directory)[0]).get("num_frames", 150)
-
   def windows():
     for record in records:
       window = record.decode(fields=("image", "spectrum"), bands=range(model.num_bands))
-      volume = SpectralVolume(window.spectrum.astype(np.float32), num_frames=period)
+      volume = SpectralVolume(window.spectrum.astype(np.float32), num_frames=model.num_frames)
       yield window.scene, see(window.image), find_log_swing(volume, stride=size[0] // grid[0], factor=factor)
 
   resting = (see(cover(photo, *size)) for photo in load_backgrounds(stills))
