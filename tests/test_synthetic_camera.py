@@ -135,7 +135,7 @@ def test_jpeg_is_the_picture_stored_and_read():
 def test_any_size_can_be_exposed_and_painted(shape):
   for seed in range(8):
     rng = np.random.default_rng(seed)
-    canvas = backdrops.sample_backdrop(rng, *shape, [])
+    canvas = backdrops.sample_backdrop(rng, *shape, [], side=1)
     assert canvas.shape == (*shape, 3) and canvas.dtype == np.float32
     assert canvas.min() >= 0 and canvas.max() <= 255
     frame = sample_camera(rng).expose(canvas, 1.0)
@@ -179,7 +179,7 @@ def test_defocus_keeps_even_colour_and_lets_bright_points_bloom():
 
 def test_backdrops_repeat_by_seed_and_use_the_photos():
   photos = [np.full((60, 90, 3), (250, 5, 5), np.uint8), np.full((60, 90, 3), (245, 10, 0), np.uint8)]
-  draw = lambda seed: backdrops.sample_backdrop(np.random.default_rng(seed), 32, 48, photos)
+  draw = lambda seed: backdrops.sample_backdrop(np.random.default_rng(seed), 32, 48, photos, side=-1)
   images = [draw(seed) for seed in range(60)]
   np.testing.assert_array_equal(images[3], draw(3))
   red = [image[..., 0].mean() > 2 * image[..., 1].mean() and image.std((0, 1)).max() < 1 for image in images]
@@ -214,7 +214,7 @@ def test_the_crop_with_few_plants_is_taken(monkeypatch, shares, taken, asked):
     return np.full(image.shape[:2], shares[len(seen) - 1], np.float32)
 
   photos = [np.full((50, 70, 3), 10 * n, np.uint8) for n in range(1, 25)]
-  out = backdrops.sample_backdrop(np.random.default_rng(3), 24, 36, photos, vegetation=vegetation)
+  out = backdrops.sample_backdrop(np.random.default_rng(3), 24, 36, photos, side=1, vegetation=vegetation)
   assert len(seen) == asked
   np.testing.assert_allclose(out, seen[taken], atol=0.51)
   assert all((seen[taken] != other).any() for n, other in enumerate(seen) if n != taken)

@@ -119,12 +119,16 @@ def test_frames_show_what_lies_in_front_where_it_is():
     np.testing.assert_array_equal(scene.frame(time)[clear], expected[clear])
 
 
-def test_shadows_fall_below_and_beside_what_casts_them():
+@pytest.mark.parametrize("light", [-0.2, 0.2])
+def test_shadows_fall_below_and_away_from_the_light(light):
   world = make_world(2)
+  world.light = light
   add_rectangle(world, 1, scale=1.0, shadow=0.5)
   image = show(world).image[..., 0].astype(int)
-  (_, bottom), (_, right) = RECTANGLES[1]
-  assert image[bottom + 1, 60] < 80 and image[60, right + 1] < 85
+  (_, bottom), (left, right) = np.int64(RECTANGLES[1])
+  beside = {-1: image[60, left - 7 : left - 1].mean(), 1: image[60, right + 1 : right + 7].mean()}
+  away = -np.sign(light)
+  assert image[bottom + 1, 60] < 80 and beside[away] < 85 and beside[away] < beside[-away] - 2
   assert (image[:, :30] == 90).all() and image[image != 200].max() == 90  # none far away, nothing lit
 
 

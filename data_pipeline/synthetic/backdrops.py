@@ -24,6 +24,7 @@ def sample_backdrop(
   width: int,
   photos: Sequence[np.ndarray],
   *,
+  side: float,
   vegetation: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
   """Draws a backdrop [h w 3] float32, 0..255: mostly a crop of a photo, else painted.
@@ -32,11 +33,12 @@ def sample_backdrop(
     rng: the scene's random stream.
     height, width: of the picture in pixels.
     photos: [h w 3] uint8 RGB each; without any all is painted.
+    side: where the light of a painted backdrop comes from: -1 left, 1 right.
     vegetation: gives the probability [h w] that a pixel of a picture [h w 3] uint8 shows a plant. With it the first
       of up to four crops, each of a photo drawn anew, with under 15 % of plants is taken, or else the one with least.
   """
   if not len(photos) or rng.random() >= PHOTO_SHARE:
-    return paint_backdrop(rng, height, width)
+    return paint_backdrop(rng, height, width, side)
   best, least = None, np.inf
   for _ in range(1 if vegetation is None else 4):
     crop = crop_photo(rng, photos[int(rng.integers(len(photos)))], height, width)
@@ -70,11 +72,10 @@ def grade(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
   return np.clip(cv2.transform(image, matrix * np.exp(rng.normal(0, 0.13))), 0, 255)
 
 
-def paint_backdrop(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+def paint_backdrop(rng: np.random.Generator, height: int, width: int, side: float) -> np.ndarray:
   """A painted place [h w 3] float32, 0..255: landscape, water, greenery, wall, room, ground, town, fence or rocks."""
   paint = PLACES[rng.choice(len(PLACES), p=[share for _, share in PLACES])][0]
-  side = rng.choice([-1, 1]) * rng.uniform(0.4, 0.9)
-  light = (float(side), -float(np.sqrt(1 - side**2)))  # towards the sun, +y down
+  light = _sample_light(rng, side)
   image = np.asarray(paint(rng, height, width, light), np.float32)
   image = image * _sample_lighting(rng, height, width)
   if rng.random() < 0.85:
@@ -82,10 +83,9 @@ def paint_backdrop(rng: np.random.Generator, height: int, width: int) -> np.ndar
   return grade(rng, image)
 
 
-def paint_interior(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+def paint_interior(rng: np.random.Generator, height: int, width: int, side: float) -> np.ndarray:
   """Indoors, often in focus: a patterned curtain or paper, a room or a wall: [h w 3] float32, 0..255."""
-  side = rng.choice([-1, 1]) * rng.uniform(0.4, 0.9)
-  light = (float(side), -float(np.sqrt(1 - side**2)))
+  light = _sample_light(rng, side)
   kind = rng.choice(["cloth", "room", "wall"], p=[0.45, 0.35, 0.2])
   if kind == "cloth":
     image = _hang_cloth(rng, height, width)
@@ -95,6 +95,12 @@ def paint_interior(rng: np.random.Generator, height: int, width: int) -> np.ndar
   if rng.random() < 0.5:
     image = defocus(image, sample_radius(rng, width, 0.8, 4), glow=rng.uniform(0.1, 0.4))
   return grade(rng, image)
+
+
+def _sample_light(rng: np.random.Generator, side: float) -> tuple[float, float]:
+  """A unit vector (x, y) towards a sun that stands above on one side, -1 left or 1 right; y runs down."""
+  across = rng.uniform(0.4, 0.9)
+  return float(side * across), -float(np.sqrt(1 - across**2))
 
 
 def _hang_cloth(rng: np.random.Generator, height: int, width: int) -> np.ndarray:

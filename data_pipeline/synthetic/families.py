@@ -97,13 +97,16 @@ def _add(world: World, family: str, setting: str, sprites: Sequence[np.ndarray])
 
 
 def paint_for_setting(
-  rng: np.random.Generator, height: int, width: int, photos: Sequence[np.ndarray], setting: str
+  rng: np.random.Generator, height: int, width: int, photos: Sequence[np.ndarray], setting: str, *, side: float
 ) -> np.ndarray:
-  """Draws a backdrop [h w 3] that fits a setting: dark round flames, bluish under water, indoors an interior."""
+  """Draws a backdrop [h w 3] that fits a setting: dark round flames, bluish under water, indoors an interior.
+
+  What is painted is lit from `side`: -1 left, 1 right.
+  """
   if setting == "indoors" and rng.random() < _INTERIOR_SHARE:
-    return paint_interior(rng, height, width)
+    return paint_interior(rng, height, width, side)
   # A world in which the foliage of a photo stands still would teach just that.
-  background = sample_backdrop(rng, height, width, photos, vegetation=segment_vegetation)
+  background = sample_backdrop(rng, height, width, photos, side=side, vegetation=segment_vegetation)
   change = {"hearth": darken_backdrop, "pond": tint_backdrop}.get(setting)
   return change(rng, background) if change else background
 

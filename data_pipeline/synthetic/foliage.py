@@ -105,7 +105,7 @@ def add_ground(world: World, edge: np.ndarray, color, *, haze: float = 0.0, shad
   patches = cv2.resize(patches, (w, rows), interpolation=cv2.INTER_CUBIC)
   tone = 0.82 + 0.08 * patches + 0.28 * (0.35 + 0.65 * near) * blades
   for at, foot, half in shadows:
-    aside = x - at - 0.25 * np.sign(world.light) * half
+    aside = x - at + 0.25 * np.sign(world.light) * half
     tone -= 0.3 * np.exp(-((aside / (0.9 * half)) ** 2) - ((y - foot - 0.12 * half) / (0.22 * half)) ** 2)
   picture = shade(world, color, np.array([0.0, -0.9, 0.4]), open=1.0) * np.maximum(tone, 0.3)[..., None]
   picture += (HAZE - picture) * (0.5 * haze * (1 - near))[..., None]

@@ -23,9 +23,9 @@ def pick_color(rng: np.random.Generator, colors: np.ndarray, *, spread: float = 
 
 
 def shade_relief(height: np.ndarray, light, strength: float) -> np.ndarray:
-  """Brightness [h w 1] of a surface of `height` [h w] pixels lit from the direction `light` (x, y)."""
-  slope = cv2.filter2D(height, -1, np.array([[0, -light[1], 0], [-light[0], 0, light[0]], [0, light[1], 0]]) / 2)
-  return np.clip(1 + strength * slope, 0.45, 1.7)[..., None]
+  """Brightness [h w 1] of a surface that rises `height` [h w] pixels towards the eye, lit from `light` (x, y)."""
+  fall = cv2.filter2D(height, -1, np.array([[0, light[1], 0], [light[0], 0, -light[0]], [0, -light[1], 0]]) / 2)
+  return np.clip(1 + strength * fall, 0.45, 1.7)[..., None]
 
 
 def warp_image(image: np.ndarray, dx, dy) -> np.ndarray:

@@ -56,6 +56,7 @@ class Scene:
     self.seed, self.num_frames, self.fps = seed, num_frames, fps
     self.families = tuple(families)
     self._background, self._layers, self._wind, self._camera = background, world.layers, world.wind, camera
+    self._light = world.light
     self._shape = background.shape[:2]
     self.image = self.frame(0.0)
     self.layer_ids = self.parts(0.0)
@@ -67,7 +68,7 @@ class Scene:
     for layer in self._layers:
       drawing = layer.draw(courses)
       if layer.shadow:
-        _cast_shadow(canvas, drawing, layer.shadow)
+        _cast_shadow(canvas, drawing, layer.shadow, self._light)
       part = canvas[drawing.where]
       part *= 1 - drawing.rgba[..., 3:] / 255
       part += drawing.rgba[..., :3]
@@ -181,14 +182,14 @@ class Scene:
     return out.reshape(len(courses), -1, 2)
 
 
-def _cast_shadow(canvas: np.ndarray, drawing: Drawing, strength: float) -> None:
-  """Darkens [h w 3] in place where a layer keeps light from what is just behind it: below and beside it, softly."""
+def _cast_shadow(canvas: np.ndarray, drawing: Drawing, strength: float, light: float) -> None:
+  """Darkens [h w 3] in place, softly, below a layer and beside it: where it keeps `World.light` from what is behind."""
   h, w = canvas.shape[:2]
   alpha = np.zeros((h, w), np.float32)
   alpha[drawing.where] = drawing.rgba[..., 3]
   small = cv2.resize(alpha, (max(w // 4, 1), max(h // 4, 1)), interpolation=cv2.INTER_AREA)
   small = cv2.GaussianBlur(small, (0, 0), 0.006 * w)
-  move = np.array([[1, 0, 0.004 * w], [0, 1, 0.006 * w]])
+  move = np.array([[1, 0, -0.004 * w * np.sign(light)], [0, 1, 0.006 * w]])
   small = cv2.warpAffine(small, move, small.shape[::-1])
   canvas *= 1 - strength / 255 * cv2.resize(small, (w, h), interpolation=cv2.INTER_LINEAR)[..., None]
 
@@ -233,7 +234,7 @@ def sample_scene(
   setting, metres = families.draw_setting(rng)
   wind = Wind(rng, num_frames=num_frames, fps=fps, width=width)
   world = World(rng, wind, (height, width), metres=metres)
-  background = families.paint_for_setting(rng, height, width, backgrounds, setting)
+  background = families.paint_for_setting(rng, height, width, backgrounds, setting, side=np.sign(world.light))
   found = families.compose(world, setting, sprites)
   return Scene(
     seed, background, world, num_frames=num_frames, fps=fps, camera=sample_camera(rng), families=found

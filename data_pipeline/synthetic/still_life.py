@@ -105,7 +105,7 @@ def draw_stone(rng: np.random.Generator, image, x: float, foot: float, size: flo
   radius = np.abs(u) ** power + np.abs(np.where(v > 0, 0.95 * v, v)) ** power + 0.1 * bumps
   height = np.sqrt(np.clip(1.02 - radius, 0, 1)).astype(np.float32) * 0.5 * tall + 0.05 * tall * bumps
   dx, dy = cv2.Sobel(height, -1, 1, 0) / 8, cv2.Sobel(height, -1, 0, 1) / 8
-  lit = (1 + light[0] * dx + light[1] * dy) / np.sqrt(1 + dx**2 + dy**2)
+  lit = (1 - light[0] * dx - light[1] * dy) / np.sqrt(1 + dx**2 + dy**2)
   shade = (0.4 + 0.6 * np.clip(lit, 0, 1.4)) * (1 + 0.06 * smooth_noise(rng, tall, wide, coarsest=10))
   shade *= 1 - 0.45 * np.clip(v, 0, 1) ** 2
   alpha = np.clip((0.95 - radius) * 0.25 * tall + 0.5, 0, 1)

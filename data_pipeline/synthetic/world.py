@@ -26,7 +26,7 @@ class World:
   Attributes:
     unit: pixels per 1/256 of the width; sizes in builders are written for a picture 256 pixels wide.
     strength: how far things of one size travel in this scene, pixels per 256.
-    light: which side is lit, and how much brighter it is.
+    light: which side is lit, below zero the left one, and how much brighter it is.
     sun: [3] unit vector towards the light: right, down, towards the camera (below zero when it shines from behind).
     textures: fine structure for ribbons.
     shadow: how dark shadows on near surfaces are.
@@ -39,7 +39,7 @@ class World:
     self.strength = float(np.exp(rng.uniform(np.log(5.3), np.log(127))))
     self.light = rng.uniform(0.05, 0.3) * rng.choice([-1, 1])
     behind = rng.uniform(-0.5, 0.8)
-    self.sun = np.array([-np.sign(self.light) * rng.uniform(0.3, 0.9), -rng.uniform(0.5, 1.0), behind])
+    self.sun = np.array([np.sign(self.light) * rng.uniform(0.3, 0.9), -rng.uniform(0.5, 1.0), behind])
     self.sun /= np.linalg.norm(self.sun)
     self.shadow = float(rng.choice([0.0, rng.uniform(0.1, 0.45)]))
     self.textures = make_textures(rng)
