@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from data_pipeline.synthetic import backdrops, families, foliage, materials, scene, still_life
+from data_pipeline.synthetic.layers import Texture
 from data_pipeline.synthetic.scene import sample_scene
 from data_pipeline.synthetic.wind import Wind
 from data_pipeline.synthetic.world import World
@@ -69,7 +70,9 @@ def test_trees_throw_their_shadow_away_from_the_sun(side):
   for shadows in ((), [(64.0, 50.0, 30.0)]):
     world.rng = np.random.default_rng(0)
     foliage.add_ground(world, edge, colour, shadows=shadows)
-    grounds.append(world.layers[-1].rgba.astype(float)[..., :3].mean(-1))
+    ground = world.layers[-1]
+    assert isinstance(ground, Texture)
+    grounds.append(ground.rgba.astype(float)[..., :3].mean(-1))
   dark = (grounds[0] - grounds[1]).sum(0)
   assert ((np.arange(SHAPE[1]) - 64) * dark).sum() / dark.sum() == pytest.approx(-side * 0.25 * 30, abs=1.5)
 
