@@ -3,7 +3,9 @@
 import collections
 import gc
 import os
+import resource
 import tempfile
+from pathlib import Path
 
 import helpers
 import jax
@@ -110,6 +112,16 @@ def careful_flow(quick_compilation):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(estimate, "_estimate_block", compiled)
     yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_programs():
+  """Lets go of compiled programs after a file that leaves many: all of them are five gigabytes in the end."""
+  yield
+  memory = Path("/proc/self/statm")
+  if not memory.exists() or int(memory.read_text().split()[1]) * resource.getpagesize() > 1.5e9:
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture

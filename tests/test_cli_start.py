@@ -55,12 +55,16 @@ run()
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 
-def start(place, folder, *options, before=None):
+LISTEN = f"[signal.signal(number, signal.SIG_DFL) for number in {[*map(int, STATUS)]}]"  # as a terminal starts a program
+
+
+def start(place, folder, *options, before=LISTEN):
+  """Starts the command in a process that has run `before`, a line of Python."""
   code = RUN.format(tests=str(CHECKOUT / "tests"), place=place, options=options)
-  listen = lambda: [signal.signal(number, signal.SIG_DFL) for number in STATUS]  # as a terminal starts a program
+  first = f"import os, signal, sys; {before}; os.execv(sys.executable, [sys.executable, '-c', sys.argv[1]])"
   return subprocess.Popen(
-    [sys.executable, "-c", code], cwd=folder, env={**os.environ, "PYTHONPATH": str(CHECKOUT), "GID_CACHE": "off"},
-    stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=before or listen)
+    [sys.executable, "-c", first, code], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    env={**os.environ, "PYTHONPATH": str(CHECKOUT), "GID_CACHE": "off"})
 
 
 @pytest.mark.parametrize("place, number", [
@@ -83,7 +87,7 @@ def test_a_signal_ends_it_at_once_with_one_line_and_leaves_nothing(tmp_path, pla
 
 def test_what_nohup_starts_outlives_the_terminal(tmp_path):
   Image.new("RGB", (48, 32)).save(tmp_path / "photo.png")
-  process = start("rendering", tmp_path, before=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+  process = start("rendering", tmp_path, before="signal.signal(signal.SIGHUP, signal.SIG_IGN)")
   while process.stdout.readline() != b"here\n":
     assert process.poll() is None, process.stderr.read()
   process.send_signal(signal.SIGHUP)
@@ -96,7 +100,7 @@ def test_warnings_get_into_no_video_where_standard_error_is_closed(tmp_path):
   picture = io.BytesIO()
   Image.new("RGB", (48, 32)).save(picture, "JPEG")
   (tmp_path / "photo.png").write_bytes(picture.getvalue()[:-2])  # one line says that its end is missing
-  process = start("nowhere", tmp_path, "--output", "-", before=lambda: os.close(2))
+  process = start("nowhere", tmp_path, "--output", "-", before="os.close(2)")
   video, _ = process.communicate(timeout=50)
   assert process.returncode == 0 and video[4:8] == b"ftyp"
 

@@ -154,6 +154,25 @@ def test_frames_that_are_all_alike_can_be_read(tmp_path, name, codec):
   assert np.abs(found.astype(int) - next(make_frames())).mean() < 12
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads' scheduling is asked of Linux")
+@pytest.mark.parametrize("name, codec", FORMATS)
+def test_no_thread_becomes_real_time(tmp_path, name, codec):
+  """SVT-AV1 asks for that where it is run by root."""
+  seen = set()
+
+  def look():
+    seen.update(os.sched_getscheduler(int(thread.name)) for thread in Path("/proc/self/task").iterdir())
+
+  def watched():
+    for frame in make_frames():
+      yield frame
+      look()
+
+  encoding.write_video(tmp_path / name, watched(), fps=25, codec=codec)
+  look()
+  assert seen == {os.SCHED_OTHER}
+
+
 def test_chunks_of_a_webp_add_up(written):
   data = written["a.webp", None].read_bytes()
   assert struct.unpack("<I", data[4:8])[0] == len(data) - 8

@@ -80,8 +80,9 @@ def test_calls_pull_pin_and_let_go(browser, folder):
 def test_pins_that_a_script_takes_out_come_back_by_undo(browser, folder):
   page, complaints = open_page(browser, folder / "touch.html")
   page.evaluate("gidTouch.pin(0.4, 0.5)")
+  page.wait_for_selector(".pin", state="attached")
   page.evaluate("gidTouch.release()")
-  assert page.locator(".pin").count() == 0
+  page.wait_for_selector(".pin", state="detached")
   page.locator("#undo").click()
   page.wait_for_selector(".pin", state="attached")
   assert complaints == []

@@ -1,12 +1,14 @@
 """How frames are compressed, by the ending of a file's name.
 
-RGB becomes limited-range BT.709 for videos, full-range BT.601 with sRGB's curve for AVIF, as its decoders expect, BGRA
-for WebP, and 256 palette colours for GIF.
+RGB becomes limited-range YUV, by BT.709 for videos and BT.601 with sRGB's curve for AVIF, as its decoders expect (Chromium
+156 takes AVIF of full range that moves for limited), BGRA for WebP, and 256 palette colours for GIF.
 """
 
+import contextlib
 import itertools
 import os
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,15 +77,14 @@ class _Encoder(NamedTuple):
 
 
 class _Colours(NamedTuple):
-  """How RGB becomes YUV, in the numbers of ITU-T H.273; BT.709 and limited range by default."""
+  """How RGB becomes YUV, in the numbers of ITU-T H.273; BT.709 by default."""
 
   curve: int = 1
   matrix: int = 1
-  range: int = 1
 
   @classmethod
   def of_pictures(cls) -> "_Colours":
-    return cls(curve=13, matrix=6, range=2)
+    return cls(curve=13, matrix=6)
 
 
 def find_encoder(suffix: str, codec: str | None) -> str | None:
@@ -177,16 +178,39 @@ def encode_frames(
     if subsampled:
       context = stream.codec_context
       context.color_primaries, context.color_trc = 1, colours.curve
-      context.colorspace, context.color_range = colours.matrix, colours.range
+      context.colorspace, context.color_range = colours.matrix, 1  # limited
     for array in itertools.chain([first], iterator):
       frame = convert(np.pad(check_frame(array, shape=first.shape), padding, mode="edge"))
       frame.pts, frame.time_base = num_frames, 1 / rate
-      output.mux(stream.encode(frame))
+      with _own_priority() if num_frames == 0 else contextlib.nullcontext():  # the first frame opens the encoder
+        packets = stream.encode(frame)
+      output.mux(packets)
       num_frames += 1
     output.mux(stream.encode(None))
   if comment is not None and suffix in NOTED_SUFFIXES:
     add_note(path, comment)
   return width, height, num_frames
+
+
+@contextlib.contextmanager
+def _own_priority() -> Iterator[None]:
+  """Gives this thread, and those that begin meanwhile, the scheduling that this one had.
+
+  Where root runs it, SVT-AV1 makes its own threads and the one that opens it real-time: nothing else of the machine
+  comes before them, and processes that are started later inherit that.
+  """
+  threads = Path("/proc/self/task")
+  if not hasattr(os, "sched_setscheduler") or not threads.is_dir():  # not Linux
+    yield
+    return
+  before, policy, parameters = set(os.listdir(threads)), os.sched_getscheduler(0), os.sched_getparam(0)
+  try:
+    yield
+  finally:
+    if os.sched_getscheduler(0) != policy:
+      for thread in {*os.listdir(threads)} - before | {str(threading.get_native_id())}:
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+          os.sched_setscheduler(int(thread), policy, parameters)
 
 
 def check_frame(frame: np.ndarray, *, shape: tuple[int, ...]) -> np.ndarray:
@@ -202,5 +226,5 @@ def _make_converter(first: np.ndarray, pixel_format: str, colours: _Colours) -> 
   if pixel_format != "yuv420p":
     return lambda array: av.VideoFrame.from_ndarray(array, "rgb24").reformat(format=pixel_format)
   options: dict[str, Any] = {"dst_colorspace": "ITU709" if colours.matrix == 1 else "ITU601"}
-  options |= {"src_color_range": "JPEG", "dst_color_range": "MPEG" if colours.range == 1 else "JPEG"}
+  options |= {"src_color_range": "JPEG", "dst_color_range": "MPEG"}
   return lambda array: av.VideoFrame.from_ndarray(array, "rgb24").reformat(format="yuv420p", **options)
