@@ -55,7 +55,8 @@ run()
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 
-LISTEN = f"[signal.signal(number, signal.SIG_DFL) for number in {[*map(int, STATUS)]}]"  # as a terminal starts a program
+# As a terminal starts a program.
+LISTEN = f"[signal.signal(number, signal.SIG_DFL) for number in {[*map(int, STATUS)]}]"
 
 
 def start(place, folder, *options, before=LISTEN):

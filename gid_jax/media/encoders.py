@@ -1,7 +1,7 @@
 """How frames are compressed, by the ending of a file's name.
 
-RGB becomes limited-range YUV, by BT.709 for videos and BT.601 with sRGB's curve for AVIF, as its decoders expect (Chromium
-156 takes AVIF of full range that moves for limited), BGRA for WebP, and 256 palette colours for GIF.
+RGB becomes YUV of limited range, by BT.709 for videos and by BT.601 with sRGB's curve for AVIF, as its decoders expect,
+BGRA for WebP, and 256 palette colours for GIF. Chromium 156 takes AVIF of full range that moves for limited.
 """
 
 import contextlib
