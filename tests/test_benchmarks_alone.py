@@ -208,7 +208,10 @@ def test_synthetic(run, tmp_path):
   out = run("synthetic", "--scenes", 2, "--output", tmp_path / "panels.png", **small)
   for part in ("speed", "truth", "spectrum", "diversity"):
     assert f"{part}:\n" in out
-  assert "holds: within 1e-3 of the largest coefficient" in out and "holds: 35 dB" in out
+  assert "holds: within 1e-3 of the largest coefficient" in out and ": 35 dB or more, the mean over scenes" in out
+  splatted, still = (find_numbers(next(line for line in out.splitlines() if line.startswith(f"  {name}  ")))[0]
+                     for name in ("splatted", "left as it is"))  # fmt: skip
+  assert splatted > still + 3
   assert cv2.imread(str(tmp_path / "panels.png")) is not None
 
 
