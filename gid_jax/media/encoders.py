@@ -179,12 +179,12 @@ def encode_frames(
       context = stream.codec_context
       context.color_primaries, context.color_trc = 1, colours.curve
       context.colorspace, context.color_range = colours.matrix, 1  # limited
+    with _own_priority():
+      output.start_encoding()
     for array in itertools.chain([first], iterator):
       frame = convert(np.pad(check_frame(array, shape=first.shape), padding, mode="edge"))
       frame.pts, frame.time_base = num_frames, 1 / rate
-      with _own_priority() if num_frames == 0 else contextlib.nullcontext():  # the first frame opens the encoder
-        packets = stream.encode(frame)
-      output.mux(packets)
+      output.mux(stream.encode(frame))
       num_frames += 1
     output.mux(stream.encode(None))
   if comment is not None and suffix in NOTED_SUFFIXES:
